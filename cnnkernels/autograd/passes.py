@@ -1,0 +1,73 @@
+"""What all passes share: how one is called, and how vmap's batch dimension folds into another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._functorch.utils import unwrap_dead_wrappers
+from torch.autograd import forward_ad
+
+
+class Pass(torch.autograd.Function):
+    """A Function whose arguments are tensors (or None), then a geometry and a backend's name."""
+
+    traced: Callable[..., Any]
+
+    def __init_subclass__(cls) -> None:
+        # torch.compile traces no Function that defines a jvp, so it gets a twin that does not.
+        members = {name: cls.__dict__[name] for name in ("forward", "setup_context", "backward")}
+        twin = type(cls.__name__, (torch.autograd.Function,), members)
+        cls.traced = staticmethod(lambda *args: twin.apply(*args))
+
+    @classmethod
+    def call(cls, *args: Any) -> Any:
+        """Run the pass, as an autograd node only where something can see one."""
+        if torch.is_grad_enabled():
+            for tensor in args[:-2]:
+                if tensor is not None and tensor.requires_grad:
+                    return cls.traced(*args) if torch.compiler.is_compiling() else cls.apply(*args)
+        if forward_ad._current_level >= 0 or _transforms_active():
+            return cls.apply(*args)
+        return cls.forward(*args)
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        # Function.apply inspects forward's signature at every call to fill in defaults: ten times the cost of the
+        # rest of it. Our forwards have no defaults.
+        if _transforms_active():
+            return super().apply(*args)
+        return super(torch.autograd.Function, cls).apply(*unwrap_dead_wrappers(args))
+
+
+def _transforms_active() -> bool:
+    """Whether a torch.func transform (vmap, grad, jvp, ...) is running."""
+    active: bool = torch._C._are_functorch_transforms_active()
+    return active
+
+
+def batched(tensor: Any, dim: int | None, batch: int) -> Any:
+    """`tensor` with the batch dimension first, repeated by stride 0 where it has none; None stays None."""
+    if tensor is None:
+        return None
+    return tensor.expand(batch, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+
+
+def fold(tensor: Any, dim: int, into: int, groups: int = 1) -> Any:
+    """Merge batch dimension `dim` into dimension `into` (counted without it): group-major, then batch-major."""
+    if tensor is None:
+        return None
+    if groups == 1:
+        return tensor.movedim(dim, into).flatten(into, into + 1)
+    grouped = tensor.movedim(dim, 0).unflatten(into + 1, (groups, tensor.shape[into + (into >= dim)] // groups))
+    return grouped.movedim(0, into + 1).flatten(into, into + 2)
+
+
+def unfold(tensor: Tensor, dim: int, batch: int, groups: int = 1) -> Tensor:
+    """Undo :func:`fold`, with the batch dimension in front."""
+    each = tensor.shape[dim] // (batch * groups)
+    if groups == 1:
+        return tensor.unflatten(dim, (batch, each)).movedim(dim, 0)
+    return tensor.unflatten(dim, (groups, batch, each)).movedim(dim + 1, 0).flatten(dim + 1, dim + 2)

@@ -1,0 +1,145 @@
+"""Put an existing model's convolutions and poolings on our kernels, and take them off again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.nn.utils import parametrize
+
+from cnnkernels import nn
+from cnnkernels.backends import check_name
+
+__all__ = ["Report", "Row", "convert", "restore"]
+
+_OURS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
+    torch.nn.Conv2d: nn.Conv2d,
+    torch.nn.ConvTranspose2d: nn.ConvTranspose2d,
+    torch.nn.MaxPool2d: nn.MaxPool2d,
+    torch.nn.AvgPool2d: nn.AvgPool2d,
+}
+_TORCHS = {ours: theirs for theirs, ours in _OURS.items()}
+
+# Where torch keeps every convolution and pooling: what descends from these belongs in a report.
+_FAMILIES = ("torch.nn.modules.conv", "torch.nn.modules.pooling")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One convolution or pooling of a model."""
+
+    name: str  # as in model.named_modules(); "" is the model itself
+    type: str
+    replaced: bool
+    reason: str  # why not, or what is special about it
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :func:`convert` or :func:`restore` did, a row for each convolution and pooling; printable as a table."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def replaced(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.replaced)
+
+    @property
+    def kept(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if not row.replaced)
+
+    def __str__(self) -> str:
+        table = [("module", "type", "replaced", "reason")]
+        table += [(row.name or "(model)", row.type, "yes" if row.replaced else "no", row.reason) for row in self.rows]
+        widths = [max(map(len, column)) for column in zip(*table)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in table]
+        lines.append(f"{len(self.replaced)} of {len(self.rows)} convolutions and poolings replaced")
+        return "\n".join(lines)
+
+
+def convert(model: torch.nn.Module, backend: str | None = None) -> Report:
+    """Change every torch.nn Conv2d, ConvTranspose2d, MaxPool2d and AvgPool2d of `model` into cnnkernels.nn's, in place.
+
+    Only the modules' class changes: parameters, buffers, hooks, parametrizations and sharing stay, and so does the
+    state_dict. Subclasses of those four are left alone and reported, since their own forward may mean something else.
+    Calls of torch.nn.functional inside a forward() are no modules: they are neither changed nor reported.
+
+    Args:
+        backend: set as `module.backend` of each replaced module; None leaves the ambient backend in charge.
+
+    Raises:
+        BackendError: `backend` is no backend's name.
+    """
+    if backend is not None:
+        check_name(backend)
+
+    def change(module: torch.nn.Module) -> tuple[bool, str]:
+        plain, reason = _plain_type(module)
+        if plain in _TORCHS:
+            reason = "is cnnkernels.nn's already"
+        elif plain in _OURS:
+            _set_type(module, plain, _OURS[plain])
+        else:
+            return False, _why_kept(module)
+        if backend is not None:
+            module.backend = backend  # type: ignore[assignment]
+        return True, reason
+
+    return _over(model, change)
+
+
+def restore(model: torch.nn.Module) -> Report:
+    """Undo :func:`convert`: change every module of cnnkernels.nn in `model` into torch.nn's, in place."""
+
+    def change(module: torch.nn.Module) -> tuple[bool, str]:
+        plain, reason = _plain_type(module)
+        if plain not in _TORCHS:
+            return False, "is torch's own" if plain in _OURS else "was never replaced"
+        _set_type(module, plain, _TORCHS[plain])
+        module.__dict__.pop("backend", None)
+        return True, reason
+
+    return _over(model, change)
+
+
+def _over(model: torch.nn.Module, change: Callable[[torch.nn.Module], tuple[bool, str]]) -> Report:
+    rows = []
+    for name, module in model.named_modules():
+        if any(base.__module__ in _FAMILIES for base in type(module).__mro__):
+            kind = type(module).__name__
+            rows.append(Row(name, kind, *change(module)))
+    return Report(tuple(rows))
+
+
+def _plain_type(module: torch.nn.Module) -> tuple[type[torch.nn.Module] | None, str]:
+    """The class that parametrization hides, and a note that it does; None for a module whose forward is not its class's."""
+    kind = type(module)
+    if "forward" in vars(module):
+        return None, ""
+    if parametrize.is_parametrized(module):
+        return kind.__bases__[0], "parametrized"
+    return kind, ""
+
+
+def _set_type(module: torch.nn.Module, plain: type[torch.nn.Module], target: type[torch.nn.Module]) -> None:
+    kind = type(module)
+    if kind is plain:
+        module.__class__ = target
+        return
+    # A parametrized module's class was made for it, with a property for each parametrized tensor, and is shared with
+    # its deep copies only. They keep theirs: this module gets the same class on another base.
+    members = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
+    module.__class__ = type(kind.__name__, (target,), members)
+
+
+def _why_kept(module: torch.nn.Module) -> str:
+    kind = type(module)
+    if "forward" in vars(module):
+        return "its forward was replaced on the instance, which changing its class would not change"
+    if isinstance(module, torch.nn.modules.lazy.LazyModuleMixin):
+        return "lazy: it becomes a plain module at its first forward; convert after that"
+    for theirs in (*_OURS, *_TORCHS):
+        if isinstance(module, theirs):
+            return f"a subclass of {theirs.__name__} ({kind.__module__}.{kind.__qualname__}): its forward may differ"
+    return f"no kernels for {kind.__name__}"

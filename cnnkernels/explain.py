@@ -1,0 +1,226 @@
+"""Which kernels a call runs, before it runs (:func:`explain`) and after (:func:`trace`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnnkernels import functional, ops
+from cnnkernels.backends import BackendError, ambient_backend, select
+from cnnkernels.geometry import Conv2dGeometry, Pool2dGeometry, Refused
+
+__all__ = ["Explanation", "PassPlan", "explain", "trace"]
+
+
+@dataclass(frozen=True)
+class PassPlan:
+    """The plan of one pass."""
+
+    name: str  # "fprop", "dgrad", "wgrad", "bias_grad", "max", "max_backward", "max_gather", "avg", "avg_backward"
+    role: str  # what the pass computes for the explained call
+    kernel: str
+    why: str
+    tile: str
+    grid: str
+    workspace_bytes: int
+    refused: tuple[tuple[str, str], ...]  # every other candidate kernel and why it was not taken
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What would run a call and why; printable."""
+
+    function: str
+    asked: str  # the backend asked for, by argument, use_backend or environment
+    backend: str | None  # the backend that runs the call; None where it raises BackendError
+    why: str
+    passes: tuple[PassPlan, ...]  # forward first, then each pass a backward may run; empty for torch's own operator
+    note: str = ""
+
+    def __str__(self) -> str:
+        lines = [f"{self.function} on backend {self.backend or 'none'} (asked for: {self.asked})", f"  {self.why}"]
+        for plan in self.passes:
+            lines.append(f"  {plan.role}: {plan.name}")
+            lines.append(
+                f"    kernel {plan.kernel}, tile {plan.tile}, grid {plan.grid}, workspace {plan.workspace_bytes} B"
+            )
+            lines.append(f"    taken because {plan.why}")
+            lines += [f"    not {name}: {reason}" for name, reason in plan.refused]
+        if self.note:
+            lines.append(f"  {self.note}")
+        return "\n".join(lines)
+
+
+def explain(fn: Callable[..., Any] | str, *args: Any, backend: str | None = None, **kwargs: Any) -> Explanation:
+    """Say which backend and which kernels the call `fn(*args, **kwargs)` and its backward would run, and why.
+
+    Nothing is launched and no GPU is needed.
+
+    Args:
+        fn: conv2d, conv_transpose2d, max_pool2d or avg_pool2d of cnnkernels.functional or torch.nn.functional, or
+            its name, or a module of one of those four kinds.
+        backend: as in cnnkernels.functional.
+
+    Raises:
+        ValueError: `fn` is none of those.
+        RuntimeError, TypeError, ValueError: torch's, for arguments that torch refuses.
+    """
+    if isinstance(fn, torch.nn.Module):
+        name, args, kwargs, backend = _module_call(fn, args, kwargs, backend)
+    else:
+        name = fn if isinstance(fn, str) else getattr(fn, "__name__", str(fn))
+    name = _ALIASES.get(name, name)
+    if name not in _PREPARE:
+        raise ValueError(f"explain knows {', '.join(_PREPARE)} and their modules, not {name}")
+    asked = backend or ambient_backend()
+    tensor = args[0] if args else kwargs.get("input")
+    try:
+        chosen, why = select(backend, tensor)
+    except BackendError as error:
+        return Explanation(name, asked, None, str(error), ())
+    if chosen == "torch":
+        return Explanation(name, asked, chosen, why, ())
+    kwargs.pop("return_indices", None)
+    try:
+        prepared = _PREPARE[name](*args, **kwargs)
+    except (Refused, TypeError) as refusal:
+        getattr(F, name)(*args, **kwargs)  # raises torch's error where the arguments are wrong
+        if asked == "auto":
+            return Explanation(
+                name, asked, "torch", f"auto: torch's own operator, since our kernels cannot: {refusal}", ()
+            )
+        return Explanation(
+            name, asked, None, f"torch takes these arguments, backend {chosen!r} does not: {refusal}", ()
+        )
+    planner = _planner()
+    if planner is None:
+        return Explanation(name, asked, chosen, why, (), "no plan to show: cnnkernels._C is not built for this Python")
+    if isinstance(prepared[-1], Conv2dGeometry):
+        return Explanation(name, asked, chosen, why, _conv2d_passes(planner, name, *prepared))
+    return Explanation(name, asked, chosen, why, _pool2d_passes(planner, name, *prepared))
+
+
+@contextmanager
+def trace() -> Iterator[list[str]]:
+    """Collect the names of our kernels launched inside the block, by any thread; the list fills when the block ends.
+
+    Blocks nest: an outer block also has its inner blocks' kernels.
+    """
+    launched: list[str] = []
+    outer = _traces[-1] if _traces else None
+    if outer is not None:
+        outer += ops.read_launch_log()
+    _traces.append(launched)
+    ops.start_launch_log()
+    try:
+        yield launched
+    finally:
+        launched += ops.read_launch_log()
+        _traces.pop()
+        if outer is None:
+            ops.stop_launch_log()
+        else:
+            outer += launched
+            ops.start_launch_log()
+
+
+_traces: list[list[str]] = []  # the blocks now open, outermost first
+
+_PREPARE: dict[str, Callable[..., tuple[Any, ...]]] = {
+    "conv2d": functional.prepare_conv2d,
+    "conv_transpose2d": functional.prepare_conv_transpose2d,
+    "max_pool2d": functional.prepare_max_pool2d,
+    "avg_pool2d": functional.prepare_avg_pool2d,
+}
+
+# torch.nn.functional.max_pool2d is one function that calls another by return_indices.
+_ALIASES = {"fn": "max_pool2d", "_max_pool2d": "max_pool2d", "boolean_dispatch": "max_pool2d"}
+
+
+def _module_call(
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], backend: str | None
+) -> tuple[str, tuple[Any, ...], dict[str, Any], str | None]:
+    """The functional call that `module(*args, **kwargs)` makes."""
+    m: Any = module
+    backend = backend or getattr(module, "backend", None)
+    (input,) = args or (kwargs["input"],)
+    if isinstance(module, torch.nn.Conv2d) and module.padding_mode == "zeros":
+        return "conv2d", (input, m.weight, m.bias, m.stride, m.padding, m.dilation, m.groups), {}, backend
+    if isinstance(module, torch.nn.Conv2d):
+        input = F.pad(input, m._reversed_padding_repeated_twice, mode=m.padding_mode)
+        return "conv2d", (input, m.weight, m.bias, m.stride, 0, m.dilation, m.groups), {}, backend
+    if isinstance(module, torch.nn.ConvTranspose2d):
+        extra = m._output_padding(input, kwargs.get("output_size"), m.stride, m.padding, m.kernel_size, 2, m.dilation)
+        arguments = (input, m.weight, m.bias, m.stride, m.padding, extra, m.groups, m.dilation)
+        return "conv_transpose2d", arguments, {}, backend
+    if isinstance(module, torch.nn.MaxPool2d):
+        return "max_pool2d", (input, m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode), {}, backend
+    if isinstance(module, torch.nn.AvgPool2d):
+        arguments = (input, m.kernel_size, m.stride, m.padding, m.ceil_mode, m.count_include_pad, m.divisor_override)
+        return "avg_pool2d", arguments, {}, backend
+    return type(module).__name__, args, kwargs, backend
+
+
+def _planner() -> Any | None:
+    try:
+        from cnnkernels import _C
+    except ImportError:
+        return None
+    return _C
+
+
+def _conv2d_passes(
+    planner: Any, name: str, input: Tensor, weight: Tensor, bias: Tensor | None, g: Conv2dGeometry
+) -> tuple[PassPlan, ...]:
+    roles = {"fprop": "forward", "dgrad": "gradient of the input", "wgrad": "gradient of the weight"}
+    filters = weight.shape[0]
+    if name == "conv_transpose2d":
+        roles = {"dgrad": "forward", "fprop": "gradient of the input", "wgrad": "gradient of the weight"}
+    if bias is not None:
+        roles["bias_grad"] = "gradient of the bias"
+    sizes = {
+        "N": input.shape[0], "C": weight.shape[1] * g.groups, "H": g.image[0], "W": g.image[1], "K": filters,
+        "R": g.filter[0], "S": g.filter[1], "P": g.output[0], "Q": g.output[1],
+    }  # fmt: skip
+    dtype = str(input.dtype).removeprefix("torch.")
+    return tuple(
+        _pass_plan(
+            name,
+            role,
+            planner.plan_conv2d(name, dtype, sizes, g.stride, g.padding, g.dilation, g.groups, g.channels_last),
+        )
+        for name, role in roles.items()
+    )
+
+
+def _pool2d_passes(planner: Any, name: str, input: Tensor, g: Pool2dGeometry) -> tuple[PassPlan, ...]:
+    kind = name.removesuffix("_pool2d")
+    sizes = {
+        "N": input.shape[0], "C": input.shape[1], "H": g.image[0], "W": g.image[1],
+        "R": g.window[0], "S": g.window[1], "P": g.output[0], "Q": g.output[1],
+    }  # fmt: skip
+    dtype = str(input.dtype).removeprefix("torch.")
+    roles = {kind: "forward", f"{kind}_backward": "gradient of the input"}
+    return tuple(
+        _pass_plan(op, role, planner.plan_pool2d(op, dtype, sizes, g.stride, g.padding, g.dilation, g.channels_last))
+        for op, role in roles.items()
+    )
+
+
+def _pass_plan(name: str, role: str, plan: dict[str, Any]) -> PassPlan:
+    return PassPlan(
+        name,
+        role,
+        plan["kernel"],
+        plan["why"],
+        str(plan["tile"]),
+        str(plan["grid"]),
+        plan["workspace_bytes"],
+        tuple((candidate, reason) for candidate, reason in plan["refused"]),
+    )

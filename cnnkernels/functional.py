@@ -1,0 +1,305 @@
+"""torch.nn.functional's convolutions and poolings on handwritten kernels: the same signatures plus `backend`.
+
+Meaning, output sizes, memory format, autocast, errors and their texts are torch's. `backend` is one of "auto",
+"cuda", "triton", "emulator" and "torch", or None for the one that use_backend or CNNKERNELS_BACKEND set ("auto"
+otherwise). A named backend runs the call or raises BackendError; arguments that torch refuses raise what torch
+raises, before any kernel runs. An input or output without elements leaves nothing to launch: torch's own operator gives the
+empty result and its zero gradients on every backend.
+
+float32, float64, float16 and bfloat16 tensors of any strides are read where they lie; nothing is copied or cast
+except by autocast. Half types accumulate in float32.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Literal, ParamSpec, TypeVar, overload
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnnkernels import geometry
+from cnnkernels.autograd import AvgPool2d, Conv2dDgrad, Conv2dFprop, MaxPool2d
+from cnnkernels.backends import BackendError, ambient_backend, select
+from cnnkernels.geometry import Conv2dGeometry, NothingToDo, Pool2dGeometry, Refused
+
+__all__ = ["avg_pool2d", "conv2d", "conv_transpose2d", "max_pool2d"]
+
+Size = int | tuple[int, ...] | list[int]
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def _instead_of(
+    reference: Callable[..., object],
+) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
+    """Choose the backend of a call and hand `backend` on resolved; torch's own calls and errors go to `reference`.
+
+    `reference` gets the caller's arguments exactly as written, because torch's texts name their position and form.
+    """
+
+    def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        @functools.wraps(function)
+        def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+            asked = kwargs.pop("backend", None)
+            backend, _ = select(asked, args[0] if args else kwargs.get("input"))  # type: ignore[arg-type]
+            if backend == "torch":
+                return reference(*args, **kwargs)  # type: ignore[return-value]
+            try:
+                return function(*args, backend=backend, **kwargs)  # type: ignore[arg-type]
+            except (Refused, TypeError) as refusal:
+                reason = refusal
+            result = reference(*args, **kwargs)  # raises torch's error where the arguments are wrong
+            if isinstance(reason, TypeError):
+                raise reason
+            if isinstance(reason, NothingToDo) or (asked or ambient_backend()) == "auto":
+                return result  # type: ignore[return-value]
+            raise BackendError(
+                f"{function.__name__}: torch takes these arguments, backend {backend!r} does not: {reason}"
+            )
+
+        return call
+
+    return decorate
+
+
+@_instead_of(F.conv2d)
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """2-D convolution: torch.nn.functional.conv2d.
+
+    Args:
+        input: [N, C, H, W] or [C, H, W].
+        weight: [K, C / groups, R, S], of the input's dtype.
+        bias: [K] or None, of the input's dtype.
+        stride, dilation: pixels, one number or (height, width).
+        padding: zeros on each side, one number or (height, width), or "valid" (none) or "same" (output as large as
+            the input, stride 1; an odd total puts its extra zero below and to the right).
+        groups: channels and filters are split into this many independent convolutions.
+        backend: see the module's docstring.
+
+    Returns:
+        [N, K, P, Q] or [K, P, Q], P = (H + 2 * padding - dilation * (R - 1) - 1) // stride + 1. channels_last where
+        the input or the weight is.
+
+    Raises:
+        RuntimeError, TypeError, ValueError: torch's, for arguments that torch refuses.
+        BackendError: the named backend cannot run the call.
+    """
+    image, weight, bias, shape = prepare_conv2d(input, weight, bias, stride, padding, dilation, groups)
+    output: Tensor = Conv2dFprop.call(image, weight, bias, shape, backend)
+    return output if input.dim() == 4 else output.squeeze(0)
+
+
+@_instead_of(F.conv_transpose2d)
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """2-D transposed convolution: torch.nn.functional.conv_transpose2d. It is the dgrad of a conv2d.
+
+    Args:
+        input: [N, C, H, W] or [C, H, W].
+        weight: [C, K / groups, R, S], of the input's dtype.
+        bias: [K] or None, of the input's dtype.
+        stride, padding, output_padding, dilation: pixels, one number or (height, width). output_padding is less
+            than the stride or the dilation.
+        groups: channels and filters are split into this many independent convolutions.
+        backend: see the module's docstring.
+
+    Returns:
+        [N, K, P, Q] or [K, P, Q], P = (H - 1) * stride - 2 * padding + dilation * (R - 1) + output_padding + 1.
+        channels_last where the input or the weight is.
+
+    Raises:
+        RuntimeError, TypeError, ValueError: torch's, for arguments that torch refuses.
+        BackendError: the named backend cannot run the call.
+    """
+    image, weight, bias, shape = prepare_conv_transpose2d(
+        input, weight, bias, stride, padding, output_padding, groups, dilation
+    )
+    output: Tensor = Conv2dDgrad.call(image, weight, bias, shape, backend)
+    return output if input.dim() == 4 else output.squeeze(0)
+
+
+@overload
+def max_pool2d(
+    input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1,
+    ceil_mode: bool = False, return_indices: Literal[False] = False, *, backend: str | None = None,
+) -> Tensor: ...  # fmt: skip
+
+
+@overload
+def max_pool2d(
+    input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1,
+    ceil_mode: bool = False, *, return_indices: Literal[True], backend: str | None = None,
+) -> tuple[Tensor, Tensor]: ...  # fmt: skip
+
+
+@overload
+def max_pool2d(
+    input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1,
+    ceil_mode: bool = False, return_indices: bool = False, *, backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]: ...  # fmt: skip
+
+
+@_instead_of(F.max_pool2d)
+def max_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+    *,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """2-D max pooling: torch.nn.functional.max_pool2d. NaN wins a window; of equal values the first does.
+
+    Args:
+        input: [N, C, H, W] or [C, H, W].
+        kernel_size, dilation: of the window, in pixels, one number or (height, width).
+        stride: pixels, one number or (height, width); None or an empty list means kernel_size.
+        padding: -inf on each side, at most half the dilated window, one number or (height, width).
+        ceil_mode: round the output size up; the last window still starts inside the image or the padding before it.
+        return_indices: also return each maximum's position h * W + w, int64.
+        backend: see the module's docstring.
+
+    Returns:
+        [N, C, P, Q] or [C, P, Q], in the input's memory format, and the indices of the same shape if asked for.
+
+    Raises:
+        RuntimeError, TypeError, ValueError: torch's, for arguments that torch refuses.
+        BackendError: the named backend cannot run the call.
+    """
+    image, shape = prepare_max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode)
+    output, indices = MaxPool2d.call(image, shape, backend)
+    if input.dim() == 3:
+        output, indices = output.squeeze(0), indices.squeeze(0)
+    return (output, indices) if return_indices else output
+
+
+@_instead_of(F.avg_pool2d)
+def avg_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """2-D average pooling: torch.nn.functional.avg_pool2d.
+
+    Args:
+        input: [N, C, H, W] or [C, H, W].
+        kernel_size: of the window, in pixels, one number or (height, width).
+        stride: pixels, one number or (height, width); None or an empty list means kernel_size.
+        padding: zeros on each side, at most half the window, one number or (height, width).
+        ceil_mode: round the output size up; the last window still starts inside the image or the padding before it.
+        count_include_pad: divide by the window's size with its padded pixels, instead of by its real pixels.
+        divisor_override: divide by this instead.
+        backend: see the module's docstring.
+
+    Returns:
+        [N, C, P, Q] or [C, P, Q], in the input's memory format.
+
+    Raises:
+        RuntimeError, TypeError, ValueError: torch's, for arguments that torch refuses.
+        BackendError: the named backend cannot run the call.
+    """
+    image, shape = prepare_avg_pool2d(
+        input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+    )
+    output: Tensor = AvgPool2d.call(image, shape, backend)
+    return output if input.dim() == 4 else output.squeeze(0)
+
+
+# What each function hands to its pass; explain() asks the same, so that it explains the call that would run.
+
+
+def prepare_conv2d(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None,
+    stride: object = 1, padding: object = 0, dilation: object = 1, groups: object = 1,
+) -> tuple[Tensor, Tensor, Tensor | None, Conv2dGeometry]:  # fmt: skip
+    image, weight, bias = _autocast(_batched(input), weight, bias)
+    return image, weight, bias, geometry.conv2d(image, weight, bias, stride, padding, dilation, groups)
+
+
+def prepare_conv_transpose2d(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: object = 1,
+    padding: object = 0, output_padding: object = 0, groups: object = 1, dilation: object = 1,
+) -> tuple[Tensor, Tensor, Tensor | None, Conv2dGeometry]:  # fmt: skip
+    image, weight, bias = _autocast(_batched(input), weight, bias)
+    return (
+        image,
+        weight,
+        bias,
+        geometry.conv_transpose2d(image, weight, bias, stride, padding, output_padding, groups, dilation),
+    )
+
+
+def prepare_max_pool2d(
+    input: Tensor, kernel_size: object, stride: object = None,
+    padding: object = 0, dilation: object = 1, ceil_mode: object = False,
+) -> tuple[Tensor, Pool2dGeometry]:  # fmt: skip
+    return _batched(input), geometry.pool2d(input, kernel_size, stride, padding, dilation, ceil_mode)
+
+
+def prepare_avg_pool2d(
+    input: Tensor, kernel_size: object, stride: object = None, padding: object = 0,
+    ceil_mode: object = False, count_include_pad: object = True, divisor_override: object = None,
+) -> tuple[Tensor, Pool2dGeometry]:  # fmt: skip
+    return _batched(input), geometry.pool2d(
+        input, kernel_size, stride, padding, 1, ceil_mode, count_include_pad, divisor_override
+    )
+
+
+def _batched(input: Tensor) -> Tensor:
+    dimensions = input.dim()
+    if dimensions == 4:
+        return input
+    if dimensions == 3:
+        return input.unsqueeze(0)
+    raise Refused("an input of neither 3 nor 4 dimensions")
+
+
+def _autocast(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The tensors as torch's autocast hands them to a convolution, where it is enabled. Pools are left alone.
+
+    Here, not in the operators, so that what backward saves already has the lower precision. Unlike torch's, the
+    cast of a weight is not remembered until autocast ends: a weight used twice is cast twice.
+    """
+    device = "cpu" if input.is_cpu else "cuda" if input.is_cuda else None
+    if device is None or not torch.is_autocast_enabled(device):
+        return input, weight, bias
+    dtype = torch.get_autocast_dtype(device)
+
+    def cast(tensor: Tensor) -> Tensor:
+        eligible = isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.dtype != torch.float64
+        return tensor.to(dtype) if eligible and tensor.device.type == device else tensor
+
+    return cast(input), cast(weight), None if bias is None else cast(bias)

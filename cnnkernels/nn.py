@@ -1,0 +1,80 @@
+"""torch.nn's convolution and pooling modules on our kernels: subclasses that change what forward calls, only that.
+
+Constructor, parameters, state_dict, repr, hooks, copying and pickling are torch's. `module.backend` names the
+backend of one module ("cuda", "emulator", ...; see cnnkernels.functional); None, the default, means the ambient one.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnnkernels import functional
+
+__all__ = ["AvgPool2d", "Conv2d", "ConvTranspose2d", "MaxPool2d"]
+
+
+class Conv2d(torch.nn.Conv2d):
+    """torch.nn.Conv2d on our kernels: [N, C, H, W] or [C, H, W] -> [N, K, P, Q] or [K, P, Q].
+
+    A padding_mode other than "zeros" makes a padded copy of the input first, as torch.nn.Conv2d itself does; it is
+    the one place where this package copies a tensor to pad it.
+    """
+
+    backend: str | None = None
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        padding: str | tuple[int, ...] = self.padding
+        if self.padding_mode != "zeros":
+            input, padding = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode), (0, 0)
+        return functional.conv2d(
+            input, weight, bias, self.stride, padding, self.dilation, self.groups, backend=self.backend
+        )
+
+
+class ConvTranspose2d(torch.nn.ConvTranspose2d):
+    """torch.nn.ConvTranspose2d on our kernels: [N, C, H, W] or [C, H, W] -> [N, K, P, Q] or [K, P, Q]."""
+
+    backend: str | None = None
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if self.padding_mode != "zeros":
+            return super().forward(input, output_size)  # torch raises
+        output_padding = self._output_padding(
+            input,
+            output_size,
+            self.stride,
+            self.padding,
+            self.kernel_size,
+            2,
+            self.dilation,  # type: ignore[arg-type]
+        )
+        return functional.conv_transpose2d(
+            input, self.weight, self.bias, self.stride, self.padding,  # type: ignore[arg-type]
+            output_padding, self.groups, self.dilation, backend=self.backend,
+        )  # fmt: skip
+
+
+class MaxPool2d(torch.nn.MaxPool2d):
+    """torch.nn.MaxPool2d on our kernels: [N, C, H, W] or [C, H, W] -> [N, C, P, Q] or [C, P, Q]."""
+
+    backend: str | None = None
+
+    def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:  # type: ignore[override]
+        return functional.max_pool2d(
+            input, self.kernel_size, self.stride, self.padding, self.dilation,
+            ceil_mode=self.ceil_mode, return_indices=self.return_indices, backend=self.backend,
+        )  # fmt: skip
+
+
+class AvgPool2d(torch.nn.AvgPool2d):
+    """torch.nn.AvgPool2d on our kernels: [N, C, H, W] or [C, H, W] -> [N, C, P, Q] or [C, P, Q]."""
+
+    backend: str | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.avg_pool2d(
+            input, self.kernel_size, self.stride, self.padding,
+            self.ceil_mode, self.count_include_pad, self.divisor_override, backend=self.backend,
+        )  # fmt: skip

@@ -1,0 +1,154 @@
+// The convolution operators: validate, state the problem, plan, allocate, launch.
+#include "bindings/tensor.h"
+#include "conv2d/plan.h"
+
+namespace cnn::bindings {
+namespace {
+
+using conv2d::Pass;
+using conv2d::Problem;
+using conv2d::Strides;
+
+void set_geometry(Problem& problem, const Sizes& stride, const Sizes& padding, const Sizes& dilation, int64_t groups) {
+  require_pair(stride, "stride");
+  require_pair(padding, "padding");
+  require_pair(dilation, "dilation");
+  problem.stride_h = stride[0], problem.stride_w = stride[1];
+  problem.pad_h = padding[0], problem.pad_w = padding[1];
+  problem.dilation_h = dilation[0], problem.dilation_w = dilation[1];
+  problem.groups = groups;
+}
+
+void set_x(Problem& problem, const Tensor& x) {
+  problem.N = x.size(0), problem.C = x.size(1), problem.H = x.size(2), problem.W = x.size(3);
+  problem.x = strides_of<Strides>(x);
+}
+
+void set_y(Problem& problem, const Tensor& y) {
+  problem.N = y.size(0), problem.K = y.size(1), problem.P = y.size(2), problem.Q = y.size(3);
+  problem.y = strides_of<Strides>(y);
+}
+
+void set_w(Problem& problem, const Tensor& w) {
+  problem.K = w.size(0), problem.R = w.size(2), problem.S = w.size(3);
+  problem.w = strides_of<Strides>(w);
+}
+
+void set_bias(conv2d::Arguments& arguments, const std::optional<Tensor>& bias, const Tensor& weight, int64_t channels) {
+  if (!bias) return;
+  require_like(*bias, "bias", weight, "weight");
+  require(bias->dim() == 1 && bias->size(0) == channels, "bias must have shape [", channels, "], not ", shape_of(*bias));
+  arguments.bias = bias->const_data_ptr();
+  arguments.bias_stride = bias->stride(0);
+}
+
+// Plans the problem, gives it its workspace and launches.
+void run(const Problem& problem, conv2d::Arguments arguments, const std::string& kernel, const Tensor& like) {
+  const Device device(like);
+  const conv2d::Plan plan = conv2d::plan(problem, kernel);
+  const std::optional<Tensor> scratch = workspace(plan.configuration.workspace_bytes, problem.dtype, like);
+  arguments.workspace = scratch ? scratch->mutable_data_ptr() : nullptr;
+  arguments.stream = device.stream();
+  plan.kernel->run(*plan.kernel, problem, plan.configuration, arguments);
+}
+
+Tensor conv2d_fprop(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias, Sizes output_size, Sizes stride, Sizes padding,
+                    Sizes dilation, int64_t groups, bool channels_last, std::string kernel) {
+  require_4d(input, "input");
+  require_4d(weight, "weight");
+  require_like(input, "input", weight, "weight");
+  require_pair(output_size, "output_size");
+  Problem problem;
+  problem.pass = Pass::kFprop;
+  problem.dtype = dtype_of(input, "input");
+  set_w(problem, weight);
+  set_x(problem, input);
+  set_geometry(problem, stride, padding, dilation, groups);
+  problem.P = output_size[0], problem.Q = output_size[1];
+  require(weight.size(1) * groups == problem.C, "input ", shape_of(input), " does not fit weight ", shape_of(weight), " with groups=", groups);
+  conv2d::Arguments arguments;
+  set_bias(arguments, bias, weight, problem.K);
+  Tensor output = empty_4d({problem.N, problem.K, problem.P, problem.Q}, input, channels_last);
+  problem.y = strides_of<Strides>(output);
+  arguments.x = input.const_data_ptr();
+  arguments.w = weight.const_data_ptr();
+  arguments.out = output.mutable_data_ptr();
+  run(problem, arguments, kernel, input);
+  return output;
+}
+
+Tensor conv2d_dgrad(const Tensor& grad_output, const Tensor& weight, const std::optional<Tensor>& bias, Sizes input_size, Sizes stride,
+                    Sizes padding, Sizes dilation, int64_t groups, bool channels_last, std::string kernel) {
+  require_4d(grad_output, "grad_output");
+  require_4d(weight, "weight");
+  require_like(grad_output, "grad_output", weight, "weight");
+  require_pair(input_size, "input_size");
+  Problem problem;
+  problem.pass = Pass::kDgrad;
+  problem.dtype = dtype_of(grad_output, "grad_output");
+  set_w(problem, weight);
+  set_y(problem, grad_output);
+  set_geometry(problem, stride, padding, dilation, groups);
+  problem.C = weight.size(1) * groups, problem.H = input_size[0], problem.W = input_size[1];
+  require(weight.size(0) == problem.K, "grad_output ", shape_of(grad_output), " does not fit weight ", shape_of(weight));
+  conv2d::Arguments arguments;
+  set_bias(arguments, bias, weight, problem.C);
+  Tensor grad_input = empty_4d({problem.N, problem.C, problem.H, problem.W}, grad_output, channels_last);
+  problem.x = strides_of<Strides>(grad_input);
+  arguments.y = grad_output.const_data_ptr();
+  arguments.w = weight.const_data_ptr();
+  arguments.out = grad_input.mutable_data_ptr();
+  run(problem, arguments, kernel, grad_output);
+  return grad_input;
+}
+
+Tensor conv2d_wgrad(const Tensor& grad_output, const Tensor& input, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation,
+                    int64_t groups, bool channels_last, std::string kernel) {
+  require_4d(grad_output, "grad_output");
+  require_4d(input, "input");
+  require_like(grad_output, "grad_output", input, "input");
+  require_pair(kernel_size, "kernel_size");
+  require(grad_output.size(0) == input.size(0), "grad_output ", shape_of(grad_output), " and input ", shape_of(input), " differ in batch size");
+  require(groups > 0 && input.size(1) % groups == 0, "groups=", groups, " must be positive and divide the channels of input ", shape_of(input));
+  Problem problem;
+  problem.pass = Pass::kWgrad;
+  problem.dtype = dtype_of(input, "input");
+  set_y(problem, grad_output);
+  set_x(problem, input);
+  set_geometry(problem, stride, padding, dilation, groups);
+  problem.R = kernel_size[0], problem.S = kernel_size[1];
+  Tensor grad_weight = empty_4d({problem.K, problem.channels_per_group(), problem.R, problem.S}, input, channels_last);
+  problem.w = strides_of<Strides>(grad_weight);
+  conv2d::Arguments arguments;
+  arguments.x = input.const_data_ptr();
+  arguments.y = grad_output.const_data_ptr();
+  arguments.out = grad_weight.mutable_data_ptr();
+  run(problem, arguments, kernel, input);
+  return grad_weight;
+}
+
+Tensor conv2d_bias_grad(const Tensor& grad_output, std::string kernel) {
+  require_4d(grad_output, "grad_output");
+  Problem problem;
+  problem.pass = Pass::kBiasGrad;
+  problem.dtype = dtype_of(grad_output, "grad_output");
+  problem.R = problem.S = 1;
+  set_y(problem, grad_output);
+  Tensor grad_bias = empty({problem.K}, grad_output.scalar_type(), grad_output, false);
+  conv2d::Arguments arguments;
+  arguments.y = grad_output.const_data_ptr();
+  arguments.out = grad_bias.mutable_data_ptr();
+  run(problem, arguments, kernel, grad_output);
+  return grad_bias;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(cnnkernels, CNN_DISPATCH_KEY, library) {
+  library.impl("conv2d_fprop", TORCH_BOX(&conv2d_fprop));
+  library.impl("conv2d_dgrad", TORCH_BOX(&conv2d_dgrad));
+  library.impl("conv2d_wgrad", TORCH_BOX(&conv2d_wgrad));
+  library.impl("conv2d_bias_grad", TORCH_BOX(&conv2d_bias_grad));
+}
+
+}  // namespace cnn::bindings

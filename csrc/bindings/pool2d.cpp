@@ -1,0 +1,183 @@
+// The pooling operators: validate, state the problem, plan, allocate, launch.
+#include "bindings/tensor.h"
+#include "pool2d/plan.h"
+
+#include <tuple>
+
+namespace cnn::bindings {
+namespace {
+
+using pool2d::Op;
+using pool2d::Problem;
+using pool2d::Strides;
+
+void set_geometry(Problem& problem, const Sizes& kernel_size, const Sizes& stride, const Sizes& padding) {
+  require_pair(kernel_size, "kernel_size");
+  require_pair(stride, "stride");
+  require_pair(padding, "padding");
+  problem.R = kernel_size[0], problem.S = kernel_size[1];
+  problem.stride_h = stride[0], problem.stride_w = stride[1];
+  problem.pad_h = padding[0], problem.pad_w = padding[1];
+}
+
+void set_dilation(Problem& problem, const Sizes& dilation) {
+  require_pair(dilation, "dilation");
+  problem.dilation_h = dilation[0], problem.dilation_w = dilation[1];
+}
+
+void set_divisor(Problem& problem, bool count_include_pad, const std::optional<int64_t>& divisor_override) {
+  require(divisor_override != 0, "divisor_override must not be 0");
+  problem.count_include_pad = count_include_pad;
+  problem.divisor_override = divisor_override.value_or(0);
+}
+
+void set_x(Problem& problem, const Tensor& x) {
+  problem.N = x.size(0), problem.C = x.size(1), problem.H = x.size(2), problem.W = x.size(3);
+  problem.x = strides_of<Strides>(x);
+}
+
+void set_y(Problem& problem, const Tensor& y) {
+  problem.N = y.size(0), problem.C = y.size(1), problem.P = y.size(2), problem.Q = y.size(3);
+  problem.y = strides_of<Strides>(y);
+}
+
+void set_indices(Problem& problem, pool2d::Arguments& arguments, const Tensor& indices, const Tensor& like, const char* like_what) {
+  require_4d(indices, "indices");
+  require(indices.scalar_type() == ScalarType::Long, "indices must be int64");
+  require(indices.is_cuda() == like.is_cuda() && indices.get_device_index() == like.get_device_index(), "indices and ", like_what,
+          " must be on the same device");
+  problem.index = strides_of<Strides>(indices);
+  arguments.index = static_cast<const int64_t*>(indices.const_data_ptr());
+}
+
+// A tensor of x's or y's shape, and its strides in the problem.
+Tensor empty_x(Problem& problem, const Tensor& like, bool channels_last) {
+  Tensor x = empty_4d({problem.N, problem.C, problem.H, problem.W}, like, channels_last);
+  problem.x = strides_of<Strides>(x);
+  return x;
+}
+
+Tensor empty_y(Problem& problem, const Tensor& like, bool channels_last) {
+  Tensor y = empty_4d({problem.N, problem.C, problem.P, problem.Q}, like, channels_last);
+  problem.y = strides_of<Strides>(y);
+  return y;
+}
+
+// Plans the problem and launches.
+void run(const Problem& problem, pool2d::Arguments arguments, const std::string& kernel, const Tensor& like) {
+  const Device device(like);
+  const pool2d::Plan plan = pool2d::plan(problem, kernel);
+  arguments.stream = device.stream();
+  plan.kernel->run(*plan.kernel, problem, plan.configuration, arguments);
+}
+
+std::tuple<Tensor, Tensor> max_pool2d(const Tensor& input, Sizes output_size, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation,
+                                      bool channels_last, std::string kernel) {
+  require_4d(input, "input");
+  require_pair(output_size, "output_size");
+  Problem problem;
+  problem.op = Op::kMax;
+  problem.dtype = dtype_of(input, "input");
+  set_x(problem, input);
+  set_geometry(problem, kernel_size, stride, padding);
+  set_dilation(problem, dilation);
+  problem.P = output_size[0], problem.Q = output_size[1];
+  Tensor output = empty_y(problem, input, channels_last);
+  Tensor indices = empty({problem.N, problem.C, problem.P, problem.Q}, ScalarType::Long, input, channels_last);
+  problem.index = strides_of<Strides>(indices);
+  pool2d::Arguments arguments;
+  arguments.x = input.const_data_ptr();
+  arguments.out = output.mutable_data_ptr();
+  arguments.index_out = static_cast<int64_t*>(indices.mutable_data_ptr());
+  run(problem, arguments, kernel, input);
+  return {output, indices};
+}
+
+Tensor max_pool2d_backward(const Tensor& grad_output, const Tensor& indices, Sizes input_size, Sizes kernel_size, Sizes stride, Sizes padding,
+                           Sizes dilation, bool channels_last, std::string kernel) {
+  require_4d(grad_output, "grad_output");
+  require_pair(input_size, "input_size");
+  Problem problem;
+  pool2d::Arguments arguments;
+  problem.op = Op::kMaxBackward;
+  problem.dtype = dtype_of(grad_output, "grad_output");
+  set_y(problem, grad_output);
+  set_indices(problem, arguments, indices, grad_output, "grad_output");
+  require(shape_of(indices) == shape_of(grad_output), "indices ", shape_of(indices), " and grad_output ", shape_of(grad_output), " must have the same shape");
+  set_geometry(problem, kernel_size, stride, padding);
+  set_dilation(problem, dilation);
+  problem.H = input_size[0], problem.W = input_size[1];
+  Tensor grad_input = empty_x(problem, grad_output, channels_last);
+  arguments.y = grad_output.const_data_ptr();
+  arguments.out = grad_input.mutable_data_ptr();
+  run(problem, arguments, kernel, grad_output);
+  return grad_input;
+}
+
+Tensor max_pool2d_gather(const Tensor& input, const Tensor& indices, bool channels_last, std::string kernel) {
+  require_4d(input, "input");
+  Problem problem;
+  pool2d::Arguments arguments;
+  problem.op = Op::kMaxGather;
+  problem.dtype = dtype_of(input, "input");
+  set_x(problem, input);
+  set_indices(problem, arguments, indices, input, "input");
+  require(indices.size(0) == problem.N && indices.size(1) == problem.C, "indices ", shape_of(indices), " and input ", shape_of(input),
+          " must have the same batch and channels");
+  problem.P = indices.size(2), problem.Q = indices.size(3);
+  Tensor output = empty_y(problem, input, channels_last);
+  arguments.x = input.const_data_ptr();
+  arguments.out = output.mutable_data_ptr();
+  run(problem, arguments, kernel, input);
+  return output;
+}
+
+Tensor avg_pool2d(const Tensor& input, Sizes output_size, Sizes kernel_size, Sizes stride, Sizes padding, bool count_include_pad,
+                  std::optional<int64_t> divisor_override, bool channels_last, std::string kernel) {
+  require_4d(input, "input");
+  require_pair(output_size, "output_size");
+  Problem problem;
+  problem.op = Op::kAvg;
+  problem.dtype = dtype_of(input, "input");
+  set_x(problem, input);
+  set_geometry(problem, kernel_size, stride, padding);
+  set_divisor(problem, count_include_pad, divisor_override);
+  problem.P = output_size[0], problem.Q = output_size[1];
+  Tensor output = empty_y(problem, input, channels_last);
+  pool2d::Arguments arguments;
+  arguments.x = input.const_data_ptr();
+  arguments.out = output.mutable_data_ptr();
+  run(problem, arguments, kernel, input);
+  return output;
+}
+
+Tensor avg_pool2d_backward(const Tensor& grad_output, Sizes input_size, Sizes kernel_size, Sizes stride, Sizes padding, bool count_include_pad,
+                           std::optional<int64_t> divisor_override, bool channels_last, std::string kernel) {
+  require_4d(grad_output, "grad_output");
+  require_pair(input_size, "input_size");
+  Problem problem;
+  problem.op = Op::kAvgBackward;
+  problem.dtype = dtype_of(grad_output, "grad_output");
+  set_y(problem, grad_output);
+  set_geometry(problem, kernel_size, stride, padding);
+  set_divisor(problem, count_include_pad, divisor_override);
+  problem.H = input_size[0], problem.W = input_size[1];
+  Tensor grad_input = empty_x(problem, grad_output, channels_last);
+  pool2d::Arguments arguments;
+  arguments.y = grad_output.const_data_ptr();
+  arguments.out = grad_input.mutable_data_ptr();
+  run(problem, arguments, kernel, grad_output);
+  return grad_input;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(cnnkernels, CNN_DISPATCH_KEY, library) {
+  library.impl("max_pool2d", TORCH_BOX(&max_pool2d));
+  library.impl("max_pool2d_backward", TORCH_BOX(&max_pool2d_backward));
+  library.impl("max_pool2d_gather", TORCH_BOX(&max_pool2d_gather));
+  library.impl("avg_pool2d", TORCH_BOX(&avg_pool2d));
+  library.impl("avg_pool2d_backward", TORCH_BOX(&avg_pool2d_backward));
+}
+
+}  // namespace cnn::bindings

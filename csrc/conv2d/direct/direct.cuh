@@ -1,0 +1,282 @@
+// The direct family's host side: parameters from the problem, costs, and the rows of the catalogue. Included by
+// instantiations/*.cu alone, one file per element type.
+#pragma once
+
+#include <algorithm>
+#include <numeric>
+
+#include "conv2d/direct/bias_grad.cuh"
+#include "conv2d/direct/gather.cuh"
+#include "conv2d/direct/wgrad.cuh"
+#include "conv2d/plan.h"
+
+namespace cnn::conv2d {
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t round_up(int64_t a, int64_t multiple) { return ceil_div(a, multiple) * multiple; }
+
+// A reduction is split until about this many blocks run: two for each of an H200's 132 multiprocessors. Taken as a constant, not
+// from the GPU at hand, so that the split, and with it the rounding, is the same everywhere.
+constexpr int64_t kTargetBlocks = 264;
+constexpr int64_t kMaxWorkspaceBytes = int64_t(256) << 20;
+
+// Instructions per result element of one reduction step, counted in the kernels' inner loops: one FMA, (TM + TN) / (TM * TN) / 4
+// vector reads of shared memory worth four FMA slots each, and kLoadCost per element brought from global memory (two divisions
+// by multiplication, address, bounds and the two moves), shared by the results that use it.
+constexpr double kLoadCost = 12;
+// 64-bit index arithmetic takes two to four instructions where 32-bit takes one.
+constexpr double kWideIndexFactor = 3;
+
+inline double tile_cost(const Kernel& kernel, int64_t rows, int64_t columns, int64_t depth, int64_t batches) {
+  const double padded = double(round_up(rows, kernel.bm)) * double(round_up(columns, kernel.bn)) * double(depth) * double(batches);
+  const double shared_reads = double(kernel.tm + kernel.tn) / (kernel.tm * kernel.tn);
+  const double loads = kLoadCost * (1.0 / kernel.bm + 1.0 / kernel.bn);
+  return padded * (1 + shared_reads + loads) * (kernel.index_bits == 64 ? kWideIndexFactor : 1);
+}
+
+inline std::string why_not_direct(const Kernel& kernel, const Problem& problem) {
+  if (kernel.index_bits == 32 && !fits_32_bits(problem)) return "an index or offset does not fit in 31 bits";
+  return {};
+}
+
+// fprop and dgrad seen as a gather: which tensor is read, which is written.
+struct GatherView {
+  const Strides &in, &out;
+  int64_t in_channels, out_channels;  // per group
+  int64_t out_h, out_w;
+
+  explicit GatherView(const Problem& p)
+      : in(p.pass == Pass::kFprop ? p.x : p.y),
+        out(p.pass == Pass::kFprop ? p.y : p.x),
+        in_channels(p.pass == Pass::kFprop ? p.channels_per_group() : p.filters_per_group()),
+        out_channels(p.pass == Pass::kFprop ? p.filters_per_group() : p.channels_per_group()),
+        out_h(p.pass == Pass::kFprop ? p.P : p.H),
+        out_w(p.pass == Pass::kFprop ? p.Q : p.W) {}
+};
+
+inline int64_t residue_classes(const Problem& p, int64_t stride, int64_t out_extent) {
+  return p.pass == Pass::kFprop ? 1 : std::min(stride, out_extent);
+}
+
+inline double gather_cost(const Kernel& kernel, const Problem& p) {
+  const GatherView view(p);
+  const int64_t classes = residue_classes(p, p.stride_h, view.out_h) * residue_classes(p, p.stride_w, view.out_w);
+  if (classes == 0) return 0;
+  return tile_cost(kernel, ceil_div(p.N * view.out_h * view.out_w, classes), view.out_channels, view.in_channels * p.R * p.S, p.groups);
+}
+
+inline Configuration configure_gather(const Kernel& kernel, const Problem& p) {
+  const GatherView view(p);
+  const int64_t classes_h = residue_classes(p, p.stride_h, view.out_h), classes_w = residue_classes(p, p.stride_w, view.out_w);
+  if (p.N * view.out_h * view.out_w * view.out_channels == 0) return {};
+  const int64_t rows = p.N * ceil_div(view.out_h, classes_h) * ceil_div(view.out_w, classes_w);
+  return {ceil_div(rows, kernel.bm) * classes_h * classes_w * p.groups * ceil_div(view.out_channels, kernel.bn), 1, 0};
+}
+
+template <class Index>
+GatherAxis<Index> gather_axis(const Problem& p, int64_t out, int64_t in, int64_t taps, int64_t stride, int64_t pad, int64_t dilation) {
+  const int64_t tap_step = p.pass == Pass::kFprop ? 1 : stride / std::gcd(stride, dilation);
+  return {Index(out),    Index(in),       Index(taps), Index(stride), Index(pad), Index(dilation), Index(residue_classes(p, stride, out)),
+          Index(tap_step)};
+}
+
+template <class T, class Tile, class Index>
+void run_gather(const Kernel& kernel, const Problem& p, const Configuration& configuration, const Arguments& a) {
+  if (configuration.blocks == 0) return;
+  const bool fprop = p.pass == Pass::kFprop;
+  const GatherView view(p);
+  GatherParams<Index> q{};
+  q.in = fprop ? a.x : a.y;
+  q.filter = a.w;
+  q.bias = a.bias;
+  q.out = a.out;
+  q.in_n = Index(view.in.d0), q.in_c = Index(view.in.d1), q.in_h = Index(view.in.d2), q.in_w = Index(view.in.d3);
+  q.out_n = Index(view.out.d0), q.out_c = Index(view.out.d1), q.out_h = Index(view.out.d2), q.out_w = Index(view.out.d3);
+  q.bias_stride = Index(a.bias_stride);
+  q.filter_group = Index(p.filters_per_group() * p.w.d0);
+  q.filter_out = Index(fprop ? p.w.d0 : p.w.d1), q.filter_in = Index(fprop ? p.w.d1 : p.w.d0);
+  q.filter_r = Index(p.w.d2), q.filter_s = Index(p.w.d3);
+  q.batch = Index(p.N), q.groups = Index(p.groups);
+  q.in_channels = Index(view.in_channels), q.out_channels = Index(view.out_channels);
+  q.h = gather_axis<Index>(p, view.out_h, fprop ? p.H : p.P, p.R, p.stride_h, p.pad_h, p.dilation_h);
+  q.w = gather_axis<Index>(p, view.out_w, fprop ? p.W : p.Q, p.S, p.stride_w, p.pad_w, p.dilation_w);
+  q.n_tiles = Index(ceil_div(view.out_channels, Tile::BN));
+  q.channel_innermost = fprop ? p.x_is_channels_last() : p.y_is_channels_last();
+  q.in_k_dense = q.channel_innermost;
+  q.filter_k_dense = q.filter_out != 1;
+  q.out_n_dense = view.out.d1 == 1 && view.out_channels > 1;
+  const LaunchShape shape{dim3(unsigned(configuration.blocks)), dim3(Tile::kThreads), 0, a.stream};
+  if (fprop) launch(kernel.name.c_str(), shape, gather_kernel<T, Tile, Index, false>, q);
+  else launch(kernel.name.c_str(), shape, gather_kernel<T, Tile, Index, true>, q);
+}
+
+inline double wgrad_cost(const Kernel& kernel, const Problem& p) {
+  return tile_cost(kernel, p.filters_per_group(), p.channels_per_group() * p.R * p.S, p.output_pixels(), p.groups);
+}
+
+// Splits `pixels` into at most `wanted` slabs of whole multiples of `step`, none of them under `least`.
+inline int64_t pixels_per_slab(int64_t pixels, int64_t wanted, int64_t least, int64_t step) {
+  const int64_t slabs = std::max<int64_t>(1, std::min(wanted, pixels / least));
+  return std::max(step, round_up(ceil_div(pixels, slabs), step));
+}
+
+inline int accumulator_size(DType dtype) { return dtype == DType::kFloat64 ? 8 : 4; }
+
+inline int64_t wgrad_slab_pixels(const Kernel& kernel, const Problem& p) {
+  constexpr int64_t kLeastSteps = 16;  // a slab's partial sums are written and read once: at least so many steps must pay for it
+  const int64_t tiles = ceil_div(p.filters_per_group(), kernel.bm) * ceil_div(p.channels_per_group() * p.R * p.S, kernel.bn) * p.groups;
+  const int64_t bytes = std::max<int64_t>(1, p.filter_numel() * accumulator_size(p.dtype));
+  const int64_t wanted = std::min(ceil_div(kTargetBlocks, std::max<int64_t>(1, tiles)), kMaxWorkspaceBytes / bytes);
+  return pixels_per_slab(p.output_pixels(), std::max<int64_t>(1, wanted), kLeastSteps * kernel.bk, kernel.bk);
+}
+
+inline Configuration configure_wgrad(const Kernel& kernel, const Problem& p) {
+  if (p.filter_numel() == 0) return {};
+  const int64_t tiles = ceil_div(p.filters_per_group(), kernel.bm) * ceil_div(p.channels_per_group() * p.R * p.S, kernel.bn) * p.groups;
+  const int64_t slabs = std::max<int64_t>(1, ceil_div(p.output_pixels(), wgrad_slab_pixels(kernel, p)));
+  return {tiles * slabs, slabs, slabs > 1 ? slabs * p.filter_numel() * accumulator_size(p.dtype) : 0};
+}
+
+template <class T, class Index>
+void run_sum_slabs(const void* partial, void* out, const FilterOrder<Index>& filter, int64_t slabs, int64_t rows, int64_t elements,
+                   cudaStream_t stream) {
+  static const std::string name = std::string("conv2d_sum_slabs_") + short_name(TypeTraits<T>::kDType) + (sizeof(Index) == 8 ? "_i64" : "");
+  const SumSlabsParams<Index> q{partial, out, filter, FastDiv<Index>(elements), Index(slabs), Index(rows * elements)};
+  const LaunchShape shape{dim3(unsigned(ceil_div(rows * elements, kSumSlabsThreads))), dim3(kSumSlabsThreads), 0, stream};
+  launch(name.c_str(), shape, sum_slabs_kernel<T, Index>, q);
+}
+
+template <class T, class Tile, class Index>
+void run_wgrad(const Kernel& kernel, const Problem& p, const Configuration& configuration, const Arguments& a) {
+  if (configuration.blocks == 0) return;
+  WgradParams<Index> q{};
+  q.x = a.x, q.y = a.y, q.w = a.out;
+  q.partial = configuration.slabs > 1 ? a.workspace : nullptr;
+  q.x_n = Index(p.x.d0), q.x_c = Index(p.x.d1), q.x_h = Index(p.x.d2), q.x_w = Index(p.x.d3);
+  q.y_n = Index(p.y.d0), q.y_c = Index(p.y.d1), q.y_h = Index(p.y.d2), q.y_w = Index(p.y.d3);
+  q.channels = Index(p.channels_per_group()), q.filters = Index(p.filters_per_group());
+  q.elements = q.channels * Index(p.R * p.S);
+  q.filter.channel_innermost = p.x_is_channels_last();
+  q.filter.inner = FastDiv<Index>(q.filter.channel_innermost ? q.channels : Index(p.R * p.S));
+  q.filter.width = FastDiv<Index>(p.S);
+  q.filter.k = Index(p.w.d0), q.filter.c = Index(p.w.d1), q.filter.r = Index(p.w.d2), q.filter.s = Index(p.w.d3);
+  q.groups = Index(p.groups);
+  q.height = Index(p.H), q.width = Index(p.W);
+  q.stride_h = Index(p.stride_h), q.stride_w = Index(p.stride_w), q.pad_h = Index(p.pad_h), q.pad_w = Index(p.pad_w);
+  q.dilation_h = Index(p.dilation_h), q.dilation_w = Index(p.dilation_w);
+  q.q = FastDiv<Index>(p.Q), q.pq = FastDiv<Index>(p.P * p.Q);
+  q.pixels = Index(p.output_pixels());
+  q.slab_pixels = Index(wgrad_slab_pixels(kernel, p));
+  q.m_tiles = Index(ceil_div(q.filters, Tile::BM)), q.n_tiles = Index(ceil_div(q.elements, Tile::BN));
+  q.y_k_dense = !p.y_is_channels_last();
+  q.x_k_dense = !q.filter.channel_innermost;
+  const LaunchShape shape{dim3(unsigned(configuration.blocks)), dim3(Tile::kThreads), 0, a.stream};
+  launch(kernel.name.c_str(), shape, wgrad_kernel<T, Tile, Index>, q);
+  if (configuration.slabs > 1) run_sum_slabs<T, Index>(a.workspace, a.out, q.filter, configuration.slabs, p.K, q.elements, a.stream);
+}
+
+inline double bias_grad_cost(const Kernel& kernel, const Problem& p) {
+  return double(p.K) * double(p.output_pixels()) * (kernel.index_bits == 64 ? kWideIndexFactor : 1);
+}
+
+inline int64_t bias_grad_channels_per_block(const Problem& p) { return p.y_is_channels_last() ? 32 : kBiasGradThreads / 32; }
+
+inline int64_t bias_grad_slab_pixels(const Problem& p) {
+  constexpr int64_t kLeastPixels = 1024;
+  const int64_t tiles = std::max<int64_t>(1, ceil_div(p.K, bias_grad_channels_per_block(p)));
+  return pixels_per_slab(p.output_pixels(), ceil_div(kTargetBlocks, tiles), kLeastPixels, 32);
+}
+
+inline Configuration configure_bias_grad(const Kernel&, const Problem& p) {
+  if (p.K == 0) return {};
+  const int64_t slabs = std::max<int64_t>(1, ceil_div(p.output_pixels(), bias_grad_slab_pixels(p)));
+  return {ceil_div(p.K, bias_grad_channels_per_block(p)) * slabs, slabs, slabs * p.K * accumulator_size(p.dtype)};
+}
+
+template <class T, class Index>
+void run_bias_grad(const Kernel& kernel, const Problem& p, const Configuration& configuration, const Arguments& a) {
+  if (configuration.blocks == 0) return;
+  BiasGradParams<Index> q{};
+  q.y = a.y, q.partial = a.workspace;
+  q.y_n = Index(p.y.d0), q.y_c = Index(p.y.d1), q.y_h = Index(p.y.d2), q.y_w = Index(p.y.d3);
+  q.channels = Index(p.K);
+  q.q = FastDiv<Index>(p.Q), q.pq = FastDiv<Index>(p.P * p.Q);
+  q.pixels = Index(p.output_pixels()), q.slab_pixels = Index(bias_grad_slab_pixels(p));
+  q.channels_dense = p.y_is_channels_last();
+  q.channel_tiles = Index(ceil_div(p.K, bias_grad_channels_per_block(p)));
+  launch(kernel.name.c_str(), {dim3(unsigned(configuration.blocks)), dim3(kBiasGradThreads), 0, a.stream}, bias_grad_kernel<T, Index>, q);
+  // The bias is a filter of one element per channel.
+  FilterOrder<Index> bias{};
+  bias.inner = bias.width = FastDiv<Index>(1);
+  bias.k = 1;
+  run_sum_slabs<T, Index>(a.workspace, a.out, bias, configuration.slabs, p.K, 1, a.stream);
+}
+
+template <class T, class Tile, class Index>
+Kernel direct_row(const char* what, std::vector<Pass> passes) {
+  Kernel row{};
+  row.name = std::string("conv2d_") + what + "_" + std::to_string(Tile::BM) + "x" + std::to_string(Tile::BN) + "x" + std::to_string(Tile::BK) + "_" +
+             short_name(TypeTraits<T>::kDType) + (sizeof(Index) == 8 ? "_i64" : "");
+  row.family = "direct";
+  row.dtype = TypeTraits<T>::kDType;
+  row.passes = std::move(passes);
+  row.bm = Tile::BM, row.bn = Tile::BN, row.bk = Tile::BK, row.tm = Tile::TM, row.tn = Tile::TN;
+  row.threads = Tile::kThreads;
+  row.index_bits = int(sizeof(Index)) * 8;
+  row.why_not = why_not_direct;
+  return row;
+}
+
+template <class T, class Tile, class Index>
+void add_gather(std::vector<Kernel>& catalogue) {
+  Kernel row = direct_row<T, Tile, Index>("gather", {Pass::kFprop, Pass::kDgrad});
+  row.shared_bytes = int(sizeof(TileStages<Tile, Accumulator<T>>) + sizeof(GatherBlock<Index>) + 4 * Tile::BM * sizeof(Index));
+  row.cost = gather_cost;
+  row.configure = configure_gather;
+  row.run = run_gather<T, Tile, Index>;
+  catalogue.push_back(row);
+}
+
+template <class T, class Tile, class Index>
+void add_wgrad(std::vector<Kernel>& catalogue) {
+  Kernel row = direct_row<T, Tile, Index>("wgrad", {Pass::kWgrad});
+  row.shared_bytes = int(sizeof(TileStages<Tile, Accumulator<T>>) + 3 * Tile::BN * sizeof(Index));
+  row.cost = wgrad_cost;
+  row.configure = configure_wgrad;
+  row.run = run_wgrad<T, Tile, Index>;
+  catalogue.push_back(row);
+}
+
+template <class T, class Index>
+void add_bias_grad(std::vector<Kernel>& catalogue) {
+  Kernel row{};
+  row.name = std::string("conv2d_bias_grad_") + short_name(TypeTraits<T>::kDType) + (sizeof(Index) == 8 ? "_i64" : "");
+  row.family = "direct";
+  row.dtype = TypeTraits<T>::kDType;
+  row.passes = {Pass::kBiasGrad};
+  row.threads = kBiasGradThreads;
+  row.shared_bytes = int(kBiasGradThreads * sizeof(Accumulator<T>));
+  row.index_bits = int(sizeof(Index)) * 8;
+  row.why_not = why_not_direct;
+  row.cost = bias_grad_cost;
+  row.configure = configure_bias_grad;
+  row.run = run_bias_grad<T, Index>;
+  catalogue.push_back(row);
+}
+
+// Wide tiles for many channels, narrow ones for few; one of each kind with 64-bit indices, for tensors beyond 2^31 elements.
+template <class T>
+void add_direct_kernels(std::vector<Kernel>& catalogue) {
+  add_gather<T, Tile<128, 64, 8, 8, 8>, int32_t>(catalogue);
+  add_gather<T, Tile<128, 16, 16, 4, 4>, int32_t>(catalogue);
+  add_gather<T, Tile<128, 8, 16, 4, 2>, int32_t>(catalogue);
+  add_gather<T, Tile<64, 64, 8, 4, 8>, int64_t>(catalogue);
+  add_wgrad<T, Tile<64, 64, 8, 8, 4>, int32_t>(catalogue);
+  add_wgrad<T, Tile<16, 64, 16, 4, 2>, int32_t>(catalogue);
+  add_wgrad<T, Tile<8, 32, 32, 2, 1>, int32_t>(catalogue);
+  add_wgrad<T, Tile<64, 64, 8, 8, 4>, int64_t>(catalogue);
+  add_bias_grad<T, int32_t>(catalogue);
+  add_bias_grad<T, int64_t>(catalogue);
+}
+
+}  // namespace cnn::conv2d

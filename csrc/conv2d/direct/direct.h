@@ -1,0 +1,16 @@
+// The direct family: convolutions on CUDA cores that are right for every legal problem. What runs when nothing better fits.
+#pragma once
+
+#include <vector>
+
+namespace cnn::conv2d {
+
+struct Kernel;
+
+constexpr int kSumSlabsThreads = 256;
+constexpr int kBiasGradThreads = 256;
+
+template <class T>
+void add_direct_kernels(std::vector<Kernel>& catalogue);
+
+}  // namespace cnn::conv2d

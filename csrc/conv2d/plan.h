@@ -1,0 +1,66 @@
+// Which kernel runs a problem, and how: a pure function over the catalogue of compiled kernels. It looks at nothing but the problem,
+// so the same problem gets the same kernel, the same split and the same bits on every machine.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "common/platform.h"
+#include "conv2d/problem.h"
+
+#pragma GCC visibility push(default)  // cnnkernels._C asks too
+namespace cnn::conv2d {
+
+// What the chosen kernel needs beyond the problem.
+struct Configuration {
+  int64_t blocks = 0;
+  int64_t slabs = 1;  // parts of the reduction summed apart and added in order
+  int64_t workspace_bytes = 0;
+};
+
+struct Arguments {
+  const void* x = nullptr;  // fprop, wgrad
+  const void* w = nullptr;  // fprop, dgrad
+  const void* y = nullptr;  // dgrad, wgrad, bias_grad
+  const void* bias = nullptr;  // or null
+  int64_t bias_stride = 0;
+  void* out = nullptr;
+  void* workspace = nullptr;
+  cudaStream_t stream = nullptr;
+};
+
+// One compiled kernel.
+struct Kernel {
+  std::string name;
+  const char* family;
+  DType dtype;
+  std::vector<Pass> passes;
+  int bm, bn, bk;  // block tile: rows, columns, depth of one step
+  int tm, tn;      // results per thread
+  int threads;
+  int shared_bytes;
+  int index_bits;
+  std::string (*why_not)(const Kernel&, const Problem&);  // empty: it can
+  double (*cost)(const Kernel&, const Problem&);           // the plan takes the smallest
+  Configuration (*configure)(const Kernel&, const Problem&);
+  void (*run)(const Kernel&, const Problem&, const Configuration&, const Arguments&);
+};
+const std::vector<Kernel>& catalogue();
+
+struct Plan {
+  const Kernel* kernel = nullptr;
+  Configuration configuration;
+};
+// `forced`: empty, or the only kernel that may be taken. Throws std::runtime_error with every candidate's reason if none can.
+Plan plan(const Problem& problem, const std::string& forced);
+
+struct Candidate {
+  const Kernel* kernel;
+  bool taken;
+  std::string reason;  // why it was taken, or why not
+};
+// Every kernel of the problem's pass and dtype.
+std::vector<Candidate> explain(const Problem& problem, const std::string& forced);
+
+}  // namespace cnn::conv2d
+#pragma GCC visibility pop

@@ -1,0 +1,51 @@
+// The geometry of a 2-D convolution: the one place where it is stated and checked.
+//
+//   y[n, k, p, q] = sum over c, r, s of  x[n, g(k) * C/groups + c, p * stride_h - pad_h + r * dilation_h, (w alike)] * w[k, c, r, s]
+//
+// x is [N, C, H, W], w is [K, C/groups, R, S], y is [N, K, P, Q]. fprop computes y, dgrad x and wgrad w from the other two; a
+// transposed convolution is a dgrad. `pad` is the padding before the first row and column: what lies behind the last one
+// follows from the sizes, so that one-sided padding and output_padding need no special case.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "common/types.h"
+
+namespace cnn::conv2d {
+
+enum class Pass { kFprop, kDgrad, kWgrad, kBiasGrad };
+constexpr const char* name_of(Pass pass) {
+  return pass == Pass::kFprop ? "fprop" : pass == Pass::kDgrad ? "dgrad" : pass == Pass::kWgrad ? "wgrad" : "bias_grad";
+}
+
+// Element strides of a 4-D tensor, named by position: (n, c, h, w) of an image, (k, c, r, s) of a filter.
+struct Strides {
+  int64_t d0 = 0, d1 = 0, d2 = 0, d3 = 0;
+};
+
+struct Problem {
+  Pass pass = Pass::kFprop;
+  DType dtype = DType::kFloat32;
+  int64_t N = 0, C = 0, H = 0, W = 0, K = 0, R = 0, S = 0, P = 0, Q = 0;
+  int64_t stride_h = 1, stride_w = 1, pad_h = 0, pad_w = 0, dilation_h = 1, dilation_w = 1, groups = 1;
+  Strides x, w, y;
+
+  int64_t channels_per_group() const { return C / groups; }
+  int64_t filters_per_group() const { return K / groups; }
+  int64_t filter_numel() const { return K * channels_per_group() * R * S; }
+  int64_t output_pixels() const { return N * P * Q; }
+  bool x_is_channels_last() const { return x.d1 == 1 && C > 1; }
+  bool y_is_channels_last() const { return y.d1 == 1 && K > 1; }
+};
+
+// What is wrong with the problem's sizes, or an empty string.
+std::string why_illegal(const Problem& problem);
+
+// One line: pass, dtype and every size.
+std::string to_string(const Problem& problem);
+
+// Whether every index and element offset that a kernel forms fits in 31 bits.
+bool fits_32_bits(const Problem& problem);
+
+}  // namespace cnn::conv2d

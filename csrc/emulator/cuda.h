@@ -1,0 +1,218 @@
+// CUDA's names for a host compiler: qualifiers, built-in variables, synchronisation, warp operations, atomics, vector and
+// half types, and the arithmetic intrinsics that the kernels use. Meaning as in the CUDA C++ programming guide.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#include "emulator/half.h"
+#include "emulator/runtime.h"
+#include "emulator/vector_types.h"
+
+#define __global__ __attribute__((flatten))  // as nvcc does: a kernel's calls are inlined
+#define __device__
+#define __host__
+#define __constant__ static const
+#define __forceinline__ inline __attribute__((always_inline))
+#define __noinline__ __attribute__((noinline))
+#define __launch_bounds__(...)
+#define __grid_constant__
+#define __shared__ static_assert(false, "declare shared memory with CNN_SHARED or CNN_DYNAMIC_SHARED (common/platform.h)");
+
+#define threadIdx (::cnn::emulator::current->thread_idx)
+#define blockIdx (::cnn::emulator::current->block_idx)
+#define blockDim (::cnn::emulator::current->block_dim)
+#define gridDim (::cnn::emulator::current->grid_dim)
+constexpr int warpSize = ::cnn::emulator::kWarpSize;
+
+using cudaStream_t = void*;
+
+inline void __syncthreads() { ::cnn::emulator::barrier(0, -1); }
+inline int __syncthreads_count(int predicate) { return ::cnn::emulator::barrier_count(predicate != 0); }
+inline int __syncthreads_or(int predicate) { return ::cnn::emulator::barrier_count(predicate != 0) != 0; }
+inline int __syncthreads_and(int predicate) { return ::cnn::emulator::barrier_count(predicate == 0) == 0; }
+inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+inline void __threadfence_block() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+[[noreturn]] inline void __trap() { ::cnn::emulator::fail("__trap()"); }
+
+namespace cnn::emulator {
+
+inline unsigned lane_id() { return current->linear % kWarpSize; }
+
+template <class T>
+std::uint64_t to_bits(T value) {
+  static_assert(sizeof(T) <= 8, "a warp exchange moves at most 8 bytes per lane");
+  std::uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof(T));
+  return bits;
+}
+
+template <class T>
+T from_bits(std::uint64_t bits) {
+  T value;
+  std::memcpy(&value, &bits, sizeof(T));
+  return value;
+}
+
+// Reads `source` of the exchanged table; a lane outside the mask has given nothing, so reading it is an error here
+// (undefined on a GPU).
+template <class T>
+T shuffle(const char* operation, unsigned mask, T value, unsigned source) {
+  const std::uint64_t* slots = warp_exchange(operation, mask, to_bits(value));
+  if (!(mask >> source & 1u)) fail(std::string(operation) + " reads lane " + std::to_string(source) + ", which is not in its mask");
+  return from_bits<T>(slots[source]);
+}
+
+template <class T, class Combine>
+T warp_reduce(const char* operation, unsigned mask, T value, Combine combine) {
+  const std::uint64_t* slots = warp_exchange(operation, mask, to_bits(value));
+  T result{};
+  bool first = true;
+  for (int lane = 0; lane < kWarpSize; ++lane) {
+    if (!(mask >> lane & 1u)) continue;
+    const T other = from_bits<T>(slots[lane]);
+    result = first ? other : combine(result, other);
+    first = false;
+  }
+  return result;
+}
+
+}  // namespace cnn::emulator
+
+inline void __syncwarp(unsigned mask = 0xffffffffu) { ::cnn::emulator::warp_exchange("__syncwarp", mask, 0); }
+
+// Lanes are grouped in segments of `width`; an out-of-segment source means the lane's own value, as on the GPU.
+template <class T>
+T __shfl_sync(unsigned mask, T value, int source, int width = 32) {
+  const unsigned lane = ::cnn::emulator::lane_id();
+  return ::cnn::emulator::shuffle("__shfl_sync", mask, value, (lane & ~(width - 1u)) | (source & (width - 1u)));
+}
+template <class T>
+T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32) {
+  const unsigned lane = ::cnn::emulator::lane_id();
+  return ::cnn::emulator::shuffle("__shfl_up_sync", mask, value, (lane & (width - 1u)) >= delta ? lane - delta : lane);
+}
+template <class T>
+T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32) {
+  const unsigned lane = ::cnn::emulator::lane_id();
+  return ::cnn::emulator::shuffle("__shfl_down_sync", mask, value,
+                                  (lane & (width - 1u)) + delta < unsigned(width) ? lane + delta : lane);
+}
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32) {
+  const unsigned lane = ::cnn::emulator::lane_id();
+  const unsigned source = lane ^ unsigned(lane_mask);
+  const bool inside = source / width <= lane / width;
+  return ::cnn::emulator::shuffle("__shfl_xor_sync", mask, value, inside ? source : lane);
+}
+
+inline unsigned __ballot_sync(unsigned mask, int predicate) {
+  const unsigned bit = predicate ? 1u << ::cnn::emulator::lane_id() : 0u;
+  return ::cnn::emulator::warp_reduce("__ballot_sync", mask, bit, [](unsigned a, unsigned b) { return a | b; });
+}
+inline int __any_sync(unsigned mask, int predicate) {
+  return ::cnn::emulator::warp_reduce("__any_sync", mask, unsigned(predicate != 0), [](unsigned a, unsigned b) { return a | b; });
+}
+inline int __all_sync(unsigned mask, int predicate) {
+  return ::cnn::emulator::warp_reduce("__all_sync", mask, unsigned(predicate != 0), [](unsigned a, unsigned b) { return a & b; });
+}
+template <class T>
+unsigned __match_any_sync(unsigned mask, T value) {
+  const std::uint64_t* slots = ::cnn::emulator::warp_exchange("__match_any_sync", mask, ::cnn::emulator::to_bits(value));
+  unsigned same = 0;
+  for (unsigned lane = 0; lane < 32; ++lane)
+    if ((mask >> lane & 1u) && slots[lane] == ::cnn::emulator::to_bits(value)) same |= 1u << lane;
+  return same;
+}
+
+#define CNN_EMULATOR_WARP_REDUCE(name, type, expression)                                        \
+  inline type name(unsigned mask, type value) {                                                 \
+    return ::cnn::emulator::warp_reduce(#name, mask, value, [](type a, type b) -> type { return expression; }); \
+  }
+CNN_EMULATOR_WARP_REDUCE(__reduce_add_sync, unsigned, a + b)
+CNN_EMULATOR_WARP_REDUCE(__reduce_add_sync, int, a + b)
+CNN_EMULATOR_WARP_REDUCE(__reduce_min_sync, unsigned, a < b ? a : b)
+CNN_EMULATOR_WARP_REDUCE(__reduce_min_sync, int, a < b ? a : b)
+CNN_EMULATOR_WARP_REDUCE(__reduce_max_sync, unsigned, a > b ? a : b)
+CNN_EMULATOR_WARP_REDUCE(__reduce_max_sync, int, a > b ? a : b)
+CNN_EMULATOR_WARP_REDUCE(__reduce_and_sync, unsigned, a & b)
+CNN_EMULATOR_WARP_REDUCE(__reduce_or_sync, unsigned, a | b)
+CNN_EMULATOR_WARP_REDUCE(__reduce_xor_sync, unsigned, a ^ b)
+#undef CNN_EMULATOR_WARP_REDUCE
+
+// Atomics. Blocks run on several OS threads, so they are real; relaxed, as on the GPU.
+namespace cnn::emulator {
+template <class T, class Update>
+T atomic_update(T* address, Update update) {
+  T expected;
+  __atomic_load(address, &expected, __ATOMIC_RELAXED);
+  T desired = update(expected);
+  while (!__atomic_compare_exchange(address, &expected, &desired, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) desired = update(expected);
+  return expected;
+}
+}  // namespace cnn::emulator
+
+template <class T>
+T atomicAdd(T* address, T value) {
+  return ::cnn::emulator::atomic_update(address, [=](T old) { return T(old + value); });
+}
+template <class T>
+T atomicSub(T* address, T value) {
+  return ::cnn::emulator::atomic_update(address, [=](T old) { return T(old - value); });
+}
+template <class T>
+T atomicMin(T* address, T value) {
+  return ::cnn::emulator::atomic_update(address, [=](T old) { return value < old ? value : old; });
+}
+template <class T>
+T atomicMax(T* address, T value) {
+  return ::cnn::emulator::atomic_update(address, [=](T old) { return old < value ? value : old; });
+}
+template <class T>
+T atomicAnd(T* address, T value) {
+  return ::cnn::emulator::atomic_update(address, [=](T old) { return T(old & value); });
+}
+template <class T>
+T atomicOr(T* address, T value) {
+  return ::cnn::emulator::atomic_update(address, [=](T old) { return T(old | value); });
+}
+template <class T>
+T atomicXor(T* address, T value) {
+  return ::cnn::emulator::atomic_update(address, [=](T old) { return T(old ^ value); });
+}
+template <class T>
+T atomicExch(T* address, T value) {
+  return ::cnn::emulator::atomic_update(address, [=](T) { return value; });
+}
+template <class T>
+T atomicCAS(T* address, T compare, T value) {
+  return ::cnn::emulator::atomic_update(address, [=](T old) { return old == compare ? value : old; });
+}
+inline unsigned atomicInc(unsigned* address, unsigned limit) {
+  return ::cnn::emulator::atomic_update(address, [=](unsigned old) { return old >= limit ? 0u : old + 1; });
+}
+
+// Arithmetic.
+template <class T>
+T __ldg(const T* address) { return *address; }
+
+inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(std::uint64_t(a) * b >> 32); }
+inline int __mulhi(int a, int b) { return int(std::int64_t(a) * b >> 32); }
+inline int __popc(unsigned value) { return __builtin_popcount(value); }
+inline int __clz(int value) { return value ? __builtin_clz(unsigned(value)) : 32; }
+inline int __ffs(int value) { return __builtin_ffs(value); }
+inline int __float_as_int(float value) { return ::cnn::emulator::from_bits<int>(::cnn::emulator::to_bits(value)); }
+inline float __int_as_float(int value) { return ::cnn::emulator::from_bits<float>(::cnn::emulator::to_bits(value)); }
+inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
+inline double __fma_rn(double a, double b, double c) { return std::fma(a, b, c); }
+inline float __fdividef(float a, float b) { return a / b; }
+inline float __expf(float value) { return std::exp(value); }
+inline float rsqrtf(float value) { return 1.0f / std::sqrt(value); }
+
+template <class T>
+constexpr T min(T a, T b) { return b < a ? b : a; }
+template <class T>
+constexpr T max(T a, T b) { return a < b ? b : a; }
+using std::isnan;

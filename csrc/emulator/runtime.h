@@ -1,0 +1,89 @@
+// The CUDA execution model on a host, as a test instrument.
+//
+// A block's threads are fibers on one OS thread; blocks are spread over several OS threads. A fiber runs until it reaches a
+// barrier or a warp-wide operation and then hands over to the next one in the schedule, so that within a launch every legal
+// order can be provoked (forward, reverse, seeded random) and an illegal wait is seen instead of hanging.
+// Each shared array lies against an inaccessible page and starts as NaN. What a kernel does wrong (a barrier that part of a
+// block never reaches, an access outside shared memory, a fault, a bad warp mask, an illegal launch) becomes one KernelError
+// that names kernel, block and thread. docs/architecture.md has the picture.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "emulator/vector_types.h"
+
+#pragma GCC visibility push(default)
+namespace cnn::emulator {
+
+constexpr int kWarpSize = 32;
+// The limits of sm_90 (CUDA C++ programming guide, table "Technical Specifications per Compute Capability").
+constexpr unsigned kMaxThreadsPerBlock = 1024;
+constexpr unsigned kMaxGridYZ = 65535;
+constexpr std::size_t kMaxStaticShared = 48 * 1024;
+constexpr std::size_t kMaxShared = 227 * 1024;
+
+class KernelError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+enum class Schedule { kForward, kReverse, kRandom };
+
+struct Config {
+  int threads = 0;  // OS threads; 0: all cores, and one for launches too small to share
+  Schedule schedule = Schedule::kForward;
+  std::uint64_t seed = 0;
+};
+Config config();
+void configure(const Config&);
+
+// What a fiber's code sees as the built-in variables, and the scheduler's own view of it behind them.
+struct ThreadView {
+  uint3 thread_idx;
+  uint3 block_idx;
+  dim3 block_dim;
+  dim3 grid_dim;
+  unsigned linear;  // threadIdx flattened, x fastest
+};
+// initial-exec: one register-relative load instead of a call on every threadIdx; 8 bytes of static TLS.
+extern thread_local ThreadView* current __attribute__((tls_model("initial-exec")));
+
+// A kernel with its arguments bound; called once per thread.
+struct Body {
+  void (*call)(const void* closure);
+  const void* closure;
+};
+void launch(const char* kernel, dim3 grid, dim3 block, std::size_t dynamic_shared_bytes, Body body);
+
+template <class F>
+void launch(const char* kernel, dim3 grid, dim3 block, std::size_t dynamic_shared_bytes, const F& body) {
+  launch(kernel, grid, block, dynamic_shared_bytes,
+         Body{[](const void* closure) { (*static_cast<const F*>(closure))(); }, &body});
+}
+
+struct SharedSite {
+  const char* name;
+  std::size_t bytes;
+};
+void* static_shared(const SharedSite* site);
+void* dynamic_shared();
+
+// bar.sync id, count. count < 0: every thread of the block.
+void barrier(int id, int count);
+// bar.arrive id, count: counts towards the barrier without waiting.
+void barrier_arrive(int id, int count);
+// __syncthreads_count / _and / _or share one barrier: the number of threads whose predicate holds.
+int barrier_count(bool predicate);
+
+// A warp-wide exchange: gives `value` (up to 8 bytes) for this lane, waits until all lanes in `mask` have given theirs, and
+// returns the table of all 32 slots, valid until this lane's next exchange. `operation` must be the same for all lanes.
+const std::uint64_t* warp_exchange(const char* operation, unsigned mask, std::uint64_t value);
+
+// Ends the launch with an error that names the running thread.
+[[noreturn]] void fail(const std::string& what);
+
+}  // namespace cnn::emulator
+#pragma GCC visibility pop

@@ -1,0 +1,263 @@
+// The direct family's host side: tiles and parameters from the problem, costs, and the rows of the catalogue. Included by
+// instantiations/*.cu alone, one file per element type.
+#pragma once
+
+#include <algorithm>
+#include <numeric>
+
+#include "pool2d/direct/avg.cuh"
+#include "pool2d/direct/gather.cuh"
+#include "pool2d/direct/max.cuh"
+#include "pool2d/plan.h"
+
+namespace cnn::pool2d {
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t round_up(int64_t a, int64_t multiple) { return ceil_div(a, multiple) * multiple; }
+// The size of equal parts of `extent`, as few as can be of at most `most`.
+inline int64_t even_part(int64_t extent, int64_t most) { return ceil_div(extent, ceil_div(extent, std::max<int64_t>(1, most))); }
+
+// Registers let a multiprocessor hold five or six blocks of 256 threads: six times 33 KB (1 of it the system's) fit its 228.
+constexpr int kMaxStageBytes = 32 * 1024;
+// Two blocks for each of an H200's 132 multiprocessors: below so many, a launch takes as long as one block. A constant, not the GPU
+// at hand, so that the plan is the same everywhere.
+constexpr double kTargetBlocks = 264;
+
+// The source positions that `targets` neighbouring ones need on one axis, as many as there are at most.
+inline int64_t region_extent(const Problem& p, int64_t targets, int64_t sources, int64_t taps, int64_t stride, int64_t dilation) {
+  const int64_t reach = (taps - 1) * dilation;
+  return std::min(sources, is_backward(p.op) ? (targets - 1 + reach) / stride + 1 : (targets - 1) * stride + reach + 1);
+}
+
+struct Region {
+  int64_t rows, columns;
+};
+inline Region region_of(const Problem& p, int64_t rows, int64_t columns) {
+  return {region_extent(p, rows, p.source_rows(), p.R, p.stride_h, p.dilation_h), region_extent(p, columns, p.source_columns(), p.S, p.stride_w, p.dilation_w)};
+}
+
+// A tile of at most kernel.threads vectors. Channels dense: 128 bytes of channels for each of some 4 x 8 pixels. Else up to 32
+// columns, for whole 128-byte rows of fp32, by as many rows, for little halo. What small images leave goes to more planes.
+inline Configuration configure_window(const Kernel& kernel, const Problem& p) {
+  const int64_t height = p.target_rows(), width = p.target_columns();
+  if (p.planes() * height * width == 0) return {};
+  const int64_t vectors = ceil_div(p.planes(), kernel.planes), threads = kernel.threads;
+  int64_t groups = 1, columns, rows;
+  if (p.channels_dense(p.target())) {
+    constexpr int kLine = 128;
+    groups = even_part(ceil_div(p.C, kernel.planes), kLine / (size_of(p.dtype) * kernel.planes));
+    columns = even_part(width, std::min<int64_t>(8, threads / groups));
+    rows = even_part(height, threads / (groups * columns));
+    columns = even_part(width, threads / (groups * rows));
+  } else {
+    columns = even_part(width, 32);
+    rows = even_part(height, threads / columns);
+    columns = even_part(width, threads / rows);
+  }
+  groups = std::max(groups, even_part(vectors, threads / (rows * columns)));
+
+  Configuration c;
+  int64_t staged = 0;
+  if (kernel.staged) {
+    // A region with its channels dense streams well in rows. One with its columns dense had better fit, or its rows are cut up.
+    const Region region = region_of(p, rows, columns);
+    const int64_t plane_bytes = std::max<int64_t>(1, region.rows * region.columns) * kernel.slot_bytes;
+    if (!p.channels_dense(p.source())) groups = std::min(groups, std::max<int64_t>(1, kMaxStageBytes / plane_bytes));
+    const int64_t row_bytes = std::max<int64_t>(1, region.columns) * groups * kernel.slot_bytes;
+    c.chunk_rows = int(std::clamp<int64_t>(kMaxStageBytes / row_bytes, 1, std::max<int64_t>(1, region.rows)));
+    c.chunk_columns = int(std::clamp<int64_t>(kMaxStageBytes / (groups * kernel.slot_bytes), 1, std::max<int64_t>(1, region.columns)));
+    staged = groups * c.chunk_rows * c.chunk_columns;
+    c.shared_bytes = int(staged * kernel.slot_bytes);
+  }
+  c.tile_planes = int(groups) * kernel.planes, c.tile_rows = int(rows), c.tile_columns = int(columns);
+  c.blocks = ceil_div(vectors, groups) * ceil_div(height, rows) * ceil_div(width, columns);
+  // Small tiles do with fewer threads; but one for every few slots, or a large window is brought in by a handful.
+  constexpr int64_t kSlotsPerThread = 8;
+  c.threads = int(std::min<int64_t>(threads, round_up(std::max(groups * rows * columns, staged / kSlotsPerThread), 32)));
+  return c;
+}
+
+// Whether a vector of `planes` planes is contiguous and aligned, as far as strides say.
+inline bool is_vector(const Problem& p, const Strides& s, int planes) {
+  return planes > 1 && p.channels_dense(s) && p.C % planes == 0 && s.d0 % planes == 0 && s.d2 % planes == 0 && s.d3 % planes == 0;
+}
+
+inline std::string why_not_direct(const Kernel& kernel, const Problem& problem) {
+  if (kernel.index_bits == 32 && !fits_32_bits(problem)) return "an index or offset does not fit in 31 bits";
+  if (kernel.configure(kernel, problem).blocks > INT32_MAX) return "a grid has at most 2^31 - 1 blocks";
+  return {};
+}
+
+// 64-bit index arithmetic takes two to four instructions where 32-bit takes one.
+constexpr double kWideIndexFactor = 3;
+
+// Instructions of the busiest blocks, counted in the inner loops of window.cuh and max.cuh, avg.cuh. A global access is worth four:
+// a request occupies the load/store unit that long for 32 separate words, where it serves a shared-memory row in one.
+inline double window_cost(const Kernel& kernel, const Problem& p) {
+  constexpr double kThread = 100;   // locating the tile, windows, offsets, and writing
+  constexpr double kAddress = 14;   // a slot's coordinates: two divisions by multiplication, bounds, address
+  constexpr double kLoop = 5;       // of a tap: address, coordinate, comparison, branch, read
+  constexpr double kGlobal = 4, kShared = 1;
+  const Configuration c = kernel.configure(kernel, p);
+  if (c.blocks == 0) return 0;
+  const bool max = p.op == Op::kMax || p.op == Op::kMaxBackward;
+  const double per_value = p.op == Op::kMax ? 4 : p.op == Op::kMaxBackward ? 3 : 1;
+  const double division = p.op == Op::kAvgBackward ? 10.0 * kernel.planes : 0;
+  double read = kGlobal * (is_vector(p, p.source(), kernel.planes) ? 1 : kernel.planes) + division;
+  if (max && is_backward(p.op)) read += kGlobal * (is_vector(p, p.index, kernel.planes) ? 2 : kernel.planes);
+
+  const double vectors = double(c.tile_planes / kernel.planes) * c.tile_rows * c.tile_columns;
+  double taps = double(p.R) * double(p.S);
+  if (is_backward(p.op)) taps = std::max(1.0, taps / double(p.stride_h * p.stride_w));
+  double block = c.threads * kThread + vectors * taps * (kLoop + per_value * kernel.planes + (kernel.staged ? kShared : read));
+  if (kernel.staged) {
+    const Region region = region_of(p, c.tile_rows, c.tile_columns);
+    block += double(c.tile_planes / kernel.planes) * double(region.rows) * double(region.columns) * (kAddress + read + kShared);
+  }
+  return block * std::max(1.0, double(c.blocks) / kTargetBlocks) * (kernel.index_bits == 64 ? kWideIndexFactor : 1);
+}
+
+template <class Index>
+Layout<Index> layout_of(const Problem& p, const Strides& s, int planes, const void* tensor, std::size_t element_bytes) {
+  const std::size_t alignment = std::min<std::size_t>(16, element_bytes * std::size_t(planes));
+  const bool aligned = reinterpret_cast<std::uintptr_t>(tensor) % alignment == 0;
+  return {Index(s.d0), Index(s.d1), Index(s.d2), Index(s.d3), Index(s.d0 - (p.C - 1) * s.d1), is_vector(p, s, planes) && aligned};
+}
+
+inline Box box(int64_t groups, int64_t rows, int64_t columns, bool groups_inner) {
+  return {FastDiv<int32_t>(groups_inner ? groups : columns), FastDiv<int32_t>(groups_inner ? columns : rows), int32_t(groups), int32_t(rows),
+          int32_t(columns), groups_inner};
+}
+
+template <class Index>
+Axis<Index> axis(int64_t image, int64_t outputs, int64_t taps, int64_t stride, int64_t pad, int64_t dilation) {
+  return {Index(image), Index(outputs), Index(taps), Index(pad), FastDiv<Index>(stride), FastDiv<Index>(dilation), Index(dilation / std::gcd(stride, dilation))};
+}
+
+template <class Policy, bool kStaged>
+void run_window(const Kernel& kernel, const Problem& p, const Configuration& c, const Arguments& a) {
+  using Index = typename Policy::Index;
+  if (c.blocks == 0) return;
+  const std::size_t bytes = std::size_t(size_of(p.dtype));
+  WindowParams<Index> q{};
+  q.source = is_backward(p.op) ? a.y : a.x;
+  q.source_index = a.index;
+  q.target = a.out;
+  q.target_index = a.index_out;
+  q.source_at = layout_of<Index>(p, p.source(), kernel.planes, q.source, bytes);
+  q.source_index_at = layout_of<Index>(p, p.index, kernel.planes, q.source_index, sizeof(int64_t));
+  q.target_at = layout_of<Index>(p, p.target(), kernel.planes, q.target, bytes);
+  q.target_index_at = layout_of<Index>(p, p.index, kernel.planes, q.target_index, sizeof(int64_t));
+  q.h = axis<Index>(p.H, p.P, p.R, p.stride_h, p.pad_h, p.dilation_h);
+  q.w = axis<Index>(p.W, p.Q, p.S, p.stride_w, p.pad_w, p.dilation_w);
+  q.planes = {FastDiv<Index>(p.C), Index(p.planes())};
+  q.row_tiles = FastDiv<Index>(ceil_div(p.target_rows(), c.tile_rows));
+  q.column_tiles = FastDiv<Index>(ceil_div(p.target_columns(), c.tile_columns));
+  const int64_t groups = c.tile_planes / kernel.planes;
+  q.tile = box(groups, c.tile_rows, c.tile_columns, p.channels_dense(p.target()));
+  q.chunk = box(groups, c.chunk_rows, c.chunk_columns, p.channels_dense(p.source()));
+  q.divisor_override = Index(p.divisor_override);
+  q.count_include_pad = p.count_include_pad;
+  const LaunchShape shape{dim3(unsigned(c.blocks)), dim3(unsigned(c.threads)), std::size_t(c.shared_bytes), a.stream};
+  launch(kernel.name.c_str(), shape, window_kernel<Policy, kStaged>, q);
+}
+
+inline double gather_cost(const Kernel& kernel, const Problem& p) {
+  return double(p.planes()) * double(p.P) * double(p.Q) * (kernel.index_bits == 64 ? kWideIndexFactor : 1);
+}
+
+inline Configuration configure_gather(const Kernel& kernel, const Problem& p) {
+  Configuration c;
+  c.blocks = ceil_div(p.planes() * p.P * p.Q, kGatherThreads * kGatherResults);
+  c.threads = kernel.threads;
+  return c;
+}
+
+template <class T, class Index>
+void run_gather(const Kernel& kernel, const Problem& p, const Configuration& c, const Arguments& a) {
+  if (c.blocks == 0) return;
+  const bool channels_inner = p.channels_dense(p.y);
+  GatherParams<Index> q{};
+  q.x = a.x, q.index = a.index, q.out = a.out;
+  const auto order = [&](Index(&step)[4], const Strides& s, bool image) {
+    const Index c = Index(s.d1), h = image ? 0 : Index(s.d2), w = image ? 0 : Index(s.d3);
+    step[0] = Index(s.d0), step[1] = channels_inner ? h : c, step[2] = channels_inner ? w : h, step[3] = channels_inner ? c : w;
+  };
+  order(q.x_step, p.x, true);
+  order(q.index_step, p.index, false);
+  order(q.out_step, p.y, false);
+  q.extent1 = FastDiv<Index>(channels_inner ? p.P : p.C);
+  q.extent2 = FastDiv<Index>(channels_inner ? p.Q : p.P);
+  q.extent3 = FastDiv<Index>(channels_inner ? p.C : p.Q);
+  q.x_h = Index(p.x.d2), q.x_w = Index(p.x.d3);
+  q.width = FastDiv<Index>(p.W);
+  q.image = Index(p.H * p.W);
+  q.results = Index(p.planes() * p.P * p.Q);
+  launch(kernel.name.c_str(), {dim3(unsigned(c.blocks)), dim3(kGatherThreads), 0, a.stream}, gather_kernel<T, Index>, q);
+}
+
+template <class T, class Index>
+Kernel direct_row(Op op, const char* variant, int planes, int threads) {
+  Kernel row{};
+  row.name = std::string("pool2d_") + name_of(op) + variant + "_" + std::to_string(planes) + "x" + std::to_string(threads) + "_" +
+             short_name(TypeTraits<T>::kDType) + (sizeof(Index) == 8 ? "_i64" : "");
+  row.family = "direct";
+  row.dtype = TypeTraits<T>::kDType;
+  row.op = op;
+  row.planes = planes;
+  row.threads = threads;
+  row.index_bits = int(sizeof(Index)) * 8;
+  row.why_not = why_not_direct;
+  return row;
+}
+
+template <class Policy, bool kStaged>
+void add_window(std::vector<Kernel>& catalogue, Op op) {
+  Kernel row = direct_row<typename Policy::T, typename Policy::Index>(op, kStaged ? "_staged" : "_unstaged", Policy::kPlanes, kWindowThreads);
+  row.staged = kStaged;
+  row.slot_bytes = kStaged ? Slots<typename Policy::Source::Tap>::kBytes : 0;
+  row.shared_bytes = kStaged ? kMaxStageBytes : 0;
+  row.cost = window_cost;
+  row.configure = configure_window;
+  row.run = run_window<Policy, kStaged>;
+  catalogue.push_back(row);
+}
+
+template <class T, class Index, int N>
+void add_windows(std::vector<Kernel>& catalogue) {
+  add_window<MaxForward<T, Index, N>, true>(catalogue, Op::kMax);
+  add_window<MaxBackward<T, Index, N>, true>(catalogue, Op::kMaxBackward);
+  add_window<AvgForward<T, Index, N>, true>(catalogue, Op::kAvg);
+  add_window<AvgBackward<T, Index, N>, true>(catalogue, Op::kAvgBackward);
+}
+
+template <class T, class Index, int N>
+void add_unstaged_windows(std::vector<Kernel>& catalogue) {
+  add_window<MaxForward<T, Index, N>, false>(catalogue, Op::kMax);
+  add_window<AvgForward<T, Index, N>, false>(catalogue, Op::kAvg);
+}
+
+template <class T, class Index>
+void add_gather(std::vector<Kernel>& catalogue) {
+  Kernel row = direct_row<T, Index>(Op::kMaxGather, "", kGatherResults, kGatherThreads);
+  row.cost = gather_cost;
+  row.configure = configure_gather;
+  row.run = run_gather<T, Index>;
+  catalogue.push_back(row);
+}
+
+// Vectors of up to 16 bytes and four results, and single planes for problems with few of them; 64-bit indices for tensors beyond
+// 2^31 elements.
+template <class T>
+void add_direct_kernels(std::vector<Kernel>& catalogue) {
+  constexpr int kVector = sizeof(T) == 8 ? 2 : 4;
+  add_windows<T, int32_t, kVector>(catalogue);
+  add_windows<T, int32_t, 1>(catalogue);
+  add_windows<T, int64_t, kVector>(catalogue);
+  add_unstaged_windows<T, int32_t, kVector>(catalogue);
+  add_unstaged_windows<T, int32_t, 1>(catalogue);
+  add_gather<T, int32_t>(catalogue);
+  add_gather<T, int64_t>(catalogue);
+}
+
+}  // namespace cnn::pool2d

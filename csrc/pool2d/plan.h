@@ -1,0 +1,68 @@
+// Which kernel runs a problem, and how: a pure function over the catalogue of compiled kernels. It looks at nothing but the
+// problem, so the same problem gets the same kernel and tile on every machine. (The bits do not depend on either: every kernel
+// walks a window in the same order.)
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "common/platform.h"
+#include "pool2d/problem.h"
+
+#pragma GCC visibility push(default)  // cnnkernels._C asks too
+namespace cnn::pool2d {
+
+// What the chosen kernel needs beyond the problem.
+struct Configuration {
+  int64_t blocks = 0;
+  int threads = 0;                                    // per block
+  int tile_planes = 0, tile_rows = 0, tile_columns = 0;  // results of a block; a plane is one channel of one image
+  int chunk_rows = 0, chunk_columns = 0;              // of the source, staged in shared memory at a time
+  int shared_bytes = 0;
+};
+
+struct Arguments {
+  const void* x = nullptr;            // max, max_gather, avg
+  const void* y = nullptr;            // max_backward, avg_backward
+  const int64_t* index = nullptr;     // max_backward, max_gather
+  void* out = nullptr;
+  int64_t* index_out = nullptr;       // max
+  cudaStream_t stream = nullptr;
+};
+
+// One compiled kernel.
+struct Kernel {
+  std::string name;
+  const char* family;
+  DType dtype;
+  Op op;
+  int planes;      // results per thread: one pixel of so many neighbouring planes
+  int threads;     // of a block, at most
+  bool staged;     // whether windows are read from shared memory
+  int slot_bytes;  // shared memory per staged pixel of `planes` planes
+  int shared_bytes;  // at most
+  int index_bits;
+  std::string (*why_not)(const Kernel&, const Problem&);  // empty: it can
+  double (*cost)(const Kernel&, const Problem&);           // the plan takes the smallest
+  Configuration (*configure)(const Kernel&, const Problem&);
+  void (*run)(const Kernel&, const Problem&, const Configuration&, const Arguments&);
+};
+const std::vector<Kernel>& catalogue();
+
+struct Plan {
+  const Kernel* kernel = nullptr;
+  Configuration configuration;
+};
+// `forced`: empty, or the only kernel that may be taken. Throws std::runtime_error with every candidate's reason if none can.
+Plan plan(const Problem& problem, const std::string& forced);
+
+struct Candidate {
+  const Kernel* kernel;
+  bool taken;
+  std::string reason;  // why it was taken, or why not
+};
+// Every kernel of the problem's op and dtype.
+std::vector<Candidate> explain(const Problem& problem, const std::string& forced);
+
+}  // namespace cnn::pool2d
+#pragma GCC visibility pop

@@ -1,0 +1,192 @@
+// cnnkernels._C: what is not a tensor operation. The catalogue of compiled kernels, the plan for a problem with the reason for every
+// candidate, build facts, and the emulator's switches. The operators work without this module: it alone depends on the Python
+// version.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "conv2d/plan.h"
+#include "emulator/runtime.h"
+#include "pool2d/plan.h"
+
+namespace py = pybind11;
+using namespace cnn;
+
+namespace {
+
+DType parse_dtype(const std::string& name) {
+  for (DType dtype : {DType::kFloat64, DType::kFloat32, DType::kFloat16, DType::kBFloat16})
+    if (name == short_name(dtype)) return dtype;
+  throw py::value_error("dtype must be f64, f32, f16 or bf16, not '" + name + "'");
+}
+
+template <class Enum>
+Enum parse_name(const std::string& name, std::initializer_list<Enum> all, const char* what) {
+  std::string names;
+  for (Enum value : all) {
+    if (name == name_of(value)) return value;
+    names += std::string(names.empty() ? "" : ", ") + name_of(value);
+  }
+  throw py::value_error(std::string(what) + " must be one of " + names + ", not '" + name + "'");
+}
+
+template <class Kernel, class PassNames>
+py::dict row(const Kernel& kernel, const char* op, const PassNames& passes) {
+  py::dict d;
+  d["name"] = kernel.name;
+  d["op"] = op;
+  d["passes"] = passes;
+  d["family"] = kernel.family;
+  d["dtype"] = short_name(kernel.dtype);
+  d["threads"] = kernel.threads;
+  d["shared_bytes"] = kernel.shared_bytes;
+  d["index_bits"] = kernel.index_bits;
+  return d;
+}
+
+// The kernel taken, why, and why not the others.
+template <class Candidates, class Plan>
+py::dict explained(const Candidates& candidates, const Plan& plan) {
+  py::list refused;
+  py::dict d;
+  d["kernel"] = plan.kernel->name;
+  d["family"] = plan.kernel->family;
+  d["blocks"] = plan.configuration.blocks;
+  for (const auto& candidate : candidates) {
+    if (candidate.taken) d["why"] = candidate.reason;
+    else refused.append(py::make_tuple(candidate.kernel->name, candidate.reason));
+  }
+  d["refused"] = refused;
+  return d;
+}
+
+// Dense strides in the layout that the tensors are assumed to have.
+template <class Strides>
+Strides dense_strides(int64_t channels, int64_t height, int64_t width, bool channels_last) {
+  if (channels_last) return {channels * height * width, 1, width * channels, channels};
+  return {channels * height * width, height * width, width, 1};
+}
+
+using Pair = std::pair<int64_t, int64_t>;
+using SizeMap = std::map<std::string, int64_t>;
+
+int64_t size_named(const SizeMap& sizes, const char* name) {
+  const auto found = sizes.find(name);
+  if (found == sizes.end()) throw py::value_error(std::string("sizes lacks '") + name + "'");
+  return found->second;
+}
+
+py::object tile_of(const conv2d::Kernel& kernel) {
+  if (kernel.bm == 0) return py::none();
+  return py::make_tuple(kernel.bm, kernel.bn, kernel.bk);
+}
+
+py::dict plan_conv2d(const std::string& pass, const std::string& dtype, const SizeMap& sizes, Pair stride, Pair padding, Pair dilation,
+                     int64_t groups, bool channels_last, const std::string& kernel) {
+  using namespace conv2d;
+  Problem p;
+  p.pass = parse_name(pass, {Pass::kFprop, Pass::kDgrad, Pass::kWgrad, Pass::kBiasGrad}, "pass");
+  p.dtype = parse_dtype(dtype);
+  p.N = size_named(sizes, "N"), p.C = size_named(sizes, "C"), p.H = size_named(sizes, "H"), p.W = size_named(sizes, "W");
+  p.K = size_named(sizes, "K"), p.R = size_named(sizes, "R"), p.S = size_named(sizes, "S");
+  p.P = size_named(sizes, "P"), p.Q = size_named(sizes, "Q");
+  p.stride_h = stride.first, p.stride_w = stride.second;
+  p.pad_h = padding.first, p.pad_w = padding.second;
+  p.dilation_h = dilation.first, p.dilation_w = dilation.second;
+  p.groups = groups;
+  p.x = dense_strides<Strides>(p.C, p.H, p.W, channels_last);
+  p.w = dense_strides<Strides>(groups > 0 ? p.C / groups : p.C, p.R, p.S, channels_last);
+  p.y = dense_strides<Strides>(p.K, p.P, p.Q, channels_last);
+  const Plan chosen = plan(p, kernel);
+  py::dict d = explained(explain(p, kernel), chosen);
+  d["tile"] = tile_of(*chosen.kernel);
+  d["threads"] = chosen.kernel->threads;
+  d["shared_bytes"] = chosen.kernel->shared_bytes;
+  d["slabs"] = chosen.configuration.slabs;
+  d["workspace_bytes"] = chosen.configuration.workspace_bytes;
+  return d;
+}
+
+py::dict plan_pool2d(const std::string& op, const std::string& dtype, const SizeMap& sizes, Pair stride, Pair padding, Pair dilation,
+                     bool channels_last, const std::string& kernel) {
+  using namespace pool2d;
+  Problem p;
+  p.op = parse_name(op, {Op::kMax, Op::kMaxBackward, Op::kMaxGather, Op::kAvg, Op::kAvgBackward}, "op");
+  p.dtype = parse_dtype(dtype);
+  p.N = size_named(sizes, "N"), p.C = size_named(sizes, "C"), p.H = size_named(sizes, "H"), p.W = size_named(sizes, "W");
+  p.R = size_named(sizes, "R"), p.S = size_named(sizes, "S"), p.P = size_named(sizes, "P"), p.Q = size_named(sizes, "Q");
+  p.stride_h = stride.first, p.stride_w = stride.second;
+  p.pad_h = padding.first, p.pad_w = padding.second;
+  p.dilation_h = dilation.first, p.dilation_w = dilation.second;
+  p.x = dense_strides<Strides>(p.C, p.H, p.W, channels_last);
+  p.y = p.index = dense_strides<Strides>(p.C, p.P, p.Q, channels_last);
+  const Plan chosen = plan(p, kernel);
+  const Configuration& c = chosen.configuration;
+  py::dict d = explained(explain(p, kernel), chosen);
+  d["tile"] = py::make_tuple(c.tile_planes, c.tile_rows, c.tile_columns);
+  d["threads"] = c.threads;
+  d["shared_bytes"] = c.shared_bytes;
+  d["slabs"] = 1;
+  d["workspace_bytes"] = 0;
+  return d;
+}
+
+py::list catalogue() {
+  py::list all;
+  for (const conv2d::Kernel& kernel : conv2d::catalogue()) {
+    py::list passes;
+    for (conv2d::Pass pass : kernel.passes) passes.append(conv2d::name_of(pass));
+    py::dict d = row(kernel, "conv2d", passes);
+    d["tile"] = tile_of(kernel);
+    all.append(d);
+  }
+  for (const pool2d::Kernel& kernel : pool2d::catalogue()) {
+    py::dict d = row(kernel, "pool2d", py::make_tuple(pool2d::name_of(kernel.op)));
+    d["tile"] = py::none();  // of the problem's making
+    all.append(d);
+  }
+  return all;
+}
+
+py::dict build_info() {
+  py::dict d;
+  d["compiler"] = CNN_COMPILER;
+  d["flags"] = CNN_FLAGS;
+  d["torch_target_version"] = CNN_TORCH_TARGET_VERSION;
+  d["cuda_compiler"] = CNN_CUDA_COMPILER;
+  d["cuda_archs"] = CNN_CUDA_ARCHS;
+  return d;
+}
+
+emulator::Schedule parse_schedule(const std::string& name) {
+  if (name == "forward") return emulator::Schedule::kForward;
+  if (name == "reverse") return emulator::Schedule::kReverse;
+  if (name == "random") return emulator::Schedule::kRandom;
+  throw py::value_error("schedule must be forward, reverse or random, not '" + name + "'");
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "The catalogue, the plan, build facts and the emulator's switches.";
+  m.def("catalogue", &catalogue, "Every compiled kernel, one dict each.");
+  m.def("plan_conv2d", &plan_conv2d, py::arg("pass_"), py::arg("dtype"), py::arg("sizes"), py::arg("stride"), py::arg("padding"),
+        py::arg("dilation"), py::arg("groups") = 1, py::arg("channels_last") = false, py::arg("kernel") = "",
+        "The kernel for a convolution pass of dense tensors, its configuration, and why every other candidate was not taken.");
+  m.def("plan_pool2d", &plan_pool2d, py::arg("op"), py::arg("dtype"), py::arg("sizes"), py::arg("stride"), py::arg("padding"),
+        py::arg("dilation") = Pair{1, 1}, py::arg("channels_last") = false, py::arg("kernel") = "",
+        "The same for a pooling of dense tensors.");
+  m.def("build_info", &build_info, "Compilers, flags and targets of this build.");
+  m.def(
+      "emulator_configure",
+      [](int threads, const std::string& schedule, uint64_t seed) { emulator::configure({threads, parse_schedule(schedule), seed}); },
+      py::arg("threads") = 0, py::arg("schedule") = "forward", py::arg("seed") = 0,
+      "OS threads (0: as many as pay), the order of threads and blocks, and the seed of the random order.");
+  m.def("emulator_config", [] {
+    const emulator::Config config = emulator::config();
+    py::dict d;
+    d["threads"] = config.threads;
+    d["schedule"] = config.schedule == emulator::Schedule::kForward ? "forward" : config.schedule == emulator::Schedule::kReverse ? "reverse" : "random";
+    d["seed"] = config.seed;
+    return d;
+  });
+}

@@ -1,0 +1,40 @@
+"""What every test file shares: where the kernels run, and a fixed seed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from cnnkernels import backends
+
+
+class Place(NamedTuple):
+    """A backend with kernels of ours and the device its tensors live on."""
+
+    backend: str
+    device: str
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "gpu: needs a CUDA device and libcnnkernels_cuda.so")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = backends.unavailable("cuda")
+    if reason is not None:
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=f"no GPU run: {reason}"))
+
+
+@pytest.fixture(params=["emulator", pytest.param("cuda", marks=pytest.mark.gpu)])
+def place(request: pytest.FixtureRequest) -> Place:
+    """Run the test on the emulator and, where there is a GPU, on it as well."""
+    return Place(request.param, {"emulator": "cpu", "cuda": "cuda"}[request.param])
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)

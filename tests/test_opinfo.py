@@ -1,0 +1,166 @@
+"""torch's own examination of these four functions, taken by ours: OpInfo's samples and error inputs.
+
+The OpInfo entries are copied, their function replaced by ours on the emulator, and their skips and tolerances dropped.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd import gradcheck, gradgradcheck
+from torch.testing._internal.common_methods_invocations import op_db
+from torch.testing._internal.opinfo.core import OpInfo, SampleInput
+
+from cnnkernels import BackendError, functional
+from cnnkernels.testing.oracles import assert_close_to_fp64
+
+NAMES = ("conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d")
+CONVOLUTIONS = ("conv2d", "conv_transpose2d")
+
+# The number of samples in torch 2.13's wheel: a test over fewer would not be the examination.
+SAMPLES = {"conv2d": 30, "conv_transpose2d": 12, "max_pool2d": 1440, "avg_pool2d": 7}
+
+
+def _opinfo(name: str) -> OpInfo:
+    (original,) = (op for op in op_db if op.name == f"nn.functional.{name}")
+    op = copy.copy(original)
+    op.op = partial(getattr(functional, name), backend="emulator")
+    op.decorators = op.skips = ()
+    return op
+
+
+def _samples(name: str, dtype: torch.dtype, requires_grad: bool = False) -> list[SampleInput]:
+    samples = list(_opinfo(name).sample_inputs("cpu", dtype, requires_grad=requires_grad))
+    assert len(samples) >= SAMPLES[name]
+    return samples
+
+
+def _tensors(sample: SampleInput) -> list[torch.Tensor]:
+    return [value for value in (sample.input, *sample.args) if isinstance(value, torch.Tensor)]
+
+
+def _reduction_length(name: str, tensors: list[torch.Tensor], output: torch.Tensor) -> int:
+    """The most terms that any element of the result or of a gradient sums."""
+    if name in CONVOLUTIONS:
+        image, weight = tensors[0], tensors[1]
+        return max(weight.numel(), image.numel(), output.numel())
+    return max(tensors[0].shape[-1] * tensors[0].shape[-2], output.numel())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_samples_agree_with_torch(name: str, dtype: torch.dtype) -> None:
+    """Every sample, forward and backward: shapes, strides and dtypes are torch's, values within rounding of fp64."""
+    reference = getattr(F, name)
+    for sample in _samples(name, dtype, requires_grad=True):
+        ours = _opinfo(name).op(sample.input, *sample.args, **sample.kwargs)
+        theirs = reference(sample.input, *sample.args, **sample.kwargs)
+        exact_arguments = [_double(value) for value in (sample.input, *sample.args)]
+        exact = reference(*exact_arguments, **sample.kwargs)
+        if isinstance(theirs, tuple):
+            assert isinstance(ours, tuple)
+            assert torch.equal(ours[1], theirs[1]) and ours[1].stride() == theirs[1].stride()
+            ours, theirs, exact = ours[0], theirs[0], exact[0]
+        tensors = _tensors(sample)
+        terms = _reduction_length(name, tensors, theirs)
+        _assert_same(ours, theirs, exact, terms)
+
+        grad_output = torch.randn_like(theirs)
+        grads = torch.autograd.grad(ours, tensors, grad_output)
+        their_grads = torch.autograd.grad(theirs, tensors, grad_output)
+        exact_tensors = [value for value in exact_arguments if isinstance(value, torch.Tensor)]
+        exact_grads = torch.autograd.grad(exact, exact_tensors, grad_output.double())
+        for grad, their_grad, exact_grad in zip(grads, their_grads, exact_grads):
+            _assert_same(grad, their_grad, exact_grad, terms)
+
+
+def _double(value: Any) -> Any:
+    return value.detach().double().requires_grad_() if isinstance(value, torch.Tensor) else value
+
+
+def _assert_same(ours: torch.Tensor, theirs: torch.Tensor, exact: torch.Tensor, terms: int) -> None:
+    assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
+    assert ours.stride() == theirs.stride()
+    assert_close_to_fp64(ours.detach(), exact.detach(), terms, torch_result=theirs.detach())
+
+
+def _gradcheck_samples(name: str) -> Iterator[tuple[Any, list[torch.Tensor]]]:
+    """(function of the tensors alone, tensors) per sample; the same problem comes once.
+
+    max_pool2d's 1440 samples vary how an argument is written (2, (2,), (2, 2)) and whether indices are returned, which
+    test_samples_agree_with_torch covers; the derivatives of one problem need one check.
+    """
+    seen = set()
+    for sample in _samples(name, torch.float64, requires_grad=True):
+        tensors = _tensors(sample)
+        arguments = dict(sample.kwargs, return_indices=False) if name == "max_pool2d" else sample.kwargs
+        if name == "max_pool2d":
+            window = _pair(arguments["kernel_size"])
+            stride = window if arguments["stride"] is None else _pair(arguments["stride"])
+            problem = (tensors[0].shape, tensors[0].stride(), window, stride, _pair(arguments["padding"]),
+                       _pair(arguments["dilation"]), arguments["ceil_mode"])  # fmt: skip
+            if problem in seen:
+                continue
+            seen.add(problem)
+        rest = [value for value in sample.args if not isinstance(value, torch.Tensor)]
+        yield (lambda *t, _r=rest, _k=arguments: _opinfo(name).op(*t, *_r, **_k)), tensors
+
+
+def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+    values = (value,) if isinstance(value, int) else value
+    return (values[0], values[-1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradcheck(name: str) -> None:
+    """Backward, forward mode, and both under vmap, against finite differences in fp64."""
+    for function, tensors in _gradcheck_samples(name):
+        assert gradcheck(
+            function, tensors, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True,
+            check_undefined_grad=True, fast_mode=name == "max_pool2d", nondet_tol=0.0,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradgradcheck(name: str) -> None:
+    """Second derivatives, reverse over reverse and forward over reverse, in fp64."""
+    for function, tensors in _gradcheck_samples(name):
+        assert gradgradcheck(
+            function, tensors, check_fwd_over_rev=True, check_rev_over_rev=True, check_batched_grad=True,
+            fast_mode=True, nondet_tol=0.0,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "conv_transpose2d"])  # it has no error inputs
+def test_error_inputs(name: str) -> None:
+    """Bad arguments raise torch's exception with torch's text, word for word."""
+    op = _opinfo(name)
+    errors = list(op.error_inputs("cpu"))
+    assert errors
+    for error in errors:
+        sample = error.sample_input
+        with pytest.raises(error.error_type) as ours:
+            op.op(sample.input, *sample.args, **sample.kwargs)
+        with pytest.raises(error.error_type) as theirs:
+            getattr(F, name)(sample.input, *sample.args, **sample.kwargs)
+        assert re.search(error.error_regex, str(ours.value))
+        assert str(ours.value) == str(theirs.value) and type(ours.value) is type(theirs.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dtypes_without_kernels_are_refused(name: str) -> None:
+    """torch's CPU operators also take integers and complex numbers; a named backend says that it does not."""
+    op = _opinfo(name)
+    others = op.dtypes - {torch.float64, torch.float32, torch.float16, torch.bfloat16}
+    assert torch.int64 in others
+    for dtype in others:
+        sample = next(iter(op.sample_inputs("cpu", dtype)))
+        with pytest.raises(BackendError, match=f"our kernels take .* not strided {str(dtype)[6:]}"):
+            op.op(sample.input, *sample.args, **sample.kwargs)
