@@ -13,10 +13,13 @@ using namespace cnn;
 
 namespace {
 
+// By torch's name or by the one in kernel names.
 DType parse_dtype(const std::string& name) {
-  for (DType dtype : {DType::kFloat64, DType::kFloat32, DType::kFloat16, DType::kBFloat16})
-    if (name == short_name(dtype)) return dtype;
-  throw py::value_error("dtype must be f64, f32, f16 or bf16, not '" + name + "'");
+  if (name == "float64" || name == "f64") return DType::kFloat64;
+  if (name == "float32" || name == "f32") return DType::kFloat32;
+  if (name == "float16" || name == "f16") return DType::kFloat16;
+  if (name == "bfloat16" || name == "bf16") return DType::kBFloat16;
+  throw py::value_error("dtype must be float64, float32, float16 or bfloat16, not '" + name + "'");
 }
 
 template <class Enum>
@@ -50,7 +53,7 @@ py::dict explained(const Candidates& candidates, const Plan& plan) {
   py::dict d;
   d["kernel"] = plan.kernel->name;
   d["family"] = plan.kernel->family;
-  d["blocks"] = plan.configuration.blocks;
+  d["grid"] = plan.configuration.blocks;
   for (const auto& candidate : candidates) {
     if (candidate.taken) d["why"] = candidate.reason;
     else refused.append(py::make_tuple(candidate.kernel->name, candidate.reason));

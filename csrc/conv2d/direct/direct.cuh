@@ -101,13 +101,13 @@ void run_gather(const Kernel& kernel, const Problem& p, const Configuration& con
   q.h = gather_axis<Index>(p, view.out_h, fprop ? p.H : p.P, p.R, p.stride_h, p.pad_h, p.dilation_h);
   q.w = gather_axis<Index>(p, view.out_w, fprop ? p.W : p.Q, p.S, p.stride_w, p.pad_w, p.dilation_w);
   q.n_tiles = Index(ceil_div(view.out_channels, Tile::BN));
+  q.dgrad = !fprop;
   q.channel_innermost = fprop ? p.x_is_channels_last() : p.y_is_channels_last();
   q.in_k_dense = q.channel_innermost;
   q.filter_k_dense = q.filter_out != 1;
   q.out_n_dense = view.out.d1 == 1 && view.out_channels > 1;
   const LaunchShape shape{dim3(unsigned(configuration.blocks)), dim3(Tile::kThreads), 0, a.stream};
-  if (fprop) launch(kernel.name.c_str(), shape, gather_kernel<T, Tile, Index, false>, q);
-  else launch(kernel.name.c_str(), shape, gather_kernel<T, Tile, Index, true>, q);
+  launch(kernel.name.c_str(), shape, gather_kernel<T, Tile, Index>, q);
 }
 
 inline double wgrad_cost(const Kernel& kernel, const Problem& p) {

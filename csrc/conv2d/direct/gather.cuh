@@ -43,6 +43,7 @@ struct GatherParams {
   Index groups;
   GatherAxis<Index> h, w;
   Index n_tiles;
+  bool dgrad;              // else fprop
   bool channel_innermost;  // order of the reduction
   bool in_k_dense;         // load the image tile along the reduction (else along pixels)
   bool filter_k_dense;     // load the filter tile along the reduction (else along output channels)
@@ -84,16 +85,16 @@ struct GatherBlock {
 };
 
 template <class Index>
-__device__ GatherBlock<Index> locate_block(const GatherParams<Index>& p, int BM, int BN, bool dgrad) {
+__device__ GatherBlock<Index> locate_block(const GatherParams<Index>& p, int BM, int BN) {
   Index tile = Index(blockIdx.x);
   GatherBlock<Index> b;
   b.first_n = tile % p.n_tiles * BN;
   tile /= p.n_tiles;
   b.group = tile % p.groups;
   tile /= p.groups;
-  b.w = axis_class(p.w, tile % p.w.classes, dgrad);
+  b.w = axis_class(p.w, tile % p.w.classes, p.dgrad);
   tile /= p.w.classes;
-  b.h = axis_class(p.h, tile % p.h.classes, dgrad);
+  b.h = axis_class(p.h, tile % p.h.classes, p.dgrad);
   b.first_m = tile / p.h.classes * BM;
   b.rows = p.batch * b.h.outs * b.w.outs;
   const Index taps = b.h.taps * b.w.taps;
@@ -103,7 +104,7 @@ __device__ GatherBlock<Index> locate_block(const GatherParams<Index>& p, int BM,
   return b;
 }
 
-template <class T, class Tile, class Index, bool kDgrad>
+template <class T, class Tile, class Index>
 __global__ void __launch_bounds__(Tile::kThreads, 1) gather_kernel(const GatherParams<Index> p) {
   using Acc = Accumulator<T>;
   using Stages = TileStages<Tile, Acc>;
@@ -115,7 +116,7 @@ __global__ void __launch_bounds__(Tile::kThreads, 1) gather_kernel(const GatherP
   CNN_SHARED(row_out, Index[Tile::BM]);  // offset of (n, row, column) in the output; -1 for rows that do not exist
   const int thread = int(threadIdx.x);
 
-  if (thread == 0) block = locate_block(p, Tile::BM, Tile::BN, kDgrad);
+  if (thread == 0) block = locate_block(p, Tile::BM, Tile::BN);
   __syncthreads();
   if (block.first_m >= block.rows) return;  // the smaller residue classes have fewer tiles
 

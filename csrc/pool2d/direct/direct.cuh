@@ -19,9 +19,9 @@ inline int64_t even_part(int64_t extent, int64_t most) { return ceil_div(extent,
 
 // Registers let a multiprocessor hold five or six blocks of 256 threads: six times 33 KB (1 of it the system's) fit its 228.
 constexpr int kMaxStageBytes = 32 * 1024;
-// Two blocks for each of an H200's 132 multiprocessors: below so many, a launch takes as long as one block. A constant, not the GPU
-// at hand, so that the plan is the same everywhere.
-constexpr double kTargetBlocks = 264;
+// Two blocks for each of an H200's 132 multiprocessors: a launch of fewer takes as long as one block. A constant, not the GPU at hand,
+// so that the plan is the same everywhere.
+constexpr int64_t kTargetBlocks = 264;
 
 // The source positions that `targets` neighbouring ones need on one axis, as many as there are at most.
 inline int64_t region_extent(const Problem& p, int64_t targets, int64_t sources, int64_t taps, int64_t stride, int64_t dilation) {
@@ -36,12 +36,14 @@ inline Region region_of(const Problem& p, int64_t rows, int64_t columns) {
   return {region_extent(p, rows, p.source_rows(), p.R, p.stride_h, p.dilation_h), region_extent(p, columns, p.source_columns(), p.S, p.stride_w, p.dilation_w)};
 }
 
-// A tile of at most kernel.threads vectors. Channels dense: 128 bytes of channels for each of some 4 x 8 pixels. Else up to 32
+// A tile of at most kernel.threads vectors, fewer where there are not enough for kTargetBlocks tiles. Channels dense: 128 bytes of channels for each of some 4 x 8 pixels. Else up to 32
 // columns, for whole 128-byte rows of fp32, by as many rows, for little halo. What small images leave goes to more planes.
 inline Configuration configure_window(const Kernel& kernel, const Problem& p) {
   const int64_t height = p.target_rows(), width = p.target_columns();
   if (p.planes() * height * width == 0) return {};
-  const int64_t vectors = ceil_div(p.planes(), kernel.planes), threads = kernel.threads;
+  constexpr int64_t kLeastThreads = 64;
+  const int64_t vectors = ceil_div(p.planes(), kernel.planes);
+  const int64_t threads = std::clamp<int64_t>(round_up(ceil_div(vectors * height * width, kTargetBlocks), 32), kLeastThreads, kernel.threads);
   int64_t groups = 1, columns, rows;
   if (p.channels_dense(p.target())) {
     constexpr int kLine = 128;
@@ -73,7 +75,7 @@ inline Configuration configure_window(const Kernel& kernel, const Problem& p) {
   c.blocks = ceil_div(vectors, groups) * ceil_div(height, rows) * ceil_div(width, columns);
   // Small tiles do with fewer threads; but one for every few slots, or a large window is brought in by a handful.
   constexpr int64_t kSlotsPerThread = 8;
-  c.threads = int(std::min<int64_t>(threads, round_up(std::max(groups * rows * columns, staged / kSlotsPerThread), 32)));
+  c.threads = int(std::min<int64_t>(kernel.threads, round_up(std::max(groups * rows * columns, staged / kSlotsPerThread), 32)));
   return c;
 }
 
@@ -91,30 +93,59 @@ inline std::string why_not_direct(const Kernel& kernel, const Problem& problem) 
 // 64-bit index arithmetic takes two to four instructions where 32-bit takes one.
 constexpr double kWideIndexFactor = 3;
 
-// Instructions of the busiest blocks, counted in the inner loops of window.cuh and max.cuh, avg.cuh. A global access is worth four:
-// a request occupies the load/store unit that long for 32 separate words, where it serves a shared-memory row in one.
+// 32-byte sectors that a warp's access touches: `run` neighbouring threads read elements `step` apart, the next ones elsewhere.
+inline double sectors(int64_t run, int64_t step, int bytes) {
+  constexpr double kWarp = 32, kSector = 32;
+  const double in_run = double(std::min<int64_t>(run, 32));
+  return std::min(kWarp, kWarp / in_run * std::max(1.0, in_run * double(step * bytes) / kSector));
+}
+
+// Of the busiest multiprocessor, in warp instructions: the larger of what is issued, counted in the inner loops of window.cuh, max.cuh
+// and avg.cuh, and what the L1 and shared-memory path moves. It moves 128 bytes, and four instructions are issued, per clock: a sector
+// weighs as much as an instruction. Traffic to memory is the same for all candidates and decides nothing.
 inline double window_cost(const Kernel& kernel, const Problem& p) {
-  constexpr double kThread = 100;   // locating the tile, windows, offsets, and writing
-  constexpr double kAddress = 14;   // a slot's coordinates: two divisions by multiplication, bounds, address
-  constexpr double kLoop = 5;       // of a tap: address, coordinate, comparison, branch, read
-  constexpr double kGlobal = 4, kShared = 1;
+  constexpr double kThread = 100;  // locating the tile, windows, offsets, and writing
+  constexpr double kSlot = 15;     // a slot's coordinates: two divisions by multiplication, bounds, address; the store
+  constexpr double kTap = 6;       // coordinate, address, comparison, branch, read
+  constexpr double kRead = 2;      // a global read and its address
   const Configuration c = kernel.configure(kernel, p);
   if (c.blocks == 0) return 0;
-  const bool max = p.op == Op::kMax || p.op == Op::kMaxBackward;
-  const double per_value = p.op == Op::kMax ? 4 : p.op == Op::kMaxBackward ? 3 : 1;
-  const double division = p.op == Op::kAvgBackward ? 10.0 * kernel.planes : 0;
-  double read = kGlobal * (is_vector(p, p.source(), kernel.planes) ? 1 : kernel.planes) + division;
-  if (max && is_backward(p.op)) read += kGlobal * (is_vector(p, p.index, kernel.planes) ? 2 : kernel.planes);
+  const bool backward = is_backward(p.op), routed = p.op == Op::kMaxBackward, target_channels = p.channels_dense(p.target());
+  const double per_value = p.op == Op::kMax ? 4 : routed ? 3 : 1, division = p.op == Op::kAvgBackward ? 10.0 * kernel.planes : 0;
+
+  // One vector of `strides`' tensor: instructions and sectors, `run` threads along the columns `step` apart, or along the channels.
+  struct Access {
+    double issued = 0, moved = 0;
+  };
+  const auto access = [&](const Strides& strides, int bytes, bool along_channels, int64_t run, int64_t step) -> Access {
+    if (is_vector(p, strides, kernel.planes)) return {kRead, double(kernel.planes * bytes)};
+    const bool dense = along_channels ? p.channels_dense(strides) : strides.d3 == 1;
+    const double each = along_channels ? sectors(dense ? p.C : 1, kernel.planes, bytes) : sectors(dense ? run : 1, step, bytes);
+    return {kRead * kernel.planes, each * kernel.planes};
+  };
 
   const double vectors = double(c.tile_planes / kernel.planes) * c.tile_rows * c.tile_columns;
   double taps = double(p.R) * double(p.S);
-  if (is_backward(p.op)) taps = std::max(1.0, taps / double(p.stride_h * p.stride_w));
-  double block = c.threads * kThread + vectors * taps * (kLoop + per_value * kernel.planes + (kernel.staged ? kShared : read));
+  if (backward) taps = std::max(1.0, taps / double(p.stride_h * p.stride_w));
+  double issued = c.threads * kThread + vectors * taps * (kTap + per_value * kernel.planes), moved = 0;
   if (kernel.staged) {
     const Region region = region_of(p, c.tile_rows, c.tile_columns);
-    block += double(c.tile_planes / kernel.planes) * double(region.rows) * double(region.columns) * (kAddress + read + kShared);
+    const double slots = double(c.tile_planes / kernel.planes) * double(region.rows) * double(region.columns);
+    Access source = access(p.source(), size_of(p.dtype), p.channels_dense(p.source()), c.chunk_columns, 1);
+    if (routed) {
+      const Access index = access(p.index, int(sizeof(int64_t)), p.channels_dense(p.source()), c.chunk_columns, 1);
+      source.issued += index.issued, source.moved += index.moved;
+    }
+    const double conflicts = backward || target_channels ? 1 : double(std::min<int64_t>(p.stride_w, 8));
+    issued += slots * (kSlot + source.issued + division);
+    moved = slots * (source.moved + kernel.slot_bytes) + vectors * taps * kernel.slot_bytes * conflicts;
+  } else {
+    const Access source = access(p.source(), size_of(p.dtype), target_channels, c.tile_columns, p.stride_w);
+    issued += vectors * taps * source.issued;
+    moved = vectors * taps * source.moved;
   }
-  return block * std::max(1.0, double(c.blocks) / kTargetBlocks) * (kernel.index_bits == 64 ? kWideIndexFactor : 1);
+  const double rounds = std::max(1.0, double(c.blocks) / double(kTargetBlocks));
+  return std::max(issued, moved) * rounds * (kernel.index_bits == 64 ? kWideIndexFactor : 1);
 }
 
 template <class Index>

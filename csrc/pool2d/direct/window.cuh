@@ -18,11 +18,14 @@
 //       +---------------+   is larger than the chunk is streamed top down in whole rows, or in pieces of one row.
 //
 // Bytes per block: the region once from L2, of which the halo is shared with neighbours; tile.rows * tile.columns * N * groups
-// results. A forward element has R * S / stride^2 readers. Where windows do not overlap that is at most one, and shared memory
-// can only add to it: unstaged forward kernels read each tap from global memory, skipping what a stride leaves out. A backward
-// element (a gradient, an index of 8 bytes) always has R * S readers and is always staged.
-// Operations: R * S taps per result (backward: R * S / stride^2), and some 20 instructions per staged vector.
-// Bank conflicts: none where vectors are innermost; along columns, slots are read stride apart, in as many passes (forward).
+// results. Operations: R * S taps per result (backward: R * S / stride^2), and some 20 instructions per staged vector.
+//
+// When to stage. Shared memory and L1 are one memory with one path, so staging does not make a tap's read cheaper by itself. Backward
+// it always pays: an element has R * S readers, and its division (avg) or 8-byte index (max, 4 in shared memory) is paid once.
+// Forward an element has R * S / stride^2 readers. With its channels apart (NCHW) a staged tap is one read for N planes instead
+// of N, which pays where windows overlap much; along columns a stride costs as many passes of the banks as it costs L1.
+// Where windows do not overlap, or a vector is one read anyway (channels dense), unstaged forward kernels save the copy,
+// and skip what a stride leaves out. The plan counts both.
 #pragma once
 
 #include "common/launch.h"
@@ -57,7 +60,7 @@ struct Axis {
     Range range = region<kBackward>(t, t);
     if (kBackward) {
       range.step = next_window;
-      for (Index i = 1; i < next_window && !is_tap(t, range.first); ++i) ++range.first;
+      for (Index i = 1; i < next_window && range.first <= range.last && !is_tap(t, range.first); ++i) ++range.first;
       if (!is_tap(t, range.first)) range.last = range.first - 1;
     } else {
       const Index start = t * stride.divisor - pad;

@@ -1,0 +1,172 @@
+"""One pass of one problem made ready to run: operands, the raw operator's call, and what it should give."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnnkernels import ops
+from cnnkernels.testing.operands import Values, lay_out, make_operand
+from cnnkernels.testing.problems import Conv2dProblem, Pool2dProblem
+from cnnkernels.testing.references import Reference, conv2d_reference, max_pool2d_with_indices, pool2d_reference
+
+Problem = Conv2dProblem | Pool2dProblem
+Result = Tensor | tuple[Tensor, Tensor]
+
+# Integers that every divisor of an average divides grow with this; beyond it their sums leave the half types' digits.
+_LARGEST_SCALE = 64
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pass on given operands. `run` takes a kernel's name ("" for the plan's choice) and returns what it computes.
+
+    `exact` says that every order of summation gives `reference.fp64` to the last bit; `indices` are max pooling's.
+    """
+
+    run: Callable[[str], Result]
+    reference: Reference
+    indices: Tensor | None
+    exact: bool
+    channels_last: bool
+
+
+def make_case(
+    problem: Problem, name: str, dtype: torch.dtype, values: Values = "normal", device: str = "cpu"
+) -> Case:
+    """Pass `name` of `problem` with operands that are the same every time.
+
+    "integers" gives an exact case where the pass has one: not where an average divides by what no small scale cancels.
+    """
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{name} {problem} {values}".encode()))
+    if isinstance(problem, Pool2dProblem):
+        return _pool2d_case(problem, name, dtype, values, device, generator)
+    density = 1.0
+    case = _conv2d_case(problem, name, dtype, values, density, device, generator)
+    while values == "integers" and not case.exact:
+        density /= 2
+        case = _conv2d_case(problem, name, dtype, values, density, device, generator)
+    return case
+
+
+def _conv2d_case(
+    problem: Conv2dProblem,
+    name: str,
+    dtype: torch.dtype,
+    values: Values,
+    density: float,
+    device: str,
+    generator: torch.Generator,
+) -> Case:
+    shapes = problem.shapes | {"grad_output": problem.shapes["output"]}
+
+    def operand(role: str) -> Tensor:
+        layout = problem.layout if len(shapes[role]) == 4 else "contiguous"
+        return make_operand(
+            shapes[role], dtype, generator, values=values, layout=layout, device=device, density=density
+        )
+
+    operands = {role: operand(role) for role in _CONV2D_OPERANDS[name]}
+    # A gradient has no bias; a transposed convolution, which is the same pass, may have one.
+    bias = {"fprop": "bias", "dgrad": "transposed_bias"}.get(name)
+    if bias and problem.bias and (name == "fprop" or problem.transposed):
+        operands[bias] = operand(bias)
+    reference = conv2d_reference(problem, name, operands)
+    channels_last = problem.layout == "channels_last"
+    operator: Any = getattr(ops, f"conv2d_{name}")
+    arguments: tuple[Any, ...] = tuple(operands[role] for role in _CONV2D_OPERANDS[name])
+    if bias:
+        arguments += (operands.get(bias),)
+    if name != "bias_grad":
+        size = {"fprop": problem.output_size, "dgrad": (problem.H, problem.W), "wgrad": (problem.R, problem.S)}[name]
+        arguments += (size, problem.stride, problem.pad_before, problem.dilation, problem.groups, channels_last)
+    exact = values == "integers" and _sums_are_exact(reference, dtype)
+    return Case(lambda kernel: operator(*arguments, kernel), reference, None, exact, channels_last)
+
+
+_CONV2D_OPERANDS = {
+    "fprop": ("input", "weight"),
+    "dgrad": ("grad_output", "weight"),
+    "wgrad": ("grad_output", "input"),
+    "bias_grad": ("grad_output",),
+}
+
+
+def _pool2d_case(
+    problem: Pool2dProblem, name: str, dtype: torch.dtype, values: Values, device: str, generator: torch.Generator
+) -> Case:
+    scale = _cancelling_scale(problem) if values == "integers" and name.startswith("avg") else 1
+
+    def operand(size: tuple[int, int], values: Values) -> Tensor:
+        shape = (problem.N, problem.C, *size)
+        return make_operand(shape, dtype, generator, values=values, layout=problem.layout, device=device, scale=scale)
+
+    image = (problem.H, problem.W)
+    input = operand(image, problem.values if values == "normal" else values)
+    operands, indices = {"input": input}, None
+    if name.startswith("max"):
+        indices = max_pool2d_with_indices(problem, input.cpu())[1].to(device)
+        operands["indices"] = lay_out(indices, problem.layout)
+    if name.endswith("backward"):
+        operands["grad_output"] = operand(problem.output_size, values)
+    reference = pool2d_reference(problem, name, {role: operands[role] for role in _POOL2D_OPERANDS[name]})
+    channels_last = problem.layout == "channels_last"
+    operator: Any = getattr(ops, _POOL2D_OPERATORS[name])
+    arguments: tuple[Any, ...] = tuple(operands[role] for role in _POOL2D_OPERANDS[name])
+    if name != "max_gather":
+        size = image if name.endswith("backward") else problem.output_size
+        arguments += (size, problem.window, problem.steps, problem.padding)
+        arguments += (
+            (problem.dilation,)
+            if name.startswith("max")
+            else (problem.count_include_pad, problem.divisor_override)
+        )
+    arguments += (channels_last,)
+    # What selects values computes nothing, so that it is exact for all of them.
+    exact = name in ("max", "max_gather") or (values == "integers" and scale > 0 and _sums_are_exact(reference, dtype))
+    return Case(lambda kernel: operator(*arguments, kernel), reference, indices, exact, channels_last)
+
+
+_POOL2D_OPERANDS = {
+    "max": ("input",),
+    "max_backward": ("grad_output", "indices"),
+    "max_gather": ("input", "indices"),
+    "avg": ("input",),
+    "avg_backward": ("grad_output",),
+}
+_POOL2D_OPERATORS = {
+    "max": "max_pool2d",
+    "max_backward": "max_pool2d_backward",
+    "max_gather": "max_pool2d_gather",
+    "avg": "avg_pool2d",
+    "avg_backward": "avg_pool2d_backward",
+}
+
+
+def _sums_are_exact(reference: Reference, dtype: torch.dtype) -> bool:
+    """Whether sums of integers stay within the digits of their accumulator, and end within those of the result."""
+    if not reference.fp64.numel():
+        return True
+    accumulator = torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+    return bool(
+        reference.magnitude.max() <= 2 ** _digits(accumulator) and reference.fp64.abs().max() <= 2 ** _digits(dtype)
+    )
+
+
+def _digits(dtype: torch.dtype) -> int:
+    return 1 - round(math.log2(torch.finfo(dtype).eps))
+
+
+def _cancelling_scale(problem: Pool2dProblem) -> int:
+    """What every divisor of the average divides: a divisor is the area of a window, cut off at the border or not."""
+    if problem.divisor_override is not None:
+        return abs(problem.divisor_override)
+    rows, columns = (range(1, extent + 1) for extent in problem.window)
+    scale = math.lcm(*(row * column for row in rows for column in columns))
+    return scale if scale <= _LARGEST_SCALE else 0

@@ -1,0 +1,70 @@
+"""Tensors to run a problem on: what values they hold and how they lie in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+#: How an operand lies in memory. "sliced" lies inside a larger tensor full of NaN, which no kernel may read; "expanded"
+#: repeats its first dimension by stride 0; "permuted" has its dimensions stored in the opposite order.
+Layout = Literal["contiguous", "channels_last", "sliced", "expanded", "permuted"]
+
+#: "normal" is N(0, 1); "integers" are small enough for sums of them to be exact; "special" has NaN and infinities too.
+Values = Literal["normal", "integers", "special"]
+
+# Largest magnitude of "integers", such that sums of some thousand products stay exact in each dtype's own digits.
+_LARGEST_INTEGER = {torch.float64: 8, torch.float32: 8, torch.float16: 2, torch.bfloat16: 1}
+
+
+def make_operand(
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    generator: torch.Generator,
+    *,
+    values: Values = "normal",
+    layout: Layout = "contiguous",
+    device: str = "cpu",
+    scale: int = 1,
+    density: float = 1.0,
+) -> Tensor:
+    """A tensor of the given shape, dtype, values and layout; the same one for the same state of `generator`.
+
+    `scale` multiplies the values, of which on average the part `density` is not replaced by 0. A layout other than
+    "contiguous" is for 4-D tensors.
+    """
+    stored = (1, *shape[1:]) if layout == "expanded" else tuple(shape)
+    numbers = _values(stored, dtype, generator, values) * scale
+    if density < 1:
+        numbers *= torch.rand(stored, generator=generator) < density
+    numbers = numbers.to(device)
+    return numbers.expand(*shape) if layout == "expanded" else lay_out(numbers, layout)
+
+
+def lay_out(tensor: Tensor, layout: Layout) -> Tensor:
+    """The values of the 4-D `tensor`, of floating point or of indices, in another layout; "expanded" leaves them dense."""
+    if layout == "channels_last":
+        return tensor.contiguous(memory_format=torch.channels_last)
+    if layout == "permuted":
+        return tensor.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)
+    if layout == "sliced":
+        n, c, h, w = tensor.shape
+        nothing = torch.nan if tensor.is_floating_point() else torch.iinfo(tensor.dtype).min
+        surroundings = tensor.new_full((n, c + 2, h + 3, 2 * w + 3), nothing)
+        inside = surroundings[:, 1 : c + 1, 2 : h + 2, 1 : 2 * w + 1 : 2]
+        return inside.copy_(tensor)
+    return tensor.contiguous()
+
+
+def _values(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, values: Values) -> Tensor:
+    if values == "integers":
+        largest = _LARGEST_INTEGER[dtype]
+        return torch.randint(-largest, largest + 1, shape, generator=generator).to(dtype)
+    numbers = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+    if values == "special":
+        for special in (torch.nan, torch.inf, -torch.inf):
+            chosen = torch.rand(shape, generator=generator) < 0.1
+            numbers = numbers.masked_fill(chosen, special)
+    return numbers

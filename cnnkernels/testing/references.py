@@ -1,0 +1,152 @@
+"""The passes of convolution and pooling computed by torch, for references: in fp64, and in the dtype under test.
+
+A pass is named as in the catalogue: fprop, dgrad, wgrad, bias_grad; max, max_backward, max_gather, avg, avg_backward.
+Convolutions are written so that padding before the image and the output's size say everything, as in the raw operators:
+the image is padded, or cropped, on its far side to what the windows need. Gradients are autograd's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnnkernels.testing.problems import Conv2dProblem, Pool2dProblem
+
+CONV2D_PASSES = ("fprop", "dgrad", "wgrad", "bias_grad")
+POOL2D_PASSES = ("max", "max_backward", "max_gather", "avg", "avg_backward")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a pass should give. `magnitude` is the sum of the absolute values of each result's terms."""
+
+    fp64: Tensor
+    magnitude: Tensor
+    torch_result: Tensor
+    reduction_length: int
+
+
+def conv2d_reference(problem: Conv2dProblem, name: str, operands: dict[str, Tensor]) -> Reference:
+    """The reference of pass `name` for `operands` (see :func:`conv2d_pass`) of the dtype under test.
+
+    torch's own result is computed in fp32 for the half types and rounded once at the end: its half-precision CPU
+    convolutions are slow and have been wrong (pytorch issues 183815, 169688).
+    """
+    on_cpu = {role: operand.detach().cpu() for role, operand in operands.items()}
+    dtype = next(iter(on_cpu.values())).dtype
+    wide = {role: operand.double() for role, operand in on_cpu.items()}
+    narrow = {role: operand.to(_computing_dtype(dtype)) for role, operand in on_cpu.items()}
+    N, K, P, Q = problem.shapes["output"]
+    taps = problem.R * problem.S
+    lengths = {
+        "fprop": problem.C // problem.groups * taps,
+        "dgrad": problem.K // problem.groups * taps,
+        "wgrad": N * P * Q,
+        "bias_grad": N * P * Q,
+    }
+    return Reference(
+        conv2d_pass(problem, name, wide),
+        conv2d_pass(problem, name, {role: operand.abs() for role, operand in wide.items()}),
+        conv2d_pass(problem, name, narrow).to(dtype),
+        lengths[name],
+    )
+
+
+def conv2d_pass(problem: Conv2dProblem, name: str, operands: dict[str, Tensor]) -> Tensor:
+    """One pass by torch. `operands` holds those it reads of input, weight, bias, transposed_bias and grad_output."""
+    if name == "bias_grad":
+        return operands["grad_output"].sum((0, 2, 3))
+    some = next(iter(operands.values()))
+    zeros = {role: some.new_zeros(shape) for role, shape in problem.shapes.items()}
+    if name == "fprop":
+        return _convolve(problem, operands["input"], operands["weight"]) + _bias(operands.get("bias"))
+    differentiated = "input" if name == "dgrad" else "weight"
+    arguments = {role: operands.get(role, zeros[role]) for role in ("input", "weight")}
+    arguments[differentiated] = zeros[differentiated].requires_grad_()
+    output = _convolve(problem, arguments["input"], arguments["weight"])
+    (gradient,) = torch.autograd.grad(output, arguments[differentiated], operands["grad_output"])
+    return gradient + _bias(operands.get("transposed_bias") if name == "dgrad" else None)
+
+
+def pool2d_reference(problem: Pool2dProblem, name: str, operands: dict[str, Tensor]) -> Reference:
+    """The reference of pass `name` for `operands`: input, grad_output and indices, those of them that it reads."""
+    on_cpu = {role: operand.detach().cpu() for role, operand in operands.items()}
+    dtype = next(operand.dtype for operand in on_cpu.values() if operand.is_floating_point())
+
+    def compute(to: torch.dtype, absolute: bool = False) -> Tensor:
+        values = {role: operand.to(to) if operand.is_floating_point() else operand for role, operand in on_cpu.items()}
+        if absolute:
+            values = {role: operand.abs() for role, operand in values.items()}
+        return pool2d_pass(problem, name, values)
+
+    R, S = problem.window
+    lengths = {"avg": R * S, "avg_backward": problem.overlap, "max_backward": problem.overlap}
+    return Reference(
+        compute(torch.float64),
+        compute(torch.float64, absolute=True).abs(),
+        compute(_computing_dtype(dtype)).to(dtype),
+        lengths.get(name, 1),
+    )
+
+
+def pool2d_pass(problem: Pool2dProblem, name: str, operands: dict[str, Tensor]) -> Tensor:
+    """One pass by torch. max_backward adds every gradient at its index; max_gather reads the input there."""
+    if name == "max":
+        return max_pool2d_with_indices(problem, operands["input"])[0]
+    if name == "max_gather":
+        taken = operands["input"].flatten(2).gather(2, operands["indices"].flatten(2))
+        return taken.view(operands["indices"].shape)
+    if name == "max_backward":
+        grad_output, indices = operands["grad_output"].flatten(2), operands["indices"].flatten(2)
+        gradient = grad_output.new_zeros(problem.N, problem.C, problem.H * problem.W)
+        return gradient.scatter_add(2, indices, grad_output).view(problem.N, problem.C, problem.H, problem.W)
+    if name == "avg":
+        return _average(problem, operands["input"])
+    grad_output = operands["grad_output"]
+    image = grad_output.new_zeros(problem.N, problem.C, problem.H, problem.W).requires_grad_()
+    return torch.autograd.grad(_average(problem, image), image, grad_output)[0]
+
+
+def max_pool2d_with_indices(problem: Pool2dProblem, input: Tensor) -> tuple[Tensor, Tensor]:
+    """torch's max pooling and its indices. Half inputs go through fp32, which holds each of their values."""
+    output, indices = F.max_pool2d(
+        input.to(_computing_dtype(input.dtype)),
+        problem.window,
+        problem.stride,
+        problem.padding,
+        problem.dilation,
+        problem.ceil_mode,
+        return_indices=True,
+    )
+    return output.to(input.dtype), indices
+
+
+def _convolve(problem: Conv2dProblem, input: Tensor, weight: Tensor) -> Tensor:
+    (P, Q), (top, left) = problem.output_size, problem.pad_before
+    bottom = (P - 1) * problem.stride[0] + problem.dilation[0] * (problem.R - 1) + 1 - problem.H - top
+    right = (Q - 1) * problem.stride[1] + problem.dilation[1] * (problem.S - 1) + 1 - problem.W - left
+    padded = F.pad(input, (left, right, top, bottom))
+    return F.conv2d(padded, weight, None, problem.stride, 0, problem.dilation, problem.groups)
+
+
+def _average(problem: Pool2dProblem, input: Tensor) -> Tensor:
+    return F.avg_pool2d(
+        input,
+        problem.window,
+        problem.stride,
+        problem.padding,
+        problem.ceil_mode,
+        problem.count_include_pad,
+        problem.divisor_override,
+    )
+
+
+def _bias(bias: Tensor | None) -> Tensor | float:
+    return 0.0 if bias is None else bias.view(-1, 1, 1)
+
+
+def _computing_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype

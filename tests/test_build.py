@@ -1,0 +1,79 @@
+"""What the built libraries promise: one binary for every torch, no spills, and one schema per operator everywhere."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import cnnkernels
+import cnnkernels._C as _C
+from cnnkernels import ops
+
+LIBRARIES = Path(cnnkernels.__file__).parent / "lib"
+ROOT = Path(__file__).parent.parent
+
+
+def libraries() -> list[Path]:
+    return sorted(LIBRARIES.glob("libcnnkernels_*.so"))
+
+
+@pytest.mark.parametrize("library", libraries(), ids=lambda path: path.name)
+def test_no_undefined_torch_cpp_symbol(library: Path) -> None:
+    """at:: and c10:: change from release to release; the stable ABI's C functions do not."""
+    nm = shutil.which("nm")
+    if nm is None:
+        pytest.skip("nm (binutils) is not installed")
+    symbols = subprocess.run([nm, "-D", "-C", "--undefined-only", library], check=True, capture_output=True, text=True).stdout
+    assert "aoti_torch" in symbols, "the library does not use the stable ABI at all: the check would be vacuous"
+    assert not re.findall(r"^.*\b(?:at|c10)::.*$", symbols, re.MULTILINE)
+
+
+def test_every_operator_has_a_cpu_kernel_and_a_fake() -> None:
+    schemas = re.findall(r'^\s*"(\w+)\(', (ROOT / "csrc" / "schemas.h").read_text(), re.MULTILINE)
+    assert sorted(schemas) == sorted(ops.OPERATORS)
+    for name in schemas:
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"cnnkernels::{name}", "CPU"), name
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"cnnkernels::{name}", "Meta") or torch._library.simple_registry.singleton.find(
+            f"cnnkernels::{name}"
+        ).fake_impl.kernel, name
+
+
+def cuda_library() -> Path:
+    path = LIBRARIES / "libcnnkernels_cuda.so"
+    if not path.is_file():
+        pytest.skip("the CUDA library is not built (no nvcc, or CNNKERNELS_CUDA=OFF)")
+    return path
+
+
+def test_cuda_library_loads_beside_any_torch() -> None:
+    code = f"""
+import torch, cnnkernels
+torch.ops.load_library({str(cuda_library())!r})
+assert torch._C._dispatch_has_kernel_for_dispatch_key("cnnkernels::conv2d_fprop", "CUDA")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_no_kernel_spills() -> None:
+    cuda_library()
+    report = (LIBRARIES / "ptxas.txt").read_text()
+    functions = re.findall(
+        r"Compiling entry function '(\w+)' for '(sm_\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads",
+        report,
+        re.DOTALL,
+    )
+    architectures = {architecture for _, architecture, *_ in functions}
+    assert architectures == {f"sm_{a}" for a in _C.build_info()["cuda_archs"].split(", ")}
+    assert len(functions) >= len(_C.catalogue()) * len(architectures)
+    assert [f for f in functions if f[2:] != ("0", "0", "0")] == []
+
+
+def test_a_machine_without_compiler_is_told_so(tmp_path: Path) -> None:
+    """An empty PATH: the first missing tool is named with the way to get it."""
+    result = subprocess.run([sys.executable, "setup.py", "build_ext"], cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert result.returncode != 0
+    assert "cnnkernels: cmake is not on PATH: pip install cmake" in result.stderr
