@@ -1,8 +1,8 @@
 // The pooling operators: validate, state the problem, plan, allocate, launch.
+#include <tuple>
+
 #include "bindings/tensor.h"
 #include "pool2d/plan.h"
-
-#include <tuple>
 
 namespace cnn::bindings {
 namespace {
@@ -71,8 +71,8 @@ void run(const Problem& problem, pool2d::Arguments arguments, const std::string&
   plan.kernel->run(*plan.kernel, problem, plan.configuration, arguments);
 }
 
-std::tuple<Tensor, Tensor> max_pool2d(const Tensor& input, Sizes output_size, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation,
-                                      bool channels_last, std::string kernel) {
+std::tuple<Tensor, Tensor> max_pool2d(const Tensor& input, Sizes output_size, Sizes kernel_size, Sizes stride, Sizes padding,
+                                      Sizes dilation, bool channels_last, std::string kernel) {
   require_4d(input, "input");
   require_pair(output_size, "output_size");
   Problem problem;
@@ -93,8 +93,8 @@ std::tuple<Tensor, Tensor> max_pool2d(const Tensor& input, Sizes output_size, Si
   return {output, indices};
 }
 
-Tensor max_pool2d_backward(const Tensor& grad_output, const Tensor& indices, Sizes input_size, Sizes kernel_size, Sizes stride, Sizes padding,
-                           Sizes dilation, bool channels_last, std::string kernel) {
+Tensor max_pool2d_backward(const Tensor& grad_output, const Tensor& indices, Sizes input_size, Sizes kernel_size, Sizes stride,
+                           Sizes padding, Sizes dilation, bool channels_last, std::string kernel) {
   require_4d(grad_output, "grad_output");
   require_pair(input_size, "input_size");
   Problem problem;
@@ -103,7 +103,9 @@ Tensor max_pool2d_backward(const Tensor& grad_output, const Tensor& indices, Siz
   problem.dtype = dtype_of(grad_output, "grad_output");
   set_y(problem, grad_output);
   set_indices(problem, arguments, indices, grad_output, "grad_output");
-  require(shape_of(indices) == shape_of(grad_output), "indices ", shape_of(indices), " and grad_output ", shape_of(grad_output), " must have the same shape");
+  for (int64_t i = 0; i < 4; ++i)
+    require(indices.size(i) == grad_output.size(i), "indices ", shape_of(indices), " and grad_output ", shape_of(grad_output),
+            " must have the same shape");
   set_geometry(problem, kernel_size, stride, padding);
   set_dilation(problem, dilation);
   problem.H = input_size[0], problem.W = input_size[1];
@@ -151,8 +153,8 @@ Tensor avg_pool2d(const Tensor& input, Sizes output_size, Sizes kernel_size, Siz
   return output;
 }
 
-Tensor avg_pool2d_backward(const Tensor& grad_output, Sizes input_size, Sizes kernel_size, Sizes stride, Sizes padding, bool count_include_pad,
-                           std::optional<int64_t> divisor_override, bool channels_last, std::string kernel) {
+Tensor avg_pool2d_backward(const Tensor& grad_output, Sizes input_size, Sizes kernel_size, Sizes stride, Sizes padding,
+                           bool count_include_pad, std::optional<int64_t> divisor_override, bool channels_last, std::string kernel) {
   require_4d(grad_output, "grad_output");
   require_pair(input_size, "input_size");
   Problem problem;

@@ -8,9 +8,7 @@
 namespace cnn::pool2d {
 namespace {
 
-bool is_candidate(const Kernel& kernel, const Problem& problem) {
-  return kernel.dtype == problem.dtype && kernel.op == problem.op;
-}
+bool is_candidate(const Kernel& kernel, const Problem& problem) { return kernel.dtype == problem.dtype && kernel.op == problem.op; }
 
 std::string number(double value) {
   char text[32];

@@ -15,18 +15,18 @@ namespace cnn::pool2d {
 // What the chosen kernel needs beyond the problem.
 struct Configuration {
   int64_t blocks = 0;
-  int threads = 0;                                    // per block
+  int threads = 0;                                       // per block
   int tile_planes = 0, tile_rows = 0, tile_columns = 0;  // results of a block; a plane is one channel of one image
-  int chunk_rows = 0, chunk_columns = 0;              // of the source, staged in shared memory at a time
+  int chunk_rows = 0, chunk_columns = 0;                 // of the source, staged in shared memory at a time
   int shared_bytes = 0;
 };
 
 struct Arguments {
-  const void* x = nullptr;            // max, max_gather, avg
-  const void* y = nullptr;            // max_backward, avg_backward
-  const int64_t* index = nullptr;     // max_backward, max_gather
+  const void* x = nullptr;         // max, max_gather, avg
+  const void* y = nullptr;         // max_backward, avg_backward
+  const int64_t* index = nullptr;  // max_backward, max_gather
   void* out = nullptr;
-  int64_t* index_out = nullptr;       // max
+  int64_t* index_out = nullptr;  // max
   cudaStream_t stream = nullptr;
 };
 
@@ -36,14 +36,14 @@ struct Kernel {
   const char* family;
   DType dtype;
   Op op;
-  int planes;      // results per thread: one pixel of so many neighbouring planes
-  int threads;     // of a block, at most
-  bool staged;     // whether windows are read from shared memory
-  int slot_bytes;  // shared memory per staged pixel of `planes` planes
+  int planes;        // results per thread: one pixel of so many neighbouring planes
+  int threads;       // of a block, at most
+  bool staged;       // whether windows are read from shared memory
+  int slot_bytes;    // shared memory per staged pixel of `planes` planes
   int shared_bytes;  // at most
   int index_bits;
   std::string (*why_not)(const Kernel&, const Problem&);  // empty: it can
-  double (*cost)(const Kernel&, const Problem&);           // the plan takes the smallest
+  double (*cost)(const Kernel&, const Problem&);          // the plan takes the smallest
   Configuration (*configure)(const Kernel&, const Problem&);
   void (*run)(const Kernel&, const Problem&, const Configuration&, const Arguments&);
 };

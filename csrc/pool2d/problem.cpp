@@ -27,13 +27,15 @@ std::string why_illegal(const Problem& p) {
   else if (p.stride_h < 1 || p.stride_w < 1) why << "stride must be positive";
   else if (p.dilation_h < 1 || p.dilation_w < 1) why << "dilation must be positive";
   else if (p.pad_h < 0 || p.pad_w < 0) why << "padding must not be negative";
-  else if ((p.op == Op::kAvg || p.op == Op::kAvgBackward) && (p.dilation_h != 1 || p.dilation_w != 1)) why << "average pooling has no dilation";
+  else if ((p.op == Op::kAvg || p.op == Op::kAvgBackward) && (p.dilation_h != 1 || p.dilation_w != 1))
+    why << "average pooling has no dilation";
   return why.str();
 }
 
 std::string to_string(const Problem& p) {
   std::ostringstream text;
-  text << name_of(p.op) << ' ' << short_name(p.dtype) << " N" << p.N << " C" << p.C << ' ' << p.H << 'x' << p.W << " -> " << p.P << 'x' << p.Q;
+  text << name_of(p.op) << ' ' << short_name(p.dtype) << " N" << p.N << " C" << p.C << ' ' << p.H << 'x' << p.W << " -> " << p.P << 'x'
+       << p.Q;
   if (p.op == Op::kMaxGather) return text.str();
   text << ", " << p.R << 'x' << p.S << " stride " << p.stride_h << ',' << p.stride_w << " pad " << p.pad_h << ',' << p.pad_w << " dilation "
        << p.dilation_h << ',' << p.dilation_w;
@@ -46,7 +48,8 @@ bool fits_32_bits(const Problem& p) {
   // A tile's overhang: indices may run past the end by less than this before they are masked.
   constexpr int64_t kOverhang = 4096;
   constexpr int64_t kLimit = (int64_t(1) << 31) - kOverhang;
-  const int64_t coordinates = std::max(reach(p.H, p.P, p.R, p.stride_h, p.pad_h, p.dilation_h), reach(p.W, p.Q, p.S, p.stride_w, p.pad_w, p.dilation_w));
+  const int64_t coordinates =
+      std::max(reach(p.H, p.P, p.R, p.stride_h, p.pad_h, p.dilation_h), reach(p.W, p.Q, p.S, p.stride_w, p.pad_w, p.dilation_w));
   const int64_t numbers = std::max({p.planes(), p.H * p.W, p.planes() * p.P * p.Q, p.R * p.S, std::abs(p.divisor_override)});
   const int64_t offsets = std::max({span(p.x, p.N, p.C, p.H, p.W), span(p.y, p.N, p.C, p.P, p.Q), span(p.index, p.N, p.C, p.P, p.Q)});
   return std::max({coordinates, numbers, offsets}) < kLimit;

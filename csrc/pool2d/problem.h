@@ -20,7 +20,11 @@ namespace cnn::pool2d {
 
 enum class Op { kMax, kMaxBackward, kMaxGather, kAvg, kAvgBackward };
 constexpr const char* name_of(Op op) {
-  return op == Op::kMax ? "max" : op == Op::kMaxBackward ? "max_backward" : op == Op::kMaxGather ? "max_gather" : op == Op::kAvg ? "avg" : "avg_backward";
+  return op == Op::kMax           ? "max"
+         : op == Op::kMaxBackward ? "max_backward"
+         : op == Op::kMaxGather   ? "max_gather"
+         : op == Op::kAvg         ? "avg"
+                                  : "avg_backward";
 }
 constexpr bool is_backward(Op op) { return op == Op::kMaxBackward || op == Op::kAvgBackward; }
 

@@ -19,6 +19,7 @@ inline int64_t even_part(int64_t extent, int64_t most) { return ceil_div(extent,
 
 // Registers let a multiprocessor hold five or six blocks of 256 threads: six times 33 KB (1 of it the system's) fit its 228.
 constexpr int kMaxStageBytes = 32 * 1024;
+
 // Two blocks for each of an H200's 132 multiprocessors: a launch of fewer takes as long as one block. A constant, not the GPU at hand,
 // so that the plan is the same everywhere.
 constexpr int64_t kTargetBlocks = 264;
@@ -33,17 +34,20 @@ struct Region {
   int64_t rows, columns;
 };
 inline Region region_of(const Problem& p, int64_t rows, int64_t columns) {
-  return {region_extent(p, rows, p.source_rows(), p.R, p.stride_h, p.dilation_h), region_extent(p, columns, p.source_columns(), p.S, p.stride_w, p.dilation_w)};
+  return {region_extent(p, rows, p.source_rows(), p.R, p.stride_h, p.dilation_h),
+          region_extent(p, columns, p.source_columns(), p.S, p.stride_w, p.dilation_w)};
 }
 
-// A tile of at most kernel.threads vectors, fewer where there are not enough for kTargetBlocks tiles. Channels dense: 128 bytes of channels for each of some 4 x 8 pixels. Else up to 32
-// columns, for whole 128-byte rows of fp32, by as many rows, for little halo. What small images leave goes to more planes.
+// A tile of at most kernel.threads vectors, fewer where that gives less than kTargetBlocks tiles. Channels dense: 128 bytes of
+// channels of each pixel, by some 4 x 8 pixels. Else up to 32 columns, for 128-byte rows of fp32, by as many rows as there is room
+// for, for little halo. What small images leave goes to more planes.
 inline Configuration configure_window(const Kernel& kernel, const Problem& p) {
   const int64_t height = p.target_rows(), width = p.target_columns();
   if (p.planes() * height * width == 0) return {};
   constexpr int64_t kLeastThreads = 64;
   const int64_t vectors = ceil_div(p.planes(), kernel.planes);
-  const int64_t threads = std::clamp<int64_t>(round_up(ceil_div(vectors * height * width, kTargetBlocks), 32), kLeastThreads, kernel.threads);
+  const int64_t threads =
+      std::clamp<int64_t>(round_up(ceil_div(vectors * height * width, kTargetBlocks), 32), kLeastThreads, kernel.threads);
   int64_t groups = 1, columns, rows;
   if (p.channels_dense(p.target())) {
     constexpr int kLine = 128;
@@ -156,13 +160,23 @@ Layout<Index> layout_of(const Problem& p, const Strides& s, int planes, const vo
 }
 
 inline Box box(int64_t groups, int64_t rows, int64_t columns, bool groups_inner) {
-  return {FastDiv<int32_t>(groups_inner ? groups : columns), FastDiv<int32_t>(groups_inner ? columns : rows), int32_t(groups), int32_t(rows),
-          int32_t(columns), groups_inner};
+  return {FastDiv<int32_t>(groups_inner ? groups : columns),
+          FastDiv<int32_t>(groups_inner ? columns : rows),
+          int32_t(groups),
+          int32_t(rows),
+          int32_t(columns),
+          groups_inner};
 }
 
 template <class Index>
 Axis<Index> axis(int64_t image, int64_t outputs, int64_t taps, int64_t stride, int64_t pad, int64_t dilation) {
-  return {Index(image), Index(outputs), Index(taps), Index(pad), FastDiv<Index>(stride), FastDiv<Index>(dilation), Index(dilation / std::gcd(stride, dilation))};
+  return {Index(image),
+          Index(outputs),
+          Index(taps),
+          Index(pad),
+          FastDiv<Index>(stride),
+          FastDiv<Index>(dilation),
+          Index(dilation / std::gcd(stride, dilation))};
 }
 
 template <class Policy, bool kStaged>
@@ -244,7 +258,8 @@ Kernel direct_row(Op op, const char* variant, int planes, int threads) {
 
 template <class Policy, bool kStaged>
 void add_window(std::vector<Kernel>& catalogue, Op op) {
-  Kernel row = direct_row<typename Policy::T, typename Policy::Index>(op, kStaged ? "_staged" : "_unstaged", Policy::kPlanes, kWindowThreads);
+  Kernel row =
+      direct_row<typename Policy::T, typename Policy::Index>(op, kStaged ? "_staged" : "_unstaged", Policy::kPlanes, kWindowThreads);
   row.staged = kStaged;
   row.slot_bytes = kStaged ? Slots<typename Policy::Source::Tap>::kBytes : 0;
   row.shared_bytes = kStaged ? kMaxStageBytes : 0;

@@ -25,14 +25,16 @@ struct GatherParams {
   Index x_step[4], index_step[4], out_step[4];  // x_step of p and q is 0
   Index x_h, x_w;
   FastDiv<Index> width;
-  Index image;    // H * W
+  Index image;  // H * W
   Index results;
 };
 
 template <class T, class Index>
 __global__ void __launch_bounds__(kGatherThreads) gather_kernel(const GatherParams<Index> p) {
   const Index first = Index(blockIdx.x) * (kGatherThreads * kGatherResults) + Index(threadIdx.x);
-  const auto steps = [](const Index (&step)[4], Index n, Index i1, Index i2, Index i3) { return n * step[0] + i1 * step[1] + i2 * step[2] + i3 * step[3]; };
+  const auto steps = [](const Index(&step)[4], Index n, Index i1, Index i2, Index i3) {
+    return n * step[0] + i1 * step[1] + i2 * step[2] + i3 * step[3];
+  };
 
   int64_t index[kGatherResults];
   Index x_at[kGatherResults], out_at[kGatherResults];

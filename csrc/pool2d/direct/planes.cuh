@@ -47,7 +47,8 @@ struct PlaneOffsets {
 };
 
 template <class T, class Index, int N>
-__device__ __forceinline__ Vector<T, N> load(const T* tensor, const Layout<Index>& layout, const PlaneOffsets<Index, N>& planes, Index row, Index column) {
+__device__ __forceinline__ Vector<T, N> load(const T* tensor, const Layout<Index>& layout, const PlaneOffsets<Index, N>& planes, Index row,
+                                             Index column) {
   const T* const pixel = tensor + row * layout.h + column * layout.w;
   Vector<T, N> result;
   if (layout.vector) {
@@ -60,8 +61,8 @@ __device__ __forceinline__ Vector<T, N> load(const T* tensor, const Layout<Index
 }
 
 template <class T, class Index, int N>
-__device__ __forceinline__ void store(T* tensor, const Layout<Index>& layout, const Planes<Index>& planes, Index first, Index row, Index column,
-                                      const Vector<T, N>& values) {
+__device__ __forceinline__ void store(T* tensor, const Layout<Index>& layout, const Planes<Index>& planes, Index first, Index row,
+                                      Index column, const Vector<T, N>& values) {
   const PlaneOffsets<Index, N> offsets(layout, planes, first);
   T* const pixel = tensor + row * layout.h + column * layout.w;
   if (layout.vector) {

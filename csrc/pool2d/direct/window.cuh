@@ -65,7 +65,8 @@ struct Axis {
     } else {
       const Index start = t * stride.divisor - pad;
       range.step = dilation.divisor;
-      if (start < 0) range.first = start + dilation.quotient(dilation.divisor - 1 - start) * dilation.divisor;  // past the taps before the image
+      if (start < 0)
+        range.first = start + dilation.quotient(dilation.divisor - 1 - start) * dilation.divisor;  // past the taps before the image
     }
     return range;
   }
@@ -154,13 +155,16 @@ struct Slots {
 
 // Blocks that should fit a multiprocessor: as many as the registers allow without spilling.
 template <class T, class Index>
-constexpr int kWindowBlocks = sizeof(Index) == 8 ? 1 : sizeof(T) == 8 ? 4 : 5;
+constexpr int kWindowBlocks = sizeof(Index) == 8 ? 1
+                              : sizeof(T) == 8   ? 4
+                                                 : 5;
 
 // Policy:  T, Index, kPlanes, kBackward;
 //   Source(params, plane): read(row, column) -> Tap, one pixel's tap from global memory;
 //   Result(params, target): take(tap, row, column) in row-major order, then write().
 template <class Policy, bool kStaged>
-__global__ void __launch_bounds__(kWindowThreads, kWindowBlocks<typename Policy::T, typename Policy::Index>) window_kernel(const WindowParams<typename Policy::Index> p) {
+__global__ void __launch_bounds__(kWindowThreads, kWindowBlocks<typename Policy::T, typename Policy::Index>)
+    window_kernel(const WindowParams<typename Policy::Index> p) {
   using Index = typename Policy::Index;
   using Source = typename Policy::Source;
   constexpr bool kBackward = Policy::kBackward;
@@ -186,7 +190,8 @@ __global__ void __launch_bounds__(kWindowThreads, kWindowBlocks<typename Policy:
     if (!exists) return;
     const Source source(p, target.plane);
     for (Index row = target.h.first; row <= target.h.last; row += target.h.step)
-      for (Index column = target.w.first; column <= target.w.last; column += target.w.step) result.take(source.read(row, column), row, column);
+      for (Index column = target.w.first; column <= target.w.last; column += target.w.step)
+        result.take(source.read(row, column), row, column);
   } else {
     CNN_DYNAMIC_SHARED(memory, unsigned char);
     const Slots<typename Source::Tap> slots(memory, p.chunk.size());
