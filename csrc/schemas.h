@@ -7,6 +7,7 @@
 
 namespace cnn {
 
+// clang-format off
 constexpr const char* kSchemas[] = {
     "conv2d_fprop(Tensor input, Tensor weight, Tensor? bias, SymInt[2] output_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, bool channels_last, str kernel=\"\") -> Tensor",
     "conv2d_dgrad(Tensor grad_output, Tensor weight, Tensor? bias, SymInt[2] input_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, bool channels_last, str kernel=\"\") -> Tensor",
@@ -18,5 +19,6 @@ constexpr const char* kSchemas[] = {
     "avg_pool2d(Tensor input, SymInt[2] output_size, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, bool count_include_pad, SymInt? divisor_override, bool channels_last, str kernel=\"\") -> Tensor",
     "avg_pool2d_backward(Tensor grad_output, SymInt[2] input_size, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, bool count_include_pad, SymInt? divisor_override, bool channels_last, str kernel=\"\") -> Tensor",
 };
+// clang-format on
 
 }  // namespace cnn

@@ -7,7 +7,6 @@ namespace {
 
 using conv2d::Pass;
 using conv2d::Problem;
-using conv2d::Strides;
 
 void set_geometry(Problem& problem, const Sizes& stride, const Sizes& padding, const Sizes& dilation, int64_t groups) {
   require_pair(stride, "stride");
@@ -21,23 +20,23 @@ void set_geometry(Problem& problem, const Sizes& stride, const Sizes& padding, c
 
 void set_x(Problem& problem, const Tensor& x) {
   problem.N = x.size(0), problem.C = x.size(1), problem.H = x.size(2), problem.W = x.size(3);
-  problem.x = strides_of<Strides>(x);
+  problem.x = strides_of(x);
 }
 
 void set_y(Problem& problem, const Tensor& y) {
   problem.N = y.size(0), problem.K = y.size(1), problem.P = y.size(2), problem.Q = y.size(3);
-  problem.y = strides_of<Strides>(y);
+  problem.y = strides_of(y);
 }
 
 void set_w(Problem& problem, const Tensor& w) {
   problem.K = w.size(0), problem.R = w.size(2), problem.S = w.size(3);
-  problem.w = strides_of<Strides>(w);
+  problem.w = strides_of(w);
 }
 
 void set_bias(conv2d::Arguments& arguments, const std::optional<Tensor>& bias, const Tensor& weight, int64_t channels) {
   if (!bias) return;
   require_like(*bias, "bias", weight, "weight");
-  require(bias->dim() == 1 && bias->size(0) == channels, "bias must have shape [", channels, "], not ", shape_of(*bias));
+  require(bias->dim() == 1 && bias->size(0) == channels, "bias must have shape [", channels, "], not ", ShapeOf{*bias});
   arguments.bias = bias->const_data_ptr();
   arguments.bias_stride = bias->stride(0);
 }
@@ -52,8 +51,8 @@ void run(const Problem& problem, conv2d::Arguments arguments, const std::string&
   plan.kernel->run(*plan.kernel, problem, plan.configuration, arguments);
 }
 
-Tensor conv2d_fprop(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias, Sizes output_size, Sizes stride, Sizes padding,
-                    Sizes dilation, int64_t groups, bool channels_last, std::string kernel) {
+Tensor conv2d_fprop(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias, Sizes output_size, Sizes stride,
+                    Sizes padding, Sizes dilation, int64_t groups, bool channels_last, std::string kernel) {
   require_4d(input, "input");
   require_4d(weight, "weight");
   require_like(input, "input", weight, "weight");
@@ -65,11 +64,12 @@ Tensor conv2d_fprop(const Tensor& input, const Tensor& weight, const std::option
   set_x(problem, input);
   set_geometry(problem, stride, padding, dilation, groups);
   problem.P = output_size[0], problem.Q = output_size[1];
-  require(weight.size(1) * groups == problem.C, "input ", shape_of(input), " does not fit weight ", shape_of(weight), " with groups=", groups);
+  require(weight.size(1) * groups == problem.C, "input ", ShapeOf{input}, " does not fit weight ", ShapeOf{weight},
+          " with groups=", groups);
   conv2d::Arguments arguments;
   set_bias(arguments, bias, weight, problem.K);
   Tensor output = empty_4d({problem.N, problem.K, problem.P, problem.Q}, input, channels_last);
-  problem.y = strides_of<Strides>(output);
+  problem.y = strides_of(output);
   arguments.x = input.const_data_ptr();
   arguments.w = weight.const_data_ptr();
   arguments.out = output.mutable_data_ptr();
@@ -90,11 +90,11 @@ Tensor conv2d_dgrad(const Tensor& grad_output, const Tensor& weight, const std::
   set_y(problem, grad_output);
   set_geometry(problem, stride, padding, dilation, groups);
   problem.C = weight.size(1) * groups, problem.H = input_size[0], problem.W = input_size[1];
-  require(weight.size(0) == problem.K, "grad_output ", shape_of(grad_output), " does not fit weight ", shape_of(weight));
+  require(weight.size(0) == problem.K, "grad_output ", ShapeOf{grad_output}, " does not fit weight ", ShapeOf{weight});
   conv2d::Arguments arguments;
   set_bias(arguments, bias, weight, problem.C);
   Tensor grad_input = empty_4d({problem.N, problem.C, problem.H, problem.W}, grad_output, channels_last);
-  problem.x = strides_of<Strides>(grad_input);
+  problem.x = strides_of(grad_input);
   arguments.y = grad_output.const_data_ptr();
   arguments.w = weight.const_data_ptr();
   arguments.out = grad_input.mutable_data_ptr();
@@ -108,8 +108,10 @@ Tensor conv2d_wgrad(const Tensor& grad_output, const Tensor& input, Sizes kernel
   require_4d(input, "input");
   require_like(grad_output, "grad_output", input, "input");
   require_pair(kernel_size, "kernel_size");
-  require(grad_output.size(0) == input.size(0), "grad_output ", shape_of(grad_output), " and input ", shape_of(input), " differ in batch size");
-  require(groups > 0 && input.size(1) % groups == 0, "groups=", groups, " must be positive and divide the channels of input ", shape_of(input));
+  require(grad_output.size(0) == input.size(0), "grad_output ", ShapeOf{grad_output}, " and input ", ShapeOf{input},
+          " differ in batch size");
+  require(groups > 0 && input.size(1) % groups == 0, "groups=", groups, " must be positive and divide the channels of input ",
+          ShapeOf{input});
   Problem problem;
   problem.pass = Pass::kWgrad;
   problem.dtype = dtype_of(input, "input");
@@ -118,7 +120,7 @@ Tensor conv2d_wgrad(const Tensor& grad_output, const Tensor& input, Sizes kernel
   set_geometry(problem, stride, padding, dilation, groups);
   problem.R = kernel_size[0], problem.S = kernel_size[1];
   Tensor grad_weight = empty_4d({problem.K, problem.channels_per_group(), problem.R, problem.S}, input, channels_last);
-  problem.w = strides_of<Strides>(grad_weight);
+  problem.w = strides_of(grad_weight);
   conv2d::Arguments arguments;
   arguments.x = input.const_data_ptr();
   arguments.y = grad_output.const_data_ptr();

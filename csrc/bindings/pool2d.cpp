@@ -9,7 +9,6 @@ namespace {
 
 using pool2d::Op;
 using pool2d::Problem;
-using pool2d::Strides;
 
 void set_geometry(Problem& problem, const Sizes& kernel_size, const Sizes& stride, const Sizes& padding) {
   require_pair(kernel_size, "kernel_size");
@@ -33,12 +32,12 @@ void set_divisor(Problem& problem, bool count_include_pad, const std::optional<i
 
 void set_x(Problem& problem, const Tensor& x) {
   problem.N = x.size(0), problem.C = x.size(1), problem.H = x.size(2), problem.W = x.size(3);
-  problem.x = strides_of<Strides>(x);
+  problem.x = strides_of(x);
 }
 
 void set_y(Problem& problem, const Tensor& y) {
   problem.N = y.size(0), problem.C = y.size(1), problem.P = y.size(2), problem.Q = y.size(3);
-  problem.y = strides_of<Strides>(y);
+  problem.y = strides_of(y);
 }
 
 void set_indices(Problem& problem, pool2d::Arguments& arguments, const Tensor& indices, const Tensor& like, const char* like_what) {
@@ -46,20 +45,20 @@ void set_indices(Problem& problem, pool2d::Arguments& arguments, const Tensor& i
   require(indices.scalar_type() == ScalarType::Long, "indices must be int64");
   require(indices.is_cuda() == like.is_cuda() && indices.get_device_index() == like.get_device_index(), "indices and ", like_what,
           " must be on the same device");
-  problem.index = strides_of<Strides>(indices);
+  problem.index = strides_of(indices);
   arguments.index = static_cast<const int64_t*>(indices.const_data_ptr());
 }
 
 // A tensor of x's or y's shape, and its strides in the problem.
 Tensor empty_x(Problem& problem, const Tensor& like, bool channels_last) {
   Tensor x = empty_4d({problem.N, problem.C, problem.H, problem.W}, like, channels_last);
-  problem.x = strides_of<Strides>(x);
+  problem.x = strides_of(x);
   return x;
 }
 
 Tensor empty_y(Problem& problem, const Tensor& like, bool channels_last) {
   Tensor y = empty_4d({problem.N, problem.C, problem.P, problem.Q}, like, channels_last);
-  problem.y = strides_of<Strides>(y);
+  problem.y = strides_of(y);
   return y;
 }
 
@@ -84,7 +83,7 @@ std::tuple<Tensor, Tensor> max_pool2d(const Tensor& input, Sizes output_size, Si
   problem.P = output_size[0], problem.Q = output_size[1];
   Tensor output = empty_y(problem, input, channels_last);
   Tensor indices = empty({problem.N, problem.C, problem.P, problem.Q}, ScalarType::Long, input, channels_last);
-  problem.index = strides_of<Strides>(indices);
+  problem.index = strides_of(indices);
   pool2d::Arguments arguments;
   arguments.x = input.const_data_ptr();
   arguments.out = output.mutable_data_ptr();
@@ -104,7 +103,7 @@ Tensor max_pool2d_backward(const Tensor& grad_output, const Tensor& indices, Siz
   set_y(problem, grad_output);
   set_indices(problem, arguments, indices, grad_output, "grad_output");
   for (int64_t i = 0; i < 4; ++i)
-    require(indices.size(i) == grad_output.size(i), "indices ", shape_of(indices), " and grad_output ", shape_of(grad_output),
+    require(indices.size(i) == grad_output.size(i), "indices ", ShapeOf{indices}, " and grad_output ", ShapeOf{grad_output},
             " must have the same shape");
   set_geometry(problem, kernel_size, stride, padding);
   set_dilation(problem, dilation);
@@ -124,7 +123,7 @@ Tensor max_pool2d_gather(const Tensor& input, const Tensor& indices, bool channe
   problem.dtype = dtype_of(input, "input");
   set_x(problem, input);
   set_indices(problem, arguments, indices, input, "input");
-  require(indices.size(0) == problem.N && indices.size(1) == problem.C, "indices ", shape_of(indices), " and input ", shape_of(input),
+  require(indices.size(0) == problem.N && indices.size(1) == problem.C, "indices ", ShapeOf{indices}, " and input ", ShapeOf{input},
           " must have the same batch and channels");
   problem.P = indices.size(2), problem.Q = indices.size(3);
   Tensor output = empty_y(problem, input, channels_last);

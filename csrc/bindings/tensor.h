@@ -8,10 +8,12 @@
 #include <torch/headeronly/core/ScalarType.h>
 
 #include <optional>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "common/integers.h"
 #include "common/types.h"
 
 #if defined(CNN_TARGET_CUDA)
@@ -34,12 +36,14 @@ void require(bool condition, const Parts&... parts) {
   throw std::runtime_error(text.str());
 }
 
-inline std::string shape_of(const Tensor& tensor) {
-  std::ostringstream text;
-  text << '[';
-  for (int64_t i = 0; i < tensor.dim(); ++i) text << (i ? ", " : "") << tensor.size(i);
-  text << ']';
-  return text.str();
+// Prints as [2, 3, 4]; costs nothing until it is printed.
+struct ShapeOf {
+  const Tensor& tensor;
+};
+inline std::ostream& operator<<(std::ostream& out, const ShapeOf& shape) {
+  out << '[';
+  for (int64_t i = 0; i < shape.tensor.dim(); ++i) out << (i ? ", " : "") << shape.tensor.size(i);
+  return out << ']';
 }
 
 inline DType dtype_of(const Tensor& tensor, const char* what) {
@@ -53,7 +57,7 @@ inline DType dtype_of(const Tensor& tensor, const char* what) {
 }
 
 inline void require_4d(const Tensor& tensor, const char* what) {
-  require(tensor.dim() == 4, what, " must have 4 dimensions, not ", shape_of(tensor));
+  require(tensor.dim() == 4, what, " must have 4 dimensions, not ", ShapeOf{tensor});
 }
 
 inline void require_like(const Tensor& tensor, const char* what, const Tensor& other, const char* other_what) {
@@ -66,10 +70,7 @@ inline void require_pair(const Sizes& values, const char* what) {
   require(values.size() == 2, what, " must have 2 values, not ", values.size());
 }
 
-template <class Strides>
-Strides strides_of(const Tensor& tensor) {
-  return {tensor.stride(0), tensor.stride(1), tensor.stride(2), tensor.stride(3)};
-}
+inline Strides strides_of(const Tensor& tensor) { return {tensor.stride(0), tensor.stride(1), tensor.stride(2), tensor.stride(3)}; }
 
 inline Tensor empty(const Sizes& sizes, ScalarType dtype, const Tensor& like, bool channels_last) {
   using torch::headeronly::MemoryFormat;
@@ -77,7 +78,9 @@ inline Tensor empty(const Sizes& sizes, ScalarType dtype, const Tensor& like, bo
                               channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
 
-inline Tensor empty_4d(const Sizes& sizes, const Tensor& like, bool channels_last) { return empty(sizes, like.scalar_type(), like, channels_last); }
+inline Tensor empty_4d(const Sizes& sizes, const Tensor& like, bool channels_last) {
+  return empty(sizes, like.scalar_type(), like, channels_last);
+}
 
 // Scratch memory of accumulators. Typed, so that torch's own fill of uninitialised memory makes it NaN.
 inline std::optional<Tensor> workspace(int64_t bytes, DType dtype, const Tensor& like) {

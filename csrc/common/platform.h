@@ -26,7 +26,7 @@ struct Identity {
 #include <cuda_runtime.h>
 
 #define CNN_SHARED(name, ...) __shared__ typename ::cnn::Identity<__VA_ARGS__>::type name
-#define CNN_DYNAMIC_SHARED(name, ...)                       \
+#define CNN_DYNAMIC_SHARED(name, ...)                         \
   extern __shared__ __align__(16) unsigned char name##_raw[]; \
   auto* const name = reinterpret_cast<__VA_ARGS__*>(name##_raw)
 #define CNN_UNROLL _Pragma("unroll")
@@ -37,12 +37,10 @@ struct Identity {
 
 #include "emulator/cuda.h"
 
-#define CNN_SHARED(name, ...)                                                                     \
-  static const ::cnn::emulator::SharedSite name##_site{#name, sizeof(__VA_ARGS__)};                \
-  auto& name = *static_cast<typename ::cnn::Identity<__VA_ARGS__>::type*>(                        \
-      ::cnn::emulator::static_shared(&name##_site))
-#define CNN_DYNAMIC_SHARED(name, ...) \
-  auto* const name = static_cast<__VA_ARGS__*>(::cnn::emulator::dynamic_shared())
+#define CNN_SHARED(name, ...)                                                       \
+  static const ::cnn::emulator::SharedSite name##_site{#name, sizeof(__VA_ARGS__)}; \
+  auto& name = *static_cast<typename ::cnn::Identity<__VA_ARGS__>::type*>(::cnn::emulator::static_shared(&name##_site))
+#define CNN_DYNAMIC_SHARED(name, ...) auto* const name = static_cast<__VA_ARGS__*>(::cnn::emulator::dynamic_shared())
 #define CNN_UNROLL _Pragma("GCC unroll 128")
 #define CNN_INNER_LOOP __attribute__((noinline))
 #define CNN_HOST_DEVICE inline

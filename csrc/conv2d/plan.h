@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "common/choice.h"
 #include "common/platform.h"
 #include "conv2d/problem.h"
 
@@ -19,9 +20,9 @@ struct Configuration {
 };
 
 struct Arguments {
-  const void* x = nullptr;  // fprop, wgrad
-  const void* w = nullptr;  // fprop, dgrad
-  const void* y = nullptr;  // dgrad, wgrad, bias_grad
+  const void* x = nullptr;     // fprop, wgrad
+  const void* w = nullptr;     // fprop, dgrad
+  const void* y = nullptr;     // dgrad, wgrad, bias_grad
   const void* bias = nullptr;  // or null
   int64_t bias_stride = 0;
   void* out = nullptr;
@@ -41,7 +42,7 @@ struct Kernel {
   int shared_bytes;
   int index_bits;
   std::string (*why_not)(const Kernel&, const Problem&);  // empty: it can
-  double (*cost)(const Kernel&, const Problem&);           // the plan takes the smallest
+  double (*cost)(const Kernel&, const Problem&);          // the plan takes the smallest
   Configuration (*configure)(const Kernel&, const Problem&);
   void (*run)(const Kernel&, const Problem&, const Configuration&, const Arguments&);
 };
@@ -54,13 +55,8 @@ struct Plan {
 // `forced`: empty, or the only kernel that may be taken. Throws std::runtime_error with every candidate's reason if none can.
 Plan plan(const Problem& problem, const std::string& forced);
 
-struct Candidate {
-  const Kernel* kernel;
-  bool taken;
-  std::string reason;  // why it was taken, or why not
-};
 // Every kernel of the problem's pass and dtype.
-std::vector<Candidate> explain(const Problem& problem, const std::string& forced);
+std::vector<Candidate<Kernel>> explain(const Problem& problem, const std::string& forced);
 
 }  // namespace cnn::conv2d
 #pragma GCC visibility pop

@@ -11,12 +11,6 @@ int64_t last_row(int64_t outputs, int64_t stride, int64_t pad, int64_t taps, int
   return (outputs - 1) * stride - pad + (taps - 1) * dilation;
 }
 
-// One past the largest offset into a tensor of these sizes, taking strides as they are (torch has no negative ones).
-int64_t span(const Strides& strides, int64_t d0, int64_t d1, int64_t d2, int64_t d3) {
-  return std::max<int64_t>(d0 - 1, 0) * strides.d0 + std::max<int64_t>(d1 - 1, 0) * strides.d1 + std::max<int64_t>(d2 - 1, 0) * strides.d2 +
-         std::max<int64_t>(d3 - 1, 0) * strides.d3 + 1;
-}
-
 }  // namespace
 
 std::string why_illegal(const Problem& p) {
@@ -33,22 +27,21 @@ std::string why_illegal(const Problem& p) {
 
 std::string to_string(const Problem& p) {
   std::ostringstream text;
-  text << name_of(p.pass) << ' ' << short_name(p.dtype) << " N" << p.N << " C" << p.C << ' ' << p.H << 'x' << p.W << " -> K" << p.K << ' ' << p.P << 'x'
-       << p.Q << ", " << p.R << 'x' << p.S << " stride " << p.stride_h << ',' << p.stride_w << " pad " << p.pad_h << ',' << p.pad_w << " dilation "
-       << p.dilation_h << ',' << p.dilation_w << " groups " << p.groups;
+  text << name_of(p.pass) << ' ' << short_name(p.dtype) << " N" << p.N << " C" << p.C << ' ' << p.H << 'x' << p.W << " -> K" << p.K << ' '
+       << p.P << 'x' << p.Q << ", " << p.R << 'x' << p.S << " stride " << p.stride_h << ',' << p.stride_w << " pad " << p.pad_h << ','
+       << p.pad_w << " dilation " << p.dilation_h << ',' << p.dilation_w << " groups " << p.groups;
   return text.str();
 }
 
 bool fits_32_bits(const Problem& p) {
-  // A tile's overhang: indices may run past the end by less than this before they are masked.
-  constexpr int64_t kOverhang = 4096;
-  constexpr int64_t kLimit = (int64_t(1) << 31) - kOverhang;
   const int64_t reduction = std::max({p.channels_per_group() * p.R * p.S, p.filters_per_group() * p.R * p.S, p.output_pixels()});
   const int64_t rows = std::max(p.N * p.H * p.W, p.output_pixels());
-  const int64_t reach = std::max({last_row(p.P, p.stride_h, p.pad_h, p.R, p.dilation_h), last_row(p.Q, p.stride_w, p.pad_w, p.S, p.dilation_w),
-                                  p.H + p.pad_h + p.R * p.dilation_h, p.W + p.pad_w + p.S * p.dilation_w});
-  const int64_t offsets = std::max({span(p.x, p.N, p.C, p.H, p.W), span(p.w, p.K, p.channels_per_group(), p.R, p.S), span(p.y, p.N, p.K, p.P, p.Q)});
-  return std::max({reduction, rows, reach, offsets, p.stride_h, p.stride_w}) < kLimit;
+  const int64_t reach =
+      std::max({last_row(p.P, p.stride_h, p.pad_h, p.R, p.dilation_h), last_row(p.Q, p.stride_w, p.pad_w, p.S, p.dilation_w),
+                p.H + p.pad_h + p.R * p.dilation_h, p.W + p.pad_w + p.S * p.dilation_w});
+  const int64_t offsets =
+      std::max({span(p.x, p.N, p.C, p.H, p.W), span(p.w, p.K, p.channels_per_group(), p.R, p.S), span(p.y, p.N, p.K, p.P, p.Q)});
+  return std::max({reduction, rows, reach, offsets, p.stride_h, p.stride_w}) < kIndexLimit;
 }
 
 }  // namespace cnn::conv2d

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <string>
 
+#include "common/integers.h"
 #include "common/types.h"
 
 namespace cnn::conv2d {
@@ -18,11 +19,6 @@ enum class Pass { kFprop, kDgrad, kWgrad, kBiasGrad };
 constexpr const char* name_of(Pass pass) {
   return pass == Pass::kFprop ? "fprop" : pass == Pass::kDgrad ? "dgrad" : pass == Pass::kWgrad ? "wgrad" : "bias_grad";
 }
-
-// Element strides of a 4-D tensor, named by position: (n, c, h, w) of an image, (k, c, r, s) of a filter.
-struct Strides {
-  int64_t d0 = 0, d1 = 0, d2 = 0, d3 = 0;
-};
 
 struct Problem {
   Pass pass = Pass::kFprop;

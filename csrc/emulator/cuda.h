@@ -97,8 +97,7 @@ T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32) {
 template <class T>
 T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32) {
   const unsigned lane = ::cnn::emulator::lane_id();
-  return ::cnn::emulator::shuffle("__shfl_down_sync", mask, value,
-                                  (lane & (width - 1u)) + delta < unsigned(width) ? lane + delta : lane);
+  return ::cnn::emulator::shuffle("__shfl_down_sync", mask, value, (lane & (width - 1u)) + delta < unsigned(width) ? lane + delta : lane);
 }
 template <class T>
 T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32) {
@@ -127,8 +126,8 @@ unsigned __match_any_sync(unsigned mask, T value) {
   return same;
 }
 
-#define CNN_EMULATOR_WARP_REDUCE(name, type, expression)                                        \
-  inline type name(unsigned mask, type value) {                                                 \
+#define CNN_EMULATOR_WARP_REDUCE(name, type, expression)                                                        \
+  inline type name(unsigned mask, type value) {                                                                 \
     return ::cnn::emulator::warp_reduce(#name, mask, value, [](type a, type b) -> type { return expression; }); \
   }
 CNN_EMULATOR_WARP_REDUCE(__reduce_add_sync, unsigned, a + b)
@@ -137,7 +136,7 @@ CNN_EMULATOR_WARP_REDUCE(__reduce_min_sync, unsigned, a < b ? a : b)
 CNN_EMULATOR_WARP_REDUCE(__reduce_min_sync, int, a < b ? a : b)
 CNN_EMULATOR_WARP_REDUCE(__reduce_max_sync, unsigned, a > b ? a : b)
 CNN_EMULATOR_WARP_REDUCE(__reduce_max_sync, int, a > b ? a : b)
-CNN_EMULATOR_WARP_REDUCE(__reduce_and_sync, unsigned, a & b)
+CNN_EMULATOR_WARP_REDUCE(__reduce_and_sync, unsigned, a& b)
 CNN_EMULATOR_WARP_REDUCE(__reduce_or_sync, unsigned, a | b)
 CNN_EMULATOR_WARP_REDUCE(__reduce_xor_sync, unsigned, a ^ b)
 #undef CNN_EMULATOR_WARP_REDUCE
@@ -196,7 +195,9 @@ inline unsigned atomicInc(unsigned* address, unsigned limit) {
 
 // Arithmetic.
 template <class T>
-T __ldg(const T* address) { return *address; }
+T __ldg(const T* address) {
+  return *address;
+}
 
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(std::uint64_t(a) * b >> 32); }
 inline int __mulhi(int a, int b) { return int(std::int64_t(a) * b >> 32); }
@@ -212,7 +213,11 @@ inline float __expf(float value) { return std::exp(value); }
 inline float rsqrtf(float value) { return 1.0f / std::sqrt(value); }
 
 template <class T>
-constexpr T min(T a, T b) { return b < a ? b : a; }
+constexpr T min(T a, T b) {
+  return b < a ? b : a;
+}
 template <class T>
-constexpr T max(T a, T b) { return a < b ? b : a; }
+constexpr T max(T a, T b) {
+  return a < b ? b : a;
+}
 using std::isnan;

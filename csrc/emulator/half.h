@@ -39,7 +39,7 @@ inline std::uint16_t float_to_half(float value) {
   const std::uint32_t sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
   if (magnitude > 0x7f800000u) return std::uint16_t(sign | 0x7e00u);
   if (magnitude >= 0x477ff000u) return std::uint16_t(sign | 0x7c00u);  // rounds to 2^16 or beyond
-  if (magnitude < 0x38800000u) {  // subnormal half: let float addition round at bit 2^-24
+  if (magnitude < 0x38800000u) {                                       // subnormal half: let float addition round at bit 2^-24
     const float shifted = bits_to_float(magnitude) + 0.5f;
     return std::uint16_t(sign | (float_to_bits(shifted) - float_to_bits(0.5f)));
   }
@@ -92,34 +92,34 @@ inline float __high2float(__nv_bfloat162 value) { return float(value.y); }
 inline bool __hisnan(__half value) { return (value.bits & 0x7fffu) > 0x7c00u; }
 inline bool __hisnan(__nv_bfloat16 value) { return (value.bits & 0x7fffu) > 0x7f80u; }
 
-#define CNN_EMULATOR_HALF_ARITHMETIC(type)                                                                       \
-  inline type operator+(type a, type b) { return type(float(a) + float(b)); }                                    \
-  inline type operator-(type a, type b) { return type(float(a) - float(b)); }                                    \
-  inline type operator*(type a, type b) { return type(float(a) * float(b)); }                                    \
-  inline type operator/(type a, type b) { return type(float(a) / float(b)); }                                    \
-  inline bool operator<(type a, type b) { return float(a) < float(b); }                                          \
-  inline bool operator>(type a, type b) { return float(a) > float(b); }                                          \
-  inline bool operator==(type a, type b) { return float(a) == float(b); }                                        \
-  inline type __hadd(type a, type b) { return a + b; }                                                           \
-  inline type __hsub(type a, type b) { return a - b; }                                                           \
-  inline type __hmul(type a, type b) { return a * b; }                                                           \
-  inline type __hfma(type a, type b, type c) { return type(__builtin_fmaf(float(a), float(b), float(c))); }      \
-  inline type __hmax(type a, type b) { return __hisnan(a) ? b : (float(a) < float(b) ? b : a); }                 \
-  inline type __hmin(type a, type b) { return __hisnan(a) ? b : (float(b) < float(a) ? b : a); }                 \
+#define CNN_EMULATOR_HALF_ARITHMETIC(type)                                                                          \
+  inline type operator+(type a, type b) { return type(float(a) + float(b)); }                                       \
+  inline type operator-(type a, type b) { return type(float(a) - float(b)); }                                       \
+  inline type operator*(type a, type b) { return type(float(a) * float(b)); }                                       \
+  inline type operator/(type a, type b) { return type(float(a) / float(b)); }                                       \
+  inline bool operator<(type a, type b) { return float(a) < float(b); }                                             \
+  inline bool operator>(type a, type b) { return float(a) > float(b); }                                             \
+  inline bool operator==(type a, type b) { return float(a) == float(b); }                                           \
+  inline type __hadd(type a, type b) { return a + b; }                                                              \
+  inline type __hsub(type a, type b) { return a - b; }                                                              \
+  inline type __hmul(type a, type b) { return a * b; }                                                              \
+  inline type __hfma(type a, type b, type c) { return type(__builtin_fmaf(float(a), float(b), float(c))); }         \
+  inline type __hmax(type a, type b) { return __hisnan(a) ? b : (float(a) < float(b) ? b : a); }                    \
+  inline type __hmin(type a, type b) { return __hisnan(a) ? b : (float(b) < float(a) ? b : a); }                    \
   inline type __hmax_nan(type a, type b) { return __hisnan(a) ? a : (__hisnan(b) || float(a) < float(b) ? b : a); } \
   inline type __hmin_nan(type a, type b) { return __hisnan(a) ? a : (__hisnan(b) || float(b) < float(a) ? b : a); }
 CNN_EMULATOR_HALF_ARITHMETIC(__half)
 CNN_EMULATOR_HALF_ARITHMETIC(__nv_bfloat16)
 #undef CNN_EMULATOR_HALF_ARITHMETIC
 
-#define CNN_EMULATOR_HALF2_ARITHMETIC(type)                                                                          \
-  inline type __hadd2(type a, type b) { return {a.x + b.x, a.y + b.y}; }                                             \
-  inline type __hsub2(type a, type b) { return {a.x - b.x, a.y - b.y}; }                                             \
-  inline type __hmul2(type a, type b) { return {a.x * b.x, a.y * b.y}; }                                             \
-  inline type __hfma2(type a, type b, type c) { return {__hfma(a.x, b.x, c.x), __hfma(a.y, b.y, c.y)}; }             \
-  inline type __hmax2(type a, type b) { return {__hmax(a.x, b.x), __hmax(a.y, b.y)}; }                               \
-  inline type __hmin2(type a, type b) { return {__hmin(a.x, b.x), __hmin(a.y, b.y)}; }                               \
-  inline type __hmax2_nan(type a, type b) { return {__hmax_nan(a.x, b.x), __hmax_nan(a.y, b.y)}; }                   \
+#define CNN_EMULATOR_HALF2_ARITHMETIC(type)                                                              \
+  inline type __hadd2(type a, type b) { return {a.x + b.x, a.y + b.y}; }                                 \
+  inline type __hsub2(type a, type b) { return {a.x - b.x, a.y - b.y}; }                                 \
+  inline type __hmul2(type a, type b) { return {a.x * b.x, a.y * b.y}; }                                 \
+  inline type __hfma2(type a, type b, type c) { return {__hfma(a.x, b.x, c.x), __hfma(a.y, b.y, c.y)}; } \
+  inline type __hmax2(type a, type b) { return {__hmax(a.x, b.x), __hmax(a.y, b.y)}; }                   \
+  inline type __hmin2(type a, type b) { return {__hmin(a.x, b.x), __hmin(a.y, b.y)}; }                   \
+  inline type __hmax2_nan(type a, type b) { return {__hmax_nan(a.x, b.x), __hmax_nan(a.y, b.y)}; }       \
   inline type __hmin2_nan(type a, type b) { return {__hmin_nan(a.x, b.x), __hmin_nan(a.y, b.y)}; }
 CNN_EMULATOR_HALF2_ARITHMETIC(__half2)
 CNN_EMULATOR_HALF2_ARITHMETIC(__nv_bfloat162)

@@ -5,9 +5,9 @@
 // none can go on. The scheduler is never preempted, so nothing inside a block needs a lock.
 #include "emulator/runtime.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
-#include <pthread.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 
@@ -35,7 +35,7 @@ constexpr std::size_t kStackBytes = 128 * 1024;
 constexpr std::size_t kStackGuard = 64 * 1024;
 // Stacks begin at different offsets within a page, or the tops of all of them would compete for the same few cache sets.
 constexpr std::size_t kStackStagger = 5 * 64, kStackStaggerRange = 8192;
-constexpr int kNamedBarriers = 16;  // PTX: 16 barrier resources per block
+constexpr int kNamedBarriers = 16;       // PTX: 16 barrier resources per block
 constexpr unsigned kSmallLaunch = 4096;  // threads in the whole grid below which a second OS thread costs more than it gives
 
 unsigned round_up_to_warp(unsigned threads) { return (threads + kWarpSize - 1) / kWarpSize * kWarpSize; }
@@ -175,10 +175,10 @@ void Worker::create_context(Fiber& fiber) {
   static thread_local Start start;
   start = {&fiber, &context, &back};
   makecontext(&context, reinterpret_cast<void (*)()>(+[] {
-                const Start mine = start;
-                if (_setjmp(mine.fiber->context) == 0) swapcontext(mine.self, mine.back);
-                mine.fiber->worker->fiber_main(*mine.fiber);
-              }),
+    const Start mine = start;
+    if (_setjmp(mine.fiber->context) == 0) swapcontext(mine.self, mine.back);
+    mine.fiber->worker->fiber_main(*mine.fiber);
+  }),
               0);
   swapcontext(&back, &context);
 }
@@ -337,9 +337,10 @@ std::string Worker::describe_deadlock() const {
   // The first thread that is not waiting at the same place says most about why.
   for (unsigned i = 0; i < launch_->threads_per_block; ++i) {
     const Fiber& other = *fibers_[i];
-    const bool same_place = other.state == waiting->state && (other.state == State::kAtBarrier
-                                                                  ? other.barrier == waiting->barrier
-                                                                  : other.mask == waiting->mask && i / kWarpSize == waiting->view.linear / kWarpSize);
+    const bool same_place =
+        other.state == waiting->state &&
+        (other.state == State::kAtBarrier ? other.barrier == waiting->barrier
+                                          : other.mask == waiting->mask && i / kWarpSize == waiting->view.linear / kWarpSize);
     if (same_place) continue;
     if (waiting->state == State::kAtExchange && i / kWarpSize != waiting->view.linear / kWarpSize) continue;
     const uint3 t = other.view.thread_idx;
@@ -353,11 +354,13 @@ std::string Worker::describe_deadlock() const {
 }
 
 Barrier& Worker::arrive(int id, int count) {
-  if (id < 0 || id >= kNamedBarriers) abandon("barrier " + std::to_string(id) + " does not exist: there are " + std::to_string(kNamedBarriers));
+  if (id < 0 || id >= kNamedBarriers)
+    abandon("barrier " + std::to_string(id) + " does not exist: there are " + std::to_string(kNamedBarriers));
   const bool whole_block = count < 0;
   const int expected = whole_block ? int(launch_->threads_per_block) : count;
   if (!whole_block && (count == 0 || count % kWarpSize != 0 || unsigned(count) > round_up_to_warp(launch_->threads_per_block)))
-    abandon("barrier " + std::to_string(id) + ": a thread count of " + std::to_string(count) + " is not a multiple of the warp size within the block");
+    abandon("barrier " + std::to_string(id) + ": a thread count of " + std::to_string(count) +
+            " is not a multiple of the warp size within the block");
   Barrier& barrier = barriers_[std::size_t(id)];
   if (barrier.arrived > 0 && barrier.expected != expected)
     abandon("barrier " + std::to_string(id) + " is used with " + std::to_string(expected) + " threads while others wait at it for " +
@@ -472,7 +475,7 @@ class FaultHandlers {
   FaultHandlers() {
     std::lock_guard<std::mutex> lock(handlers_mutex);
     if (handlers_users++ > 0) return;
-    struct sigaction action {};
+    struct sigaction action{};
     action.sa_sigaction = on_fault;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
     for (int i = 0; i < 2; ++i) sigaction(kFaultSignals[i], &action, &outer_handlers[i]);
@@ -547,7 +550,9 @@ const int fork_handlers = pthread_atfork(
     });
 
 void check_launch(const Launch& launch) {
-  const auto refuse = [&](const std::string& why) { throw KernelError(std::string("kernel '") + launch.kernel + "' cannot be launched: " + why); };
+  const auto refuse = [&](const std::string& why) {
+    throw KernelError(std::string("kernel '") + launch.kernel + "' cannot be launched: " + why);
+  };
   if (launch.blocks == 0 || launch.threads_per_block == 0) refuse("empty grid or block");
   if (launch.threads_per_block > kMaxThreadsPerBlock || launch.block.z > 64)
     refuse("block " + coordinates(launch.block.x, launch.block.y, launch.block.z) + " is over 1024 threads or 64 in z");
@@ -586,7 +591,8 @@ void launch(const char* kernel, dim3 grid, dim3 block, std::size_t dynamic_share
     std::shuffle(launch.block_order.begin(), launch.block_order.end(), std::mt19937_64(launch.config.seed));
   }
   unsigned os_threads = unsigned(std::max(launch.config.threads, 0));
-  if (os_threads == 0) os_threads = launch.blocks * launch.threads_per_block < kSmallLaunch ? 1 : std::max(1u, std::thread::hardware_concurrency());
+  if (os_threads == 0)
+    os_threads = launch.blocks * launch.threads_per_block < kSmallLaunch ? 1 : std::max(1u, std::thread::hardware_concurrency());
   os_threads = unsigned(std::min<std::uint64_t>(os_threads, launch.blocks));
 
   FaultHandlers handlers;

@@ -60,8 +60,7 @@ void launch(const char* kernel, dim3 grid, dim3 block, std::size_t dynamic_share
 
 template <class F>
 void launch(const char* kernel, dim3 grid, dim3 block, std::size_t dynamic_shared_bytes, const F& body) {
-  launch(kernel, grid, block, dynamic_shared_bytes,
-         Body{[](const void* closure) { (*static_cast<const F*>(closure))(); }, &body});
+  launch(kernel, grid, block, dynamic_shared_bytes, Body{[](const void* closure) { (*static_cast<const F*>(closure))(); }, &body});
 }
 
 struct SharedSite {

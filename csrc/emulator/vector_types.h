@@ -6,14 +6,14 @@ struct dim3 {
   constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 
-#define CNN_EMULATOR_VECTORS(base, type, align2, align4)                                          \
-  struct base##1 { type x; };                                                                     \
-  struct alignas(align2) base##2 { type x, y; };                                                  \
-  struct base##3 { type x, y, z; };                                                               \
-  struct alignas(align4) base##4 { type x, y, z, w; };                                            \
-  inline base##1 make_##base##1(type x) { return {x}; }                                           \
-  inline base##2 make_##base##2(type x, type y) { return {x, y}; }                                \
-  inline base##3 make_##base##3(type x, type y, type z) { return {x, y, z}; }                     \
+#define CNN_EMULATOR_VECTORS(base, type, align2, align4)                      \
+  struct base##1 { type x; };                                                 \
+  struct alignas(align2) base##2 { type x, y; };                              \
+  struct base##3 { type x, y, z; };                                           \
+  struct alignas(align4) base##4 { type x, y, z, w; };                        \
+  inline base##1 make_##base##1(type x) { return {x}; }                       \
+  inline base##2 make_##base##2(type x, type y) { return {x, y}; }            \
+  inline base##3 make_##base##3(type x, type y, type z) { return {x, y, z}; } \
   inline base##4 make_##base##4(type x, type y, type z, type w) { return {x, y, z, w}; }
 CNN_EMULATOR_VECTORS(char, signed char, 2, 4)
 CNN_EMULATOR_VECTORS(uchar, unsigned char, 2, 4)

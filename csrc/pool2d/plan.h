@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "common/choice.h"
 #include "common/platform.h"
 #include "pool2d/problem.h"
 
@@ -56,13 +57,8 @@ struct Plan {
 // `forced`: empty, or the only kernel that may be taken. Throws std::runtime_error with every candidate's reason if none can.
 Plan plan(const Problem& problem, const std::string& forced);
 
-struct Candidate {
-  const Kernel* kernel;
-  bool taken;
-  std::string reason;  // why it was taken, or why not
-};
 // Every kernel of the problem's op and dtype.
-std::vector<Candidate> explain(const Problem& problem, const std::string& forced);
+std::vector<Candidate<Kernel>> explain(const Problem& problem, const std::string& forced);
 
 }  // namespace cnn::pool2d
 #pragma GCC visibility pop

@@ -7,12 +7,6 @@
 namespace cnn::pool2d {
 namespace {
 
-// One past the largest offset into a tensor of these sizes, taking strides as they are (torch has no negative ones).
-int64_t span(const Strides& strides, int64_t d0, int64_t d1, int64_t d2, int64_t d3) {
-  return std::max<int64_t>(d0 - 1, 0) * strides.d0 + std::max<int64_t>(d1 - 1, 0) * strides.d1 + std::max<int64_t>(d2 - 1, 0) * strides.d2 +
-         std::max<int64_t>(d3 - 1, 0) * strides.d3 + 1;
-}
-
 // The largest coordinate of one axis: the far end of the last window, or of the image with its padding and one window more.
 int64_t reach(int64_t image, int64_t outputs, int64_t taps, int64_t stride, int64_t pad, int64_t dilation) {
   return std::max(outputs * stride, image + pad) + pad + taps * dilation + stride;
@@ -45,14 +39,11 @@ std::string to_string(const Problem& p) {
 }
 
 bool fits_32_bits(const Problem& p) {
-  // A tile's overhang: indices may run past the end by less than this before they are masked.
-  constexpr int64_t kOverhang = 4096;
-  constexpr int64_t kLimit = (int64_t(1) << 31) - kOverhang;
   const int64_t coordinates =
       std::max(reach(p.H, p.P, p.R, p.stride_h, p.pad_h, p.dilation_h), reach(p.W, p.Q, p.S, p.stride_w, p.pad_w, p.dilation_w));
   const int64_t numbers = std::max({p.planes(), p.H * p.W, p.planes() * p.P * p.Q, p.R * p.S, std::abs(p.divisor_override)});
   const int64_t offsets = std::max({span(p.x, p.N, p.C, p.H, p.W), span(p.y, p.N, p.C, p.P, p.Q), span(p.index, p.N, p.C, p.P, p.Q)});
-  return std::max({coordinates, numbers, offsets}) < kLimit;
+  return std::max({coordinates, numbers, offsets}) < kIndexLimit;
 }
 
 }  // namespace cnn::pool2d

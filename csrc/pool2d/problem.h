@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <string>
 
+#include "common/integers.h"
 #include "common/types.h"
 
 namespace cnn::pool2d {
@@ -27,11 +28,6 @@ constexpr const char* name_of(Op op) {
                                   : "avg_backward";
 }
 constexpr bool is_backward(Op op) { return op == Op::kMaxBackward || op == Op::kAvgBackward; }
-
-// Element strides of a 4-D tensor, by position.
-struct Strides {
-  int64_t d0 = 0, d1 = 0, d2 = 0, d3 = 0;
-};
 
 struct Problem {
   Op op = Op::kMax;

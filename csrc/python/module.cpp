@@ -63,7 +63,6 @@ py::dict explained(const Candidates& candidates, const Plan& plan) {
 }
 
 // Dense strides in the layout that the tensors are assumed to have.
-template <class Strides>
 Strides dense_strides(int64_t channels, int64_t height, int64_t width, bool channels_last) {
   if (channels_last) return {channels * height * width, 1, width * channels, channels};
   return {channels * height * width, height * width, width, 1};
@@ -96,9 +95,9 @@ py::dict plan_conv2d(const std::string& pass, const std::string& dtype, const Si
   p.pad_h = padding.first, p.pad_w = padding.second;
   p.dilation_h = dilation.first, p.dilation_w = dilation.second;
   p.groups = groups;
-  p.x = dense_strides<Strides>(p.C, p.H, p.W, channels_last);
-  p.w = dense_strides<Strides>(groups > 0 ? p.C / groups : p.C, p.R, p.S, channels_last);
-  p.y = dense_strides<Strides>(p.K, p.P, p.Q, channels_last);
+  p.x = dense_strides(p.C, p.H, p.W, channels_last);
+  p.w = dense_strides(groups > 0 ? p.C / groups : p.C, p.R, p.S, channels_last);
+  p.y = dense_strides(p.K, p.P, p.Q, channels_last);
   const Plan chosen = plan(p, kernel);
   py::dict d = explained(explain(p, kernel), chosen);
   d["tile"] = tile_of(*chosen.kernel);
@@ -120,8 +119,8 @@ py::dict plan_pool2d(const std::string& op, const std::string& dtype, const Size
   p.stride_h = stride.first, p.stride_w = stride.second;
   p.pad_h = padding.first, p.pad_w = padding.second;
   p.dilation_h = dilation.first, p.dilation_w = dilation.second;
-  p.x = dense_strides<Strides>(p.C, p.H, p.W, channels_last);
-  p.y = p.index = dense_strides<Strides>(p.C, p.P, p.Q, channels_last);
+  p.x = dense_strides(p.C, p.H, p.W, channels_last);
+  p.y = p.index = dense_strides(p.C, p.P, p.Q, channels_last);
   const Plan chosen = plan(p, kernel);
   const Configuration& c = chosen.configuration;
   py::dict d = explained(explain(p, kernel), chosen);
@@ -188,7 +187,9 @@ PYBIND11_MODULE(_C, m) {
     const emulator::Config config = emulator::config();
     py::dict d;
     d["threads"] = config.threads;
-    d["schedule"] = config.schedule == emulator::Schedule::kForward ? "forward" : config.schedule == emulator::Schedule::kReverse ? "reverse" : "random";
+    d["schedule"] = config.schedule == emulator::Schedule::kForward   ? "forward"
+                    : config.schedule == emulator::Schedule::kReverse ? "reverse"
+                                                                      : "random";
     d["seed"] = config.seed;
     return d;
   });

@@ -12,9 +12,6 @@
 
 namespace cnn::conv2d {
 
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-inline int64_t round_up(int64_t a, int64_t multiple) { return ceil_div(a, multiple) * multiple; }
-
 // A reduction is split until about this many blocks run: two for each of an H200's 132 multiprocessors. Taken as a constant, not
 // from the GPU at hand, so that the split, and with it the rounding, is the same everywhere.
 constexpr int64_t kTargetBlocks = 264;
@@ -76,7 +73,7 @@ inline Configuration configure_gather(const Kernel& kernel, const Problem& p) {
 template <class Index>
 GatherAxis<Index> gather_axis(const Problem& p, int64_t out, int64_t in, int64_t taps, int64_t stride, int64_t pad, int64_t dilation) {
   const int64_t tap_step = p.pass == Pass::kFprop ? 1 : stride / std::gcd(stride, dilation);
-  return {Index(out),    Index(in),       Index(taps), Index(stride), Index(pad), Index(dilation), Index(residue_classes(p, stride, out)),
+  return {Index(out),     Index(in), Index(taps), Index(stride), Index(pad), Index(dilation), Index(residue_classes(p, stride, out)),
           Index(tap_step)};
 }
 
@@ -215,8 +212,8 @@ void run_bias_grad(const Kernel& kernel, const Problem& p, const Configuration& 
 template <class T, class Tile, class Index>
 Kernel direct_row(const char* what, std::vector<Pass> passes) {
   Kernel row{};
-  row.name = std::string("conv2d_") + what + "_" + std::to_string(Tile::BM) + "x" + std::to_string(Tile::BN) + "x" + std::to_string(Tile::BK) + "_" +
-             short_name(TypeTraits<T>::kDType) + (sizeof(Index) == 8 ? "_i64" : "");
+  row.name = std::string("conv2d_") + what + "_" + std::to_string(Tile::BM) + "x" + std::to_string(Tile::BN) + "x" +
+             std::to_string(Tile::BK) + "_" + short_name(TypeTraits<T>::kDType) + (sizeof(Index) == 8 ? "_i64" : "");
   row.family = "direct";
   row.dtype = TypeTraits<T>::kDType;
   row.passes = std::move(passes);

@@ -35,7 +35,7 @@ template <class Index>
 struct GatherParams {
   const void *in, *filter, *bias;  // bias may be null
   void* out;
-  Index in_n, in_c, in_h, in_w;                                  // element strides
+  Index in_n, in_c, in_h, in_w;  // element strides
   Index filter_group, filter_out, filter_in, filter_r, filter_s;
   Index out_n, out_c, out_h, out_w;
   Index bias_stride;
@@ -110,7 +110,7 @@ __global__ void __launch_bounds__(Tile::kThreads, 1) gather_kernel(const GatherP
   using Stages = TileStages<Tile, Acc>;
   CNN_SHARED(stages, Stages);
   CNN_SHARED(block, GatherBlock<Index>);
-  CNN_SHARED(row_h, Index[Tile::BM]);    // source row and column of the first tap; far outside for rows that do not exist
+  CNN_SHARED(row_h, Index[Tile::BM]);  // source row and column of the first tap; far outside for rows that do not exist
   CNN_SHARED(row_w, Index[Tile::BM]);
   CNN_SHARED(row_in, Index[Tile::BM]);   // offset of (n, group's first channel) in the image
   CNN_SHARED(row_out, Index[Tile::BM]);  // offset of (n, row, column) in the output; -1 for rows that do not exist
@@ -137,7 +137,8 @@ __global__ void __launch_bounds__(Tile::kThreads, 1) gather_kernel(const GatherP
   const T* const in = static_cast<const T*>(p.in);
   const T* const filter = static_cast<const T*>(p.filter) + block.group * p.filter_group + block.first_n * p.filter_out;
   const Index reduction = block.reduction;
-  const Index first_tap_h = block.h.first_tap, first_tap_w = block.w.first_tap, tap_step_h = block.h.tap_step, tap_step_w = block.w.tap_step;
+  const Index first_tap_h = block.h.first_tap, first_tap_w = block.w.first_tap, tap_step_h = block.h.tap_step,
+              tap_step_w = block.w.tap_step;
   const Index in_per_tap_h = block.h.in_per_tap, in_per_tap_w = block.w.in_per_tap;
   const FastDiv<Index> inner = block.inner, taps_w = block.taps_w;
   const int filters_left = int(min(Index(Tile::BN), p.out_channels - block.first_n));
@@ -169,11 +170,13 @@ __global__ void __launch_bounds__(Tile::kThreads, 1) gather_kernel(const GatherP
   Acc image_next[Tile::kLoadsM], filter_next[Tile::kLoadsN];
   const auto load = [&](Index k0) {
     for_each_load<Tile::BM, Tile::BK, Tile::kThreads>(p.in_k_dense, [&](int i, int m, int k) { image_next[i] = read_image(k0 + k, m); });
-    for_each_load<Tile::BN, Tile::BK, Tile::kThreads>(p.filter_k_dense, [&](int i, int n, int k) { filter_next[i] = read_filter(k0 + k, n); });
+    for_each_load<Tile::BN, Tile::BK, Tile::kThreads>(p.filter_k_dense,
+                                                      [&](int i, int n, int k) { filter_next[i] = read_filter(k0 + k, n); });
   };
   const auto store = [&](int stage) {
     for_each_load<Tile::BM, Tile::BK, Tile::kThreads>(p.in_k_dense, [&](int i, int m, int k) { stages.m[stage][k][m] = image_next[i]; });
-    for_each_load<Tile::BN, Tile::BK, Tile::kThreads>(p.filter_k_dense, [&](int i, int n, int k) { stages.n[stage][k][n] = filter_next[i]; });
+    for_each_load<Tile::BN, Tile::BK, Tile::kThreads>(p.filter_k_dense,
+                                                      [&](int i, int n, int k) { stages.n[stage][k][n] = filter_next[i]; });
   };
 
   Results<Tile, Acc> results;

@@ -19,9 +19,9 @@ namespace cnn::conv2d {
 // How a filter's elements are numbered and where they lie.
 template <class Index>
 struct FilterOrder {
-  bool channel_innermost;         // (r, s, c), else (c, r, s)
-  FastDiv<Index> inner, width;    // inner: channels if innermost, else R * S; width: S
-  Index k, c, r, s;               // element strides in memory
+  bool channel_innermost;       // (r, s, c), else (c, r, s)
+  FastDiv<Index> inner, width;  // inner: channels if innermost, else R * S; width: S
+  Index k, c, r, s;             // element strides in memory
 
   struct Element {
     Index c, r, s;
@@ -39,7 +39,7 @@ template <class Index>
 struct WgradParams {
   const void *x, *y;
   void* w;
-  void* partial;  // [slabs][K][elements]; null: one slab, written to w
+  void* partial;             // [slabs][K][elements]; null: one slab, written to w
   Index x_n, x_c, x_h, x_w;  // element strides
   Index y_n, y_c, y_h, y_w;
   FilterOrder<Index> filter;

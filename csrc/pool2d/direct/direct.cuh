@@ -12,8 +12,6 @@
 
 namespace cnn::pool2d {
 
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-inline int64_t round_up(int64_t a, int64_t multiple) { return ceil_div(a, multiple) * multiple; }
 // The size of equal parts of `extent`, as few as can be of at most `most`.
 inline int64_t even_part(int64_t extent, int64_t most) { return ceil_div(extent, ceil_div(extent, std::max<int64_t>(1, most))); }
 
