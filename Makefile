@@ -1,46 +1,58 @@
 # `make demo` and `make test` do everything on a fresh machine: virtual environment, installation, build, run.
-# PYTHON=... chooses the interpreter. With nvcc on PATH, `make build` compiles the CUDA library too.
+# PYTHON=... chooses the interpreter, TORCH=... the torch to develop with (torch==2.13.0).
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(abspath $(VENV))/bin
 SOURCES := CMakeLists.txt setup.py pyproject.toml $(shell find csrc tests/cpp -type f)
-# Compiling for a GPU that is not there would only make the demo slow; `make build` does it.
-HAS_GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
+CXX_FILES := $(shell find csrc tests/cpp -type f)
+# Without a GPU the CUDA library could not run: the demo and the tests do without it, unless `make build` has made it.
+CUDA := $(if $(wildcard cnnkernels/lib/libcnnkernels_cuda.so)$(shell nvidia-smi -L 2>/dev/null),AUTO,OFF)
+
+# Byte code is compiled when a module is first imported: half of torch never is.
+export PIP_NO_COMPILE := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+INSTALL = PATH="$(BIN):$$PATH" $(BIN)/pip install -q --no-build-isolation -e
 
 .PHONY: demo test build lint fmt clean
 
-demo: $(VENV)/.emulator
+demo: $(VENV)/.package
 	$(BIN)/cnnkernels train lenet5 --data digits --out runs/demo
 
-test: $(VENV)/.emulator
+test: $(VENV)/.developed
 	$(BIN)/python -m pytest -q
 
-# Everything, the CUDA library for all architectures included where nvcc is.
-build: $(VENV)/.tools
-	CNNKERNELS_CUDA=AUTO $(BIN)/pip install -q --no-build-isolation -e .[dev]
-	@touch $(VENV)/.emulator
+# All there is: the CUDA library too, for every architecture, where nvcc is.
+build: $(VENV)/.torch
+	CNNKERNELS_CUDA=AUTO $(INSTALL) '.[train,dev]'
+	@touch $(VENV)/.package $(VENV)/.developed
 
-lint: $(VENV)/.emulator
+lint: $(VENV)/.developed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(shell find csrc tests/cpp -type f)
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 
-fmt: $(VENV)/.tools
+fmt: $(VENV)/.developed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(shell find csrc tests/cpp -type f)
+	$(BIN)/clang-format -i $(CXX_FILES)
 
 clean:
 	rm -rf build dist runs *.egg-info cnnkernels/lib cnnkernels/_C*.so
 
-$(VENV)/.tools:
+$(VENV)/.torch:
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; set PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "make: $(PYTHON) lacks venv (Debian, Ubuntu: apt-get install python3-venv)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q $(TORCH) "setuptools>=77" "cmake>=3.24" ninja clang-format ruff
+	$(BIN)/pip install -q $(TORCH) "setuptools>=77" "cmake>=3.24" ninja
 	@touch $@
 
-$(VENV)/.emulator: $(VENV)/.tools $(SOURCES)
-	CNNKERNELS_CUDA=$(if $(HAS_GPU),AUTO,OFF) PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install -q --no-build-isolation -e .[dev]
+# Built and installed in place, for running and for developing.
+$(VENV)/.package: $(VENV)/.torch $(SOURCES)
+	CNNKERNELS_CUDA=$(CUDA) $(INSTALL) '.[train]'
 	@touch $@
+
+$(VENV)/.developed: $(VENV)/.torch $(SOURCES)
+	CNNKERNELS_CUDA=$(CUDA) $(INSTALL) '.[train,dev]'
+	@touch $@ $(VENV)/.package

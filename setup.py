@@ -25,11 +25,23 @@ class CMakeBuild(build_ext):
             if shutil.which(tool) is None:
                 sys.exit(f"cnnkernels: {tool} is not on PATH: {hint}")
         if not any(shutil.which(compiler) for compiler in (os.environ.get("CXX") or "c++", "g++", "clang++")):
-            sys.exit("cnnkernels: no C++ compiler: install g++ 11 or newer (Debian, Ubuntu: apt-get install g++), or set CXX")
+            sys.exit(
+                "cnnkernels: no C++ compiler: install g++ 11 or newer (Debian, Ubuntu: apt-get install g++), or set CXX"
+            )
         prefix = ROOT if self.editable_mode or self.inplace else Path(self.build_lib).resolve()
         build = ROOT / "build"
         options = [f"-D{name}={os.environ[name]}" for name in OPTIONS if name in os.environ]
-        configure = ["cmake", "-G", "Ninja", "-S", ROOT, "-B", build, f"-DPython_EXECUTABLE={sys.executable}", f"-DCMAKE_INSTALL_PREFIX={prefix}"]
+        configure = [
+            "cmake",
+            "-G",
+            "Ninja",
+            "-S",
+            ROOT,
+            "-B",
+            build,
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-DCMAKE_INSTALL_PREFIX={prefix}",
+        ]
         jobs = os.environ.get("MAX_JOBS")
         for command in (
             [*configure, *options],

@@ -94,9 +94,9 @@ def load_dataset(source: str | Path, input_size: int) -> Dataset:
     """The dataset named "digits", or the one in the IDX files at the path `source`, for a model of `input_size`.
 
     A path is a folder with MNIST's files (`train-images-idx3-ubyte`, `t10k-labels-idx1-ubyte`, ...) or one split of
-    EMNIST's (`emnist-letters-train-images-idx3-ubyte`, ...), each gzipped or not, or one of these files, which finds the
-    others. Where both the training and the test files are there, they are used as such; of a single set the first 80 %
-    train and the last 20 % test.
+    EMNIST's (`emnist-letters-train-images-idx3-ubyte`, ...), each gzipped or not, or one of these files, which finds
+    the others. Where both the training and the test files are there, they are used as such; of a single set the first
+    80 % train and the last 20 % test.
 
     Raises DataError for whatever is missing, truncated or malformed.
     """
@@ -104,7 +104,7 @@ def load_dataset(source: str | Path, input_size: int) -> Dataset:
 
 
 def shake(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Each of the images [n, 1, height, width] turned by up to 10 degrees, scaled by up to 10 % and moved by up to 5 %."""
+    """The images [n, 1, height, width], each turned by up to 10 degrees, scaled by up to 10 %, moved by up to 5 %."""
 
     def uniform(limit: float) -> Tensor:
         return (2 * torch.rand(len(images), generator=generator) - 1) * limit
@@ -125,9 +125,7 @@ def _digits(input_size: int) -> Dataset:
         raise DataError("the digits come with scikit-learn, which is missing: pip install cnnkernels[train]") from error
     digits = load_digits()
     # The split does not depend on the training's seed: every run is tested on the same 360 images.
-    train, test = train_test_split(
-        np.arange(len(digits.target)), test_size=0.2, stratify=digits.target, random_state=0
-    )
+    train, test = train_test_split(np.arange(len(digits.target)), test_size=0.2, stratify=digits.target, random_state=0)
     whole = Part(torch.from_numpy(digits.images.astype(np.uint8)), torch.from_numpy(digits.target.astype(np.int64)))
     return _dataset(
         name="digits",
@@ -146,7 +144,9 @@ def _from_idx(path: Path, input_size: int) -> Dataset:
         train, test = _read_part(found.train), _read_part(found.test)
         if train.pixels.shape[1:] != test.pixels.shape[1:]:
             raise DataError(f"{path}: the training images and the test images differ in size")
-        description = f"{found.train.images.name}: {len(train):,} to train; {found.test.images.name}: {len(test):,} to test"
+        description = (
+            f"{found.train.images.name}: {len(train):,} to train; {found.test.images.name}: {len(test):,} to test"
+        )
     else:
         pair = found.train or found.test
         assert pair is not None, "a collection has at least one pair"

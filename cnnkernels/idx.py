@@ -21,7 +21,9 @@ _KINDS = {3: "images", 1: "labels"}
 _NAME = re.compile(
     r"(?P<collection>.*?)(?P<part>train|t10k|test)?-?(?P<kind>images|labels)[-.]idx[13]-ubyte(\.gz)?", re.IGNORECASE
 )
-_EXPECTED_NAMES = "train-images-idx3-ubyte, t10k-labels-idx1-ubyte, emnist-<split>-train-images-idx3-ubyte, ... (or .gz)"
+_EXPECTED_NAMES = (
+    "train-images-idx3-ubyte, t10k-labels-idx1-ubyte, emnist-<split>-train-images-idx3-ubyte, ... (or .gz)"
+)
 
 
 class DataError(ValueError):
@@ -95,7 +97,11 @@ def _collection_in(folder: Path, wanted: str | None) -> IdxCollection:
         parsed = _NAME.fullmatch(file.name)
         if parsed is None or not file.is_file():
             continue
-        collection, part, kind = parsed["collection"].lower(), (parsed["part"] or "train").lower(), parsed["kind"].lower()
+        collection, part, kind = (
+            parsed["collection"].lower(),
+            (parsed["part"] or "train").lower(),
+            parsed["kind"].lower(),
+        )
         if wanted in (None, collection):
             part = "train" if part == "train" else "test"
             files.setdefault(collection, {}).setdefault(part, {})[kind] = file
@@ -125,7 +131,9 @@ def _array_of(path: Path) -> NDArray[np.uint8]:
         raise DataError(f"{path}: truncated: {len(content)} bytes are too few for an IDX header")
     zeros, element, dimensions = int.from_bytes(content[:2], "big"), content[2], content[3]
     if zeros or element != _UNSIGNED_BYTE or not dimensions:
-        raise DataError(f"{path}: not an IDX file of bytes: it starts with {content[:4].hex(' ')}, not with 00 00 08 0n")
+        raise DataError(
+            f"{path}: not an IDX file of bytes: it starts with {content[:4].hex(' ')}, not with 00 00 08 0n"
+        )
     start = 4 + 4 * dimensions
     if len(content) < start:
         raise DataError(f"{path}: truncated: {len(content)} bytes are too few for its header of {start}")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _INK, _MUTED, _GRID = "#22262e", "#6b7280", "#e5e7eb"
 _BLUE, _ORANGE = "#2563eb", "#ea580c"
-_STYLE = {
+_STYLE: Any = {
     "font.size": 10,
     "text.color": _INK,
     "axes.edgecolor": _MUTED,
@@ -120,7 +120,13 @@ def _plot_accuracies(axes: Axes, history: History) -> None:
         axes.plot(epochs, values, color=colour, marker=marker, markersize=4, linewidth=1.8, label=name)
     last = series[1][1][-1]
     axes.annotate(
-        f"{last:.2f} %", (epochs[-1], last), (0, 8), textcoords="offset points", ha="right", color=_ORANGE, weight="bold"
+        f"{last:.2f} %",
+        (epochs[-1], last),
+        (0, 8),
+        textcoords="offset points",
+        ha="right",
+        color=_ORANGE,
+        weight="bold",
     )
     lowest = min(min(values) for _, values, _, _ in series)
     axes.set_ylim(max(0.0, lowest - 5), 102)

@@ -152,7 +152,7 @@ def train(
             scores = model(images)
             # MNISTNet's outputs are logarithms of probabilities already; taking log_softmax again changes nothing.
             loss = functional.cross_entropy(scores, labels)
-            step = Step(len(history.steps) + 1, epoch, loss.item(), schedule.get_last_lr()[0])
+            step = Step(len(history.steps) + 1, epoch, loss.item(), float(schedule.get_last_lr()[0]))
             if not math.isfinite(step.loss):
                 raise Diverged(f"the loss of step {step.step} is {step.loss}: try a smaller learning rate")
             optimizer.zero_grad()

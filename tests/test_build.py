@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cnnkernels._C as _C
 import pytest
 import torch
 
 import cnnkernels
-import cnnkernels._C as _C
 from cnnkernels import ops
 
 LIBRARIES = Path(cnnkernels.__file__).parent / "lib"
@@ -27,7 +27,9 @@ def test_no_undefined_torch_cpp_symbol(library: Path) -> None:
     nm = shutil.which("nm")
     if nm is None:
         pytest.skip("nm (binutils) is not installed")
-    symbols = subprocess.run([nm, "-D", "-C", "--undefined-only", library], check=True, capture_output=True, text=True, errors="replace").stdout
+    symbols = subprocess.run(
+        [nm, "-D", "-C", "--undefined-only", library], check=True, capture_output=True, text=True, errors="replace"
+    ).stdout
     assert "aoti_torch" in symbols, "the library does not use the stable ABI at all: the check would be vacuous"
     assert not re.findall(r"^.*\b(?:at|c10)::.*$", symbols, re.MULTILINE)
 
@@ -37,9 +39,10 @@ def test_every_operator_has_a_cpu_kernel_and_a_fake() -> None:
     assert sorted(schemas) == sorted(ops.OPERATORS)
     for name in schemas:
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"cnnkernels::{name}", "CPU"), name
-        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"cnnkernels::{name}", "Meta") or torch._library.simple_registry.singleton.find(
-            f"cnnkernels::{name}"
-        ).fake_impl.kernel, name
+        assert (
+            torch._C._dispatch_has_kernel_for_dispatch_key(f"cnnkernels::{name}", "Meta")
+            or torch._library.simple_registry.singleton.find(f"cnnkernels::{name}").fake_impl.kernel
+        ), name
 
 
 def cuda_library() -> Path:
@@ -74,6 +77,8 @@ def test_no_kernel_spills() -> None:
 
 def test_a_machine_without_compiler_is_told_so(tmp_path: Path) -> None:
     """An empty PATH: the first missing tool is named with the way to get it."""
-    result = subprocess.run([sys.executable, "setup.py", "build_ext"], cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "setup.py", "build_ext"], cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True
+    )
     assert result.returncode != 0
     assert "cnnkernels: cmake is not on PATH: pip install cmake" in result.stderr

@@ -30,7 +30,9 @@ def kernels() -> ModuleType:
     return module
 
 
-@pytest.fixture(params=list(itertools.product(SCHEDULES, [1, 2])), ids=lambda p: f"{p[0][0]}{p[0][1]}-{p[1]}threads", autouse=True)
+@pytest.fixture(
+    params=list(itertools.product(SCHEDULES, [1, 2])), ids=lambda p: f"{p[0][0]}{p[0][1]}-{p[1]}threads", autouse=True
+)
 def schedule(request):
     (name, seed), threads = request.param
     with emulator(threads=threads, schedule=name, seed=seed):
@@ -175,7 +177,16 @@ def test_every_faulty_kernel_is_expected_to_be_caught(kernels):
 def test_fast_division(kernels):
     random = np.random.default_rng(0)
     limit = 2**31 - 1
-    divisors = [*range(1, 70), 2**16 - 1, 2**16, 2**16 + 1, 2**30, limit - 1, limit, *random.integers(1, limit, 200).tolist()]
+    divisors = [
+        *range(1, 70),
+        2**16 - 1,
+        2**16,
+        2**16 + 1,
+        2**30,
+        limit - 1,
+        limit,
+        *random.integers(1, limit, 200).tolist(),
+    ]
     for d in divisors:
         numerators = {0, 1, d - 1, d, min(2 * d - 1, limit), limit // d * d - 1, limit // d * d, limit}
         for n in [*numerators, *random.integers(0, limit, 20).tolist()]:
@@ -188,7 +199,10 @@ def test_half_precision_conversions_round_to_nearest_even(kernels):
 
     random = np.random.default_rng(1)
     values = random.integers(0, 2**32, 20000, np.uint64).astype(np.uint32).view(np.float32)
-    edges = np.array([0, -0.0, 1, 65504, 65519.996, 65520, 5.9604645e-8, 2.9802322e-8, 2.98023259e-8, 6.1035156e-5, np.inf, -np.inf], np.float32)
+    edges = np.array(
+        [0, -0.0, 1, 65504, 65519.996, 65520, 5.9604645e-8, 2.9802322e-8, 2.98023259e-8, 6.1035156e-5, np.inf, -np.inf],
+        np.float32,
+    )
     for value in np.concatenate([values, edges]):
         if math.isnan(value):
             assert math.isnan(kernels.from_half(kernels.to_half(float(value))))
@@ -198,7 +212,9 @@ def test_half_precision_conversions_round_to_nearest_even(kernels):
             half = np.float16(value)
         assert kernels.to_half(float(value)) == half.view(np.uint16)
         truncated, rest = divmod(bits(float(value)), 1 << 16)
-        assert kernels.to_bfloat16(float(value)) == truncated + (rest > 0x8000 or (rest == 0x8000 and truncated % 2 == 1))
+        assert kernels.to_bfloat16(float(value)) == truncated + (
+            rest > 0x8000 or (rest == 0x8000 and truncated % 2 == 1)
+        )
     for pattern in range(0, 2**16, 7):
         back = kernels.from_half(pattern)
         expected = float(np.array(pattern, np.uint16).view(np.float16))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -28,6 +28,7 @@ CONVOLUTIONS = ("conv2d", "conv_transpose2d")
 SAMPLES = {"conv2d": 30, "conv_transpose2d": 12, "max_pool2d": 1440, "avg_pool2d": 7}
 
 
+@cache
 def _opinfo(name: str) -> OpInfo:
     (original,) = (op for op in op_db if op.name == f"nn.functional.{name}")
     op = copy.copy(original)
@@ -120,11 +121,14 @@ def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradcheck(name: str) -> None:
-    """Backward, forward mode, and both under vmap, against finite differences in fp64."""
+    """Backward, forward mode, and both under vmap, against finite differences in fp64.
+
+    In the fast mode (one random projection) where OpInfo asks for it; test_autograd.py checks every entry of fewer problems.
+    """
     for function, tensors in _gradcheck_samples(name):
         assert gradcheck(
             function, tensors, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True,
-            check_undefined_grad=True, fast_mode=name == "max_pool2d", nondet_tol=0.0,
+            check_undefined_grad=True, fast_mode=bool(_opinfo(name).gradcheck_fast_mode), nondet_tol=0.0,
         )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ the reference's too: torch.equal, no tolerance. Outputs and workspaces are NaN b
 
 from dataclasses import dataclass
 
+import cnnkernels._C as _C
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,6 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import cnnkernels._C as _C
 from cnnkernels.testing import emulator
 
 ops = torch.ops.cnnkernels
@@ -31,7 +31,9 @@ def poisoned_memory():
 
 
 def kernels(op: str, pass_: str, dtype: str) -> list[str]:
-    return [row["name"] for row in _C.catalogue() if row["op"] == op and pass_ in row["passes"] and row["dtype"] == dtype]
+    return [
+        row["name"] for row in _C.catalogue() if row["op"] == op and pass_ in row["passes"] and row["dtype"] == dtype
+    ]
 
 
 @st.composite
@@ -87,7 +89,9 @@ def convolutions(draw) -> Convolution:
     c, k = draw(st.integers(1, 9)), draw(st.integers(1, 21))
     n = draw(st.integers(0, 3))
     h, w = (draw(size_for(filter[i], dilation[i], padding[i])) for i in range(2))
-    p, q = ((size + 2 * padding[i] - dilation[i] * (filter[i] - 1) - 1) // stride[i] + 1 for i, size in enumerate((h, w)))
+    p, q = (
+        (size + 2 * padding[i] - dilation[i] * (filter[i] - 1) - 1) // stride[i] + 1 for i, size in enumerate((h, w))
+    )
     seed = draw(st.integers(0, 2**31))
     return Convolution(
         x=draw(images((n, c * groups, h, w), seed)),
@@ -153,7 +157,9 @@ def test_transposed_convolution_with_output_padding(c: Convolution, extra: tuple
     bias = torch.arange(c.w.shape[1] * c.groups).double()
     size = [
         (p - 1) * s - 2 * pad + d * (r - 1) + e + 1
-        for p, s, pad, d, r, e in zip(c.grad.shape[2:], c.stride, c.padding, c.dilation, c.w.shape[2:], extra, strict=True)
+        for p, s, pad, d, r, e in zip(
+            c.grad.shape[2:], c.stride, c.padding, c.dilation, c.w.shape[2:], extra, strict=True
+        )
     ]
     if min(size) < 1 or c.grad.shape[0] == 0:
         return
@@ -231,7 +237,9 @@ def test_max_pooling_window_that_holds_no_pixel() -> None:
         y, indices = ops.max_pool2d(x, [4, 1], *geometry, name)
         assert torch.equal(y, torch.full((2, 3, 4, 1), -torch.inf))
         for backward in kernels("pool2d", "max_backward", "f32"):
-            assert torch.equal(ops.max_pool2d_backward(torch.ones_like(y), indices, [4, 1], *geometry, backward), torch.zeros_like(x))
+            assert torch.equal(
+                ops.max_pool2d_backward(torch.ones_like(y), indices, [4, 1], *geometry, backward), torch.zeros_like(x)
+            )
 
 
 @pytest.mark.parametrize("dtype", ["f64", "f32"])
@@ -282,7 +290,9 @@ def test_same_bits_under_every_schedule(dtype: str, c: Convolution, p: Pooling) 
             maxima,
             ops.max_pool2d_backward(grad_max, indices, image.shape[2:], *pooling, p.dilation, p.channels_last),
             ops.avg_pool2d(image, averages, *pooling, p.count_include_pad, p.divisor, p.channels_last),
-            ops.avg_pool2d_backward(grad_avg, image.shape[2:], *pooling, p.count_include_pad, p.divisor, p.channels_last),
+            ops.avg_pool2d_backward(
+                grad_avg, image.shape[2:], *pooling, p.count_include_pad, p.divisor, p.channels_last
+            ),
         ]
 
     results = []

@@ -27,4 +27,4 @@ def set_backend(model: nn.Module, backend: str | None) -> None:
     if not switchable:
         raise ValueError(f"backend={backend!r} asked of a model without cnnkernels layers")
     for module in switchable:
-        module.backend = backend
+        module.backend = backend  # type: ignore[assignment]

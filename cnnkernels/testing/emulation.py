@@ -10,9 +10,7 @@ Schedule = Literal["forward", "reverse", "random"]
 
 
 @contextmanager
-def emulator(
-    threads: int | None = None, schedule: Schedule | None = None, seed: int | None = None
-) -> Iterator[None]:
+def emulator(threads: int | None = None, schedule: Schedule | None = None, seed: int | None = None) -> Iterator[None]:
     """Run emulated kernels with other switches inside the block; what is None stays as it is. Process-wide.
 
     Args:

@@ -1,8 +1,8 @@
 """What ran in a model's training step, layer by layer, and how far it is from fp64.
 
-One real training step is run under the launch log and under a watch on torch's dispatcher. Then each convolution and pooling
-is run again alone, pass by pass, on the very tensors that it had in the step. The launches of those runs have to be the
-step's, no more and no fewer: so the kernel named for a pass is the one that trained the model.
+One real training step is run under the launch log and under a watch on torch's dispatcher. Then each convolution and
+pooling is run again alone, pass by pass, on the very tensors that it had in the step. The launches of those runs have
+to be the step's, no more and no fewer: so the kernel named for a pass is the one that trained the model.
 """
 
 from __future__ import annotations
@@ -65,6 +65,15 @@ class _Seen:
     output_shape: torch.Size
     grad_output: Tensor | None = None
 
+    def needs(self, gradient: str) -> bool:
+        """Whether the step computed this gradient."""
+        return self.grad_output is not None and (self.needs_input_grad or gradient in ("wgrad", "bias grad"))
+
+    def on_cpu(self, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor | None]:
+        """`function` of the input and of the output's gradient, on the CPU."""
+        gradient = self.grad_output
+        return function(self.input.cpu()), None if gradient is None else function(gradient.cpu())
+
 
 class _OperatorWatch(TorchDispatchMode):
     """Counts torch's own convolution and pooling operators, forward and backward."""
@@ -85,7 +94,8 @@ def check_layers(model: nn.Module, images: Tensor, labels: Tensor) -> LayerRepor
 
     Gradients and random state are left as they were; the model is left in training mode.
     """
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, _CONVOLUTIONS + _POOLINGS)}
+    kinds = _CONVOLUTIONS + _POOLINGS
+    layers: dict[str, nn.Module] = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
     seen, step_launches, foreign = _run_step(model, layers, images, labels)
     problems = [f"{count} x {name} of torch ran in the step" for name, count in sorted(foreign.items())]
     rows: list[LayerPass] = []
@@ -134,27 +144,25 @@ def _run_step(
 
 def _check_layer(name: str, layer: nn.Module, seen: _Seen) -> list[LayerPass]:
     kind, shape = _describe(layer), f"{_extent(seen.input.shape)} → {_extent(seen.output_shape)}"
-    # The same layer on torch's own operators, once in fp64 and once as it is; on the CPU, which has no tf32.
+    # The same layer on torch's own operators, on the CPU, which has no tf32.
     plain = copy.deepcopy(layer).cpu()
     restore(plain)
-    lengths = _reduction_lengths(layer, seen)
     rows = []
-    for pass_name in lengths:
-        compute, kernels, comparison, problem = _PASSES[pass_name], (), None, ""
-        needed = pass_name in ("fprop", "forward") or (
-            seen.grad_output is not None and (seen.needs_input_grad or pass_name in ("wgrad", "bias grad"))
-        )
-        if needed:
+    for pass_name, reduction_length in _reduction_lengths(layer, seen).items():
+        compute = _PASSES[pass_name]
+        kernels: tuple[str, ...] = ()
+        comparison, problem = None, ""
+        if pass_name in ("fprop", "forward") or seen.needs(pass_name):
             result, kernels = compute(layer, seen.input, seen.grad_output)
-            on_cpu = (seen.input.cpu(), None if seen.grad_output is None else seen.grad_output.cpu())
-            wide = tuple(None if tensor is None else tensor.double() for tensor in on_cpu)
-            absolute = tuple(None if tensor is None else tensor.abs() for tensor in wide)
+            magnitude = None
+            if isinstance(layer, _CONVOLUTIONS):
+                magnitude = compute(_absolute(plain), *seen.on_cpu(lambda tensor: tensor.double().abs()))[0]
             comparison = compare_to_fp64(
                 result,
-                compute(copy.deepcopy(plain).double(), *wide)[0],
-                lengths[pass_name],
-                compute(plain, *on_cpu)[0],
-                magnitude=compute(_absolute(plain), *absolute)[0] if isinstance(layer, _CONVOLUTIONS) else None,
+                compute(copy.deepcopy(plain).double(), *seen.on_cpu(Tensor.double))[0],
+                reduction_length,
+                compute(plain, *seen.on_cpu(lambda tensor: tensor))[0],
+                magnitude=magnitude,
             )
             problem = comparison.message if kernels else "no kernel of ours ran"
         rows.append(LayerPass(name, kind, shape, pass_name, kernels, comparison, problem))

@@ -44,7 +44,7 @@ def make_operand(
 
 
 def lay_out(tensor: Tensor, layout: Layout) -> Tensor:
-    """The values of the 4-D `tensor`, of floating point or of indices, in another layout; "expanded" leaves them dense."""
+    """The values of the 4-D `tensor`, numbers or indices, in another layout; "expanded" leaves them dense."""
     if layout == "channels_last":
         return tensor.contiguous(memory_format=torch.channels_last)
     if layout == "permuted":

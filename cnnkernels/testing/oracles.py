@@ -2,14 +2,22 @@
 
 The fp64 oracle allows an error of
 
-    u_out |y|  +  6 sqrt(L + 1) u_acc  sum_i |a_i b_i|          or twice torch's own worst error, if that is more,
+    u_out |y|  +  6 sqrt(L + 1) u_acc M        or twice torch's own worst error, if that is more,
 
-for a result y = sum of L products a_i b_i, accumulated with unit roundoff u_acc = eps / 2 (fp32 for the half types) and
-rounded once more, by u_out, when it is stored. The first term is that last rounding. The second is the bound of Higham
-and Mary (SIAM J. Sci. Comput. 41(5), 2019): if rounding errors are independent and of mean zero, a sum in any order is
-off by more than lambda sqrt(L) u sum |a_i b_i| with probability at most 2 exp(-lambda^2 / 2); lambda = 6 makes that 3e-8,
-and the bound is far from tight. A term left out or taken twice shows up as about sum |a_i b_i| / L, which is over the
-bound for every L up to 20,000 in fp32. Nothing here is tuned to what the kernels happen to do.
+for a result y that is a sum of L products t_i (and a bias), accumulated with unit roundoff u_acc = eps / 2 (that of
+fp32 for the half types), and rounded once more, by u_out, when it is stored. The first term is that last rounding. The
+second is probabilistic rounding analysis (Higham and Mary, SIAM J. Sci. Comput. 41(5), 2019): each of the L additions
+is off by at most u_acc times its partial sum; if these errors are independent, of mean zero, and the partial sums of
+size M, then their total exceeds lambda sqrt(L) u_acc M with probability at most 2 exp(-lambda^2 / 2), which lambda = 6
+makes 3e-8. `magnitude` is M:
+
+* sum |t_i|, which no partial sum exceeds, for data of any kind;
+* sqrt(sum t_i^2), which is how far sums of terms with independent signs wander: for operands of `make_operand`.
+
+A term left out, or taken twice, is off by |t_i|. With the second M that is over the bound, for a typical term, in fp32
+sums of up to a million terms. Nothing here is tuned to what the kernels happen to do.
+
+For fp64 results the reference is as inexact as the result; the bound, far above either's error, holds for both at once.
 """
 
 from __future__ import annotations
@@ -55,8 +63,8 @@ def compare_to_fp64(
         reference_fp64: the fp64 result, of the inputs as rounded to actual's dtype.
         reduction_length: L, the products (for a pooling: the values) summed per result.
         torch_result: torch's result in actual's dtype, whose own error is allowed twice.
-        magnitude: sum |a_i b_i| of each result, fp64. Without it the largest |reference| stands in, which is right for
-            operands of mean zero, whose partial sums do not outgrow the results.
+        magnitude: M of each result, fp64. Without it the largest |reference| stands in, which is right for operands of
+            mean zero and more than a few results: some of their sums wander as far as any does.
 
     Returns:
         The worst error and the largest error allowed at that place.
@@ -91,10 +99,10 @@ def compare_to_fp64(
     worst = _index_of_largest(error - allowed)
     message = ""
     if error[worst] > allowed[worst]:
-        wrong = int((error > allowed).sum())
         message = (
-            f"{_place(worst)}: {computed[worst]:.9g}, fp64 says {reference[worst]:.9g}: off by {error[worst]:.3g} where "
-            f"{allowed[worst]:.3g} is allowed (sums of {reduction_length}); {wrong} of {error.numel()} results are off"
+            f"{_place(worst)}: {computed[worst]:.9g}, fp64 says {reference[worst]:.9g}: off by {error[worst]:.3g}, "
+            f"allowed for sums of {reduction_length}: {allowed[worst]:.3g}; "
+            f"{int((error > allowed).sum())} of {error.numel()} results are off"
         )
     largest = _index_of_largest(error)
     return Comparison(float(error[largest]), torch_error, float(allowed[largest]), message)
@@ -158,7 +166,12 @@ def assert_gradients(function: Callable[..., Any], inputs: Sequence[Tensor], *, 
     """
     arguments = tuple(inputs)
     torch.autograd.gradcheck(
-        function, arguments, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True, nondet_tol=0.0
+        function,
+        arguments,
+        check_forward_ad=True,
+        check_batched_grad=True,
+        check_batched_forward_grad=True,
+        nondet_tol=0.0,
     )
     if second:
         torch.autograd.gradgradcheck(
@@ -170,7 +183,7 @@ def _allowed(reference: Tensor, dtype: torch.dtype, length: int, magnitude: Tens
     accumulator = torch.finfo(_ACCUMULATOR.get(dtype, dtype))
     result = torch.finfo(dtype)
     scale = reference.abs().max() if magnitude is None else magnitude.detach().cpu()
-    # The bias is one more term of the sum. Below the smallest normal number a rounding costs up to half a subnormal step.
+    # The bias is one more term of the sum. Below the smallest normal number, rounding costs up to half a subnormal.
     sum_error = _LAMBDA * math.sqrt(length + 1) * accumulator.eps / 2 * scale
     return sum_error + result.eps / 2 * reference.abs() + result.tiny * result.eps
 

@@ -1,7 +1,8 @@
 """The problems that kernels are tried on: data, in groups titled by what they provoke.
 
-A problem is stated as torch's functions state it. Its output size is asked of torch itself (on the meta device), so that no
-arithmetic of ours is tested against arithmetic of ours. All of them are small: the emulator runs every kernel on every one.
+A problem is stated as torch's functions state it. Its output size is asked of torch itself (on the meta device), so
+that no arithmetic of ours is tested against arithmetic of ours. All of them are small: the emulator runs every kernel
+on every one.
 """
 
 from __future__ import annotations
@@ -152,8 +153,6 @@ def _pair(pair: Pair) -> str:
 
 def _suffix(layout: Layout, batched: bool) -> str:
     return ("" if layout == "contiguous" else f" {layout}") + ("" if batched else " unbatched")
-
-
 
 
 def _conv2d(group: str, *problems: dict[str, Any]) -> tuple[Conv2dProblem, ...]:
@@ -310,7 +309,12 @@ POOL2D_PROBLEMS: tuple[Pool2dProblem, ...] = (
         _image(2, 7, 9, 11, (9, 11)),
         _image(1, 3, 6, 7, (11, 13), stride=(2, 2), padding=(5, 6)),
     ),
-    *_pool2d("one row, one column, one pixel", _image(2, 3, 1, 37, (1, 3)), _image(2, 3, 23, 1, (2, 1)), _image(1, 1, 1, 1, (1, 1))),
+    *_pool2d(
+        "one row, one column, one pixel",
+        _image(2, 3, 1, 37, (1, 3)),
+        _image(2, 3, 23, 1, (2, 1)),
+        _image(1, 1, 1, 1, (1, 1)),
+    ),
     *_pool2d(
         "equal values, NaN and infinities in one window",
         _image(2, 3, 12, 12, (3, 3), stride=(2, 2), padding=(1, 1), values="integers", kinds=("max",)),

@@ -21,11 +21,12 @@ POOL2D_PASSES = ("max", "max_backward", "max_gather", "avg", "avg_backward")
 
 @dataclass(frozen=True)
 class Reference:
-    """What a pass should give. `magnitude` is the sum of the absolute values of each result's terms."""
+    """What a pass should give, with the sum of each result's |terms| and the size that sums of such terms wander to."""
 
     fp64: Tensor
-    magnitude: Tensor
     torch_result: Tensor
+    absolute_sum: Tensor
+    wander: Tensor
     reduction_length: int
 
 
@@ -39,7 +40,7 @@ def conv2d_reference(problem: Conv2dProblem, name: str, operands: dict[str, Tens
     dtype = next(iter(on_cpu.values())).dtype
     wide = {role: operand.double() for role, operand in on_cpu.items()}
     narrow = {role: operand.to(_computing_dtype(dtype)) for role, operand in on_cpu.items()}
-    N, K, P, Q = problem.shapes["output"]
+    N, _, P, Q = problem.shapes["output"]
     taps = problem.R * problem.S
     lengths = {
         "fprop": problem.C // problem.groups * taps,
@@ -49,8 +50,9 @@ def conv2d_reference(problem: Conv2dProblem, name: str, operands: dict[str, Tens
     }
     return Reference(
         conv2d_pass(problem, name, wide),
-        conv2d_pass(problem, name, {role: operand.abs() for role, operand in wide.items()}),
         conv2d_pass(problem, name, narrow).to(dtype),
+        conv2d_pass(problem, name, {role: operand.abs() for role, operand in wide.items()}),
+        conv2d_pass(problem, name, {role: operand.square() for role, operand in wide.items()}).clamp(min=0).sqrt(),
         lengths[name],
     )
 
@@ -84,12 +86,10 @@ def pool2d_reference(problem: Pool2dProblem, name: str, operands: dict[str, Tens
 
     R, S = problem.window
     lengths = {"avg": R * S, "avg_backward": problem.overlap, "max_backward": problem.overlap}
-    return Reference(
-        compute(torch.float64),
-        compute(torch.float64, absolute=True).abs(),
-        compute(_computing_dtype(dtype)).to(dtype),
-        lengths.get(name, 1),
-    )
+    # Windows are small: the sum of |values| serves as the size of their partial sums as well.
+    absolute_sum = compute(torch.float64, absolute=True).abs()
+    result, own = compute(torch.float64), compute(_computing_dtype(dtype)).to(dtype)
+    return Reference(result, own, absolute_sum, absolute_sum, lengths.get(name, 1))
 
 
 def pool2d_pass(problem: Pool2dProblem, name: str, operands: dict[str, Tensor]) -> Tensor:

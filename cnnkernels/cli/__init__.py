@@ -1,0 +1,35 @@
+"""The command line: `cnnkernels info | verify | train`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cnnkernels import __version__
+from cnnkernels.cli.info import info
+from cnnkernels.cli.train import train
+from cnnkernels.cli.verify import verify
+
+__all__ = ["main"]
+
+_INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
+
+
+class _Commands(click.Group):
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            context.exit(_INTERRUPTED)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="cnnkernels")
+def main() -> None:
+    """torch's 2-D convolutions and poolings on handwritten CUDA kernels."""
+
+
+for _command in (info, verify, train):
+    main.add_command(_command)
