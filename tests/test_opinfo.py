@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any
 
@@ -92,50 +92,31 @@ def _assert_same(ours: torch.Tensor, theirs: torch.Tensor, exact: torch.Tensor, 
     assert_close_to_fp64(ours.detach(), exact.detach(), terms, torch_result=theirs.detach())
 
 
-def _gradcheck_samples(name: str) -> Iterator[tuple[Any, list[torch.Tensor]]]:
-    """(function of the tensors alone, tensors) per sample; the same problem comes once.
-
-    max_pool2d's 1440 samples vary how an argument is written (2, (2,), (2, 2)) and whether indices are returned, which
-    test_samples_agree_with_torch covers; the derivatives of one problem need one check.
-    """
-    seen = set()
+def _differentiable_samples(name: str) -> Iterator[tuple[Callable[..., Any], list[torch.Tensor]]]:
+    """(function of the tensors alone, tensors) per sample."""
     for sample in _samples(name, torch.float64, requires_grad=True):
         tensors = _tensors(sample)
-        arguments = dict(sample.kwargs, return_indices=False) if name == "max_pool2d" else sample.kwargs
-        if name == "max_pool2d":
-            window = _pair(arguments["kernel_size"])
-            stride = window if arguments["stride"] is None else _pair(arguments["stride"])
-            problem = (tensors[0].shape, tensors[0].stride(), window, stride, _pair(arguments["padding"]),
-                       _pair(arguments["dilation"]), arguments["ceil_mode"])  # fmt: skip
-            if problem in seen:
-                continue
-            seen.add(problem)
         rest = [value for value in sample.args if not isinstance(value, torch.Tensor)]
-        yield (lambda *t, _r=rest, _k=arguments: _opinfo(name).op(*t, *_r, **_k)), tensors
-
-
-def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
-    values = (value,) if isinstance(value, int) else value
-    return (values[0], values[-1])
+        yield (lambda *t, _rest=rest, _kwargs=sample.kwargs: _opinfo(name).op(*t, *_rest, **_kwargs)), tensors
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradcheck(name: str) -> None:
     """Backward, forward mode, and both under vmap, against finite differences in fp64.
 
-    In the fast mode (one random projection) where OpInfo asks for it; test_autograd.py checks every entry of fewer problems.
+    max_pool2d's 1440 samples are checked in the fast mode, along one random direction each, as torch itself does.
     """
-    for function, tensors in _gradcheck_samples(name):
+    for function, tensors in _differentiable_samples(name):
         assert gradcheck(
             function, tensors, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True,
-            check_undefined_grad=True, fast_mode=bool(_opinfo(name).gradcheck_fast_mode), nondet_tol=0.0,
+            check_undefined_grad=True, fast_mode=name == "max_pool2d", nondet_tol=0.0,
         )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradgradcheck(name: str) -> None:
     """Second derivatives, reverse over reverse and forward over reverse, in fp64."""
-    for function, tensors in _gradcheck_samples(name):
+    for function, tensors in _differentiable_samples(name):
         assert gradgradcheck(
             function, tensors, check_fwd_over_rev=True, check_rev_over_rev=True, check_batched_grad=True,
             fast_mode=True, nondet_tol=0.0,

@@ -1,0 +1,51 @@
+"""The README says what is true: its Python runs, its commands and files exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md"]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def test_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks("python")
+    exec(compile(code, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "conv2d_gather_" in printed
+    assert "2 of 2 convolutions and poolings replaced" in printed
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    text = "".join((ROOT / name).read_text() for name in DOCUMENTS)
+    targets = set(re.findall(r"`make (\w+)", text)) | set(re.findall(r"^make (\w+)", text, re.MULTILINE))
+    assert {"demo", "test", "build"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_commands_exist() -> None:
+    from cnnkernels.cli import main
+
+    commands = re.findall(r"^cnnkernels (\w+)", "".join(blocks("sh")), re.MULTILINE)
+    assert set(commands) == {"info", "verify", "train"}
+    for command in commands:
+        assert CliRunner().invoke(main, [command, "--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_and_paths_exist(document: str) -> None:
+    text = (ROOT / document).read_text()
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+    paths = re.findall(r"`((?:csrc|cnnkernels|tests|docs|benchmarks)/[\w./]+)`", text)
+    for link in links:
+        assert ((ROOT / document).parent / link).exists(), link
+    for path in paths:
+        assert (ROOT / path).exists(), path
