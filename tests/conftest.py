@@ -35,6 +35,10 @@ def place(request: pytest.FixtureRequest) -> Place:
     return Place(request.param, {"emulator": "cpu", "cuda": "cuda"}[request.param])
 
 
+# Between its operations torch's OpenMP threads spin for milliseconds, on the cores that the emulator wants.
+torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)

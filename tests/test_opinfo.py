@@ -78,7 +78,7 @@ def test_samples_agree_with_torch(name: str, dtype: torch.dtype) -> None:
         their_grads = torch.autograd.grad(theirs, tensors, grad_output)
         exact_tensors = [value for value in exact_arguments if isinstance(value, torch.Tensor)]
         exact_grads = torch.autograd.grad(exact, exact_tensors, grad_output.double())
-        for grad, their_grad, exact_grad in zip(grads, their_grads, exact_grads):
+        for grad, their_grad, exact_grad in zip(grads, their_grads, exact_grads, strict=True):
             _assert_same(grad, their_grad, exact_grad, terms)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import torch
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -75,6 +76,9 @@ def train(
     require_extra("train", "matplotlib", "sklearn")
     chosen = backend or kernels_backend()
     require_backend(chosen)
+    if chosen == "emulator":
+        # After each of its operations torch's OpenMP threads spin for milliseconds, on the cores the emulator wants.
+        torch.set_num_threads(1)
     device = _device(chosen, device)
     from cnnkernels.data import DataError, load_dataset
     from cnnkernels.models import MODELS
