@@ -52,8 +52,10 @@ class Report:
     def __str__(self) -> str:
         table = [("module", "type", "replaced", "reason")]
         table += [(row.name or "(model)", row.type, "yes" if row.replaced else "no", row.reason) for row in self.rows]
-        widths = [max(map(len, column)) for column in zip(*table)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in table]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table
+        ]
         lines.append(f"{len(self.replaced)} of {len(self.rows)} convolutions and poolings replaced")
         return "\n".join(lines)
 
@@ -113,7 +115,7 @@ def _over(model: torch.nn.Module, change: Callable[[torch.nn.Module], tuple[bool
 
 
 def _plain_type(module: torch.nn.Module) -> tuple[type[torch.nn.Module] | None, str]:
-    """The class that parametrization hides, and a note that it does; None for a module whose forward is not its class's."""
+    """The class that parametrization hides, and a note that it does; None where forward is not the class's."""
     kind = type(module)
     if "forward" in vars(module):
         return None, ""

@@ -26,8 +26,8 @@ class PassPlan:
     role: str  # what the pass computes for the explained call
     kernel: str
     why: str
-    tile: str
-    grid: str
+    tile: tuple[int, ...] | None
+    grid: int | tuple[int, ...]
     workspace_bytes: int
     refused: tuple[tuple[str, str], ...]  # every other candidate kernel and why it was not taken
 
@@ -46,10 +46,9 @@ class Explanation:
     def __str__(self) -> str:
         lines = [f"{self.function} on backend {self.backend or 'none'} (asked for: {self.asked})", f"  {self.why}"]
         for plan in self.passes:
+            tile = "" if plan.tile is None else f", tile {'x'.join(map(str, plan.tile))}"
             lines.append(f"  {plan.role}: {plan.name}")
-            lines.append(
-                f"    kernel {plan.kernel}, tile {plan.tile}, grid {plan.grid}, workspace {plan.workspace_bytes} B"
-            )
+            lines.append(f"    kernel {plan.kernel}{tile}, grid {plan.grid}, workspace {plan.workspace_bytes} B")
             lines.append(f"    taken because {plan.why}")
             lines += [f"    not {name}: {reason}" for name, reason in plan.refused]
         if self.note:
@@ -60,7 +59,7 @@ class Explanation:
 def explain(fn: Callable[..., Any] | str, *args: Any, backend: str | None = None, **kwargs: Any) -> Explanation:
     """Say which backend and which kernels the call `fn(*args, **kwargs)` and its backward would run, and why.
 
-    Nothing is launched and no GPU is needed.
+    Nothing is launched and no GPU is needed. The kernels are those planned for dense tensors.
 
     Args:
         fn: conv2d, conv_transpose2d, max_pool2d or avg_pool2d of cnnkernels.functional or torch.nn.functional, or
@@ -75,7 +74,6 @@ def explain(fn: Callable[..., Any] | str, *args: Any, backend: str | None = None
         name, args, kwargs, backend = _module_call(fn, args, kwargs, backend)
     else:
         name = fn if isinstance(fn, str) else getattr(fn, "__name__", str(fn))
-    name = _ALIASES.get(name, name)
     if name not in _PREPARE:
         raise ValueError(f"explain knows {', '.join(_PREPARE)} and their modules, not {name}")
     asked = backend or ambient_backend()
@@ -139,9 +137,6 @@ _PREPARE: dict[str, Callable[..., tuple[Any, ...]]] = {
     "avg_pool2d": functional.prepare_avg_pool2d,
 }
 
-# torch.nn.functional.max_pool2d is one function that calls another by return_indices.
-_ALIASES = {"fn": "max_pool2d", "_max_pool2d": "max_pool2d", "boolean_dispatch": "max_pool2d"}
-
 
 def _module_call(
     module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], backend: str | None
@@ -149,21 +144,22 @@ def _module_call(
     """The functional call that `module(*args, **kwargs)` makes."""
     m: Any = module
     backend = backend or getattr(module, "backend", None)
-    (input,) = args or (kwargs["input"],)
-    if isinstance(module, torch.nn.Conv2d) and module.padding_mode == "zeros":
-        return "conv2d", (input, m.weight, m.bias, m.stride, m.padding, m.dilation, m.groups), {}, backend
+    input, *rest = args or (kwargs["input"],)
     if isinstance(module, torch.nn.Conv2d):
-        input = F.pad(input, m._reversed_padding_repeated_twice, mode=m.padding_mode)
-        return "conv2d", (input, m.weight, m.bias, m.stride, 0, m.dilation, m.groups), {}, backend
+        padding = m.padding
+        if m.padding_mode != "zeros":
+            input, padding = F.pad(input, m._reversed_padding_repeated_twice, mode=m.padding_mode), 0
+        return "conv2d", (input, m.weight, m.bias, m.stride, padding, m.dilation, m.groups), {}, backend
     if isinstance(module, torch.nn.ConvTranspose2d):
-        extra = m._output_padding(input, kwargs.get("output_size"), m.stride, m.padding, m.kernel_size, 2, m.dilation)
-        arguments = (input, m.weight, m.bias, m.stride, m.padding, extra, m.groups, m.dilation)
-        return "conv_transpose2d", arguments, {}, backend
+        size = rest[0] if rest else kwargs.get("output_size")
+        extra = m._output_padding(input, size, m.stride, m.padding, m.kernel_size, 2, m.dilation)
+        transposed = (input, m.weight, m.bias, m.stride, m.padding, extra, m.groups, m.dilation)
+        return "conv_transpose2d", transposed, {}, backend
     if isinstance(module, torch.nn.MaxPool2d):
         return "max_pool2d", (input, m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode), {}, backend
     if isinstance(module, torch.nn.AvgPool2d):
-        arguments = (input, m.kernel_size, m.stride, m.padding, m.ceil_mode, m.count_include_pad, m.divisor_override)
-        return "avg_pool2d", arguments, {}, backend
+        pooled = (input, m.kernel_size, m.stride, m.padding, m.ceil_mode, m.count_include_pad, m.divisor_override)
+        return "avg_pool2d", pooled, {}, backend
     return type(module).__name__, args, kwargs, backend
 
 
@@ -191,11 +187,9 @@ def _conv2d_passes(
     dtype = str(input.dtype).removeprefix("torch.")
     return tuple(
         _pass_plan(
-            name,
-            role,
-            planner.plan_conv2d(name, dtype, sizes, g.stride, g.padding, g.dilation, g.groups, g.channels_last),
+            op, role, planner.plan_conv2d(op, dtype, sizes, g.stride, g.padding, g.dilation, g.groups, g.channels_last)
         )
-        for name, role in roles.items()
+        for op, role in roles.items()
     )
 
 
@@ -219,8 +213,8 @@ def _pass_plan(name: str, role: str, plan: dict[str, Any]) -> PassPlan:
         role,
         plan["kernel"],
         plan["why"],
-        str(plan["tile"]),
-        str(plan["grid"]),
+        plan["tile"],
+        plan["grid"],
         plan["workspace_bytes"],
         tuple((candidate, reason) for candidate, reason in plan["refused"]),
     )

@@ -3,8 +3,8 @@
 Meaning, output sizes, memory format, autocast, errors and their texts are torch's. `backend` is one of "auto",
 "cuda", "triton", "emulator" and "torch", or None for the one that use_backend or CNNKERNELS_BACKEND set ("auto"
 otherwise). A named backend runs the call or raises BackendError; arguments that torch refuses raise what torch
-raises, before any kernel runs. An input or output without elements leaves nothing to launch: torch's own operator gives the
-empty result and its zero gradients on every backend.
+raises, before any kernel runs. An input or output without elements leaves nothing to launch: torch's own operator
+gives the empty result and its zero gradients on every backend.
 
 float32, float64, float16 and bfloat16 tensors of any strides are read where they lie; nothing is copied or cast
 except by autocast. Half types accumulate in float32.

@@ -124,7 +124,7 @@ def conv_transpose2d(
         raise Refused("a stride that is not positive")
     if padding[0] < 0 or padding[1] < 0:
         raise Refused("negative padding")
-    for extra, step, spread in zip(output_padding, stride, dilation):
+    for extra, step, spread in zip(output_padding, stride, dilation, strict=True):
         if extra < 0 or (extra >= step and extra >= spread):
             raise Refused("output_padding out of range")
     image = (

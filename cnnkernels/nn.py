@@ -42,14 +42,8 @@ class ConvTranspose2d(torch.nn.ConvTranspose2d):
         if self.padding_mode != "zeros":
             return super().forward(input, output_size)  # torch raises
         output_padding = self._output_padding(
-            input,
-            output_size,
-            self.stride,
-            self.padding,
-            self.kernel_size,
-            2,
-            self.dilation,  # type: ignore[arg-type]
-        )
+            input, output_size, self.stride, self.padding, self.kernel_size, 2, self.dilation,  # type: ignore[arg-type]
+        )  # fmt: skip
         return functional.conv_transpose2d(
             input, self.weight, self.bias, self.stride, self.padding,  # type: ignore[arg-type]
             output_padding, self.groups, self.dilation, backend=self.backend,
@@ -61,7 +55,7 @@ class MaxPool2d(torch.nn.MaxPool2d):
 
     backend: str | None = None
 
-    def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         return functional.max_pool2d(
             input, self.kernel_size, self.stride, self.padding, self.dilation,
             ceil_mode=self.ceil_mode, return_indices=self.return_indices, backend=self.backend,

@@ -62,7 +62,7 @@ def plot_confusion(path: Path, evaluation: Evaluation, class_names: Sequence[str
     with _figure(path, size + 1, size, title) as figure:
         axes = figure.subplots()
         # A square root spreads the few errors over the light half of the scale.
-        image = axes.imshow(shares.sqrt(), cmap="Blues", vmin=0, vmax=1)
+        image = axes.imshow(shares.sqrt().numpy(), cmap="Blues", vmin=0, vmax=1)
         places = range(len(class_names))
         axes.set_xticks(places, class_names)
         axes.set_yticks(places, class_names)
@@ -98,16 +98,16 @@ def plot_features(path: Path, first_layer: nn.Module, images: Tensor, title: str
         for axes in grid.flat:
             axes.set_axis_off()
         for k, weights in enumerate(filters):
-            grid[0, k + 1].imshow(weights, cmap="RdBu_r", vmin=-limit, vmax=limit)
+            grid[0, k + 1].imshow(weights.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
             grid[0, k + 1].set_title(f"filter {k + 1}", fontsize=9, loc="center")
         caption = "filters\nred > 0, blue < 0\n\nimages and\nfeature maps below"
         grid[0, 0].text(0.5, 0.5, caption, ha="center", va="center", fontsize=8, color=_MUTED)
         for n, image in enumerate(images.cpu()):
-            grid[n + 1, 0].imshow(image.mean(0), cmap="gray_r")
+            grid[n + 1, 0].imshow(image.mean(0).numpy(), cmap="gray_r")
             for k in range(len(filters)):
                 # One scale per filter, around 0, so that maps of different images compare.
                 reach = float(maps[:, k].abs().max())
-                grid[n + 1, k + 1].imshow(maps[n, k], cmap="RdBu_r", vmin=-reach, vmax=reach)
+                grid[n + 1, k + 1].imshow(maps[n, k].numpy(), cmap="RdBu_r", vmin=-reach, vmax=reach)
 
 
 def _plot_accuracies(axes: Axes, history: History) -> None:
@@ -154,7 +154,9 @@ class _figure:
         self.style: Any = matplotlib.rc_context(_STYLE)
         self.style.__enter__()
         self.figure = Figure(figsize=self.size, layout="constrained")
-        self.figure.suptitle(self.title, x=0.01, ha="left", weight="bold", fontsize=12)
+        # A bold letter is about 0.65 of the font size wide: long headlines get smaller ones, so as to fit.
+        fitting = 0.97 * 72 * self.size[0] / (0.65 * len(self.title))
+        self.figure.suptitle(self.title, x=0.01, ha="left", weight="bold", fontsize=min(12.0, fitting))
         return self.figure
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -227,6 +227,21 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def single_threaded() -> Iterator[None]:
+    """Run torch's own CPU operators on one thread inside the block; emulated kernels have threads of their own.
+
+    Layers as small as these are slower on several, which spin between one operator and the next and keep the emulator's
+    threads from the cores; and on one thread sums have the same order, losses the same bits, on any number of cores.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
     """Hold back Ctrl-C inside the block: gives a function that says whether it came. A second Ctrl-C acts at once."""
     came = False

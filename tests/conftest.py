@@ -17,10 +17,6 @@ class Place(NamedTuple):
     device: str
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "gpu: needs a CUDA device and libcnnkernels_cuda.so")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = backends.unavailable("cuda")
     if reason is not None:

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import Place
 from torch import Tensor
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
 
 import cnnkernels
 from cnnkernels import functional
 from cnnkernels.testing import assert_gradients
-from conftest import Place
 
 Shape = tuple[int, ...]
 

@@ -19,7 +19,7 @@ class Pass(torch.autograd.Function):
     def __init_subclass__(cls) -> None:
         # torch.compile traces no Function that defines a jvp, so it gets a twin that does not.
         members = {name: cls.__dict__[name] for name in ("forward", "setup_context", "backward")}
-        twin = type(cls.__name__, (torch.autograd.Function,), members)
+        twin: Any = type(cls.__name__, (torch.autograd.Function,), members)
         cls.traced = staticmethod(lambda *args: twin.apply(*args))
 
     @classmethod
@@ -29,7 +29,12 @@ class Pass(torch.autograd.Function):
             for tensor in args[:-2]:
                 if tensor is not None and tensor.requires_grad:
                     return cls.traced(*args) if torch.compiler.is_compiling() else cls.apply(*args)
-        if forward_ad._current_level >= 0 or _transforms_active():
+        if _transforms_active():
+            if torch.compiler.is_dynamo_compiling():
+                # torch 2.13 would trace the forward alone and give a gradient of zeros: leave the frame to eager torch.
+                torch._dynamo.graph_break(msg="an autograd.Function under a torch.func transform")
+            return cls.apply(*args)
+        if forward_ad._current_level >= 0:
             return cls.apply(*args)
         return cls.forward(*args)
 
@@ -39,7 +44,7 @@ class Pass(torch.autograd.Function):
         # rest of it. Our forwards have no defaults.
         if _transforms_active():
             return super().apply(*args)
-        return super(torch.autograd.Function, cls).apply(*unwrap_dead_wrappers(args))
+        return super(torch.autograd.Function, cls).apply(*unwrap_dead_wrappers(args))  # type: ignore[misc]
 
 
 def _transforms_active() -> bool:

@@ -1,4 +1,4 @@
-"""Which implementation runs a call: the names, the policy, and one module per backend.
+"""Which implementation runs a call: the names, the policy, and one module per backend with kernels of ours.
 
 A named backend is strict: it runs the call or raises :class:`BackendError` with the reason. `auto` never
 raises for lack of a kernel; it takes torch's own operator instead. The policy is :func:`select`, nothing else.
@@ -14,7 +14,6 @@ from types import ModuleType, TracebackType
 import torch
 
 from cnnkernels.backends import cuda, emulator
-from cnnkernels.backends import torch as torch_backend
 
 __all__ = [
     "ENTRY_POINTS",
@@ -51,7 +50,7 @@ class _Ambient(threading.local):
     """The backend of calls that name none. Per thread, and an attribute rather than a ContextVar because
     torch.compile can trace (and guards on) a thread-local's attribute but not ContextVar.get."""
 
-    name: str = os.environ.get("CNNKERNELS_BACKEND", "auto")
+    name: str = os.environ.get("CNNKERNELS_BACKEND") or "auto"
 
 
 _ambient = _Ambient()
@@ -151,4 +150,4 @@ def unavailable(name: str) -> str | None:
         return cuda.unavailable()
     if name == "emulator":
         return emulator.unavailable()
-    return torch_backend.unavailable()
+    return None  # auto takes torch where it must

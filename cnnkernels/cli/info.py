@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 from rich import box
 from rich.table import Table
 
-from cnnkernels.cli.output import catalogue, make_console, print_json, why_unavailable
+from cnnkernels import __version__, backends
+from cnnkernels.cli.output import catalogue, make_console, print_json
 
 
 @click.command()
@@ -37,10 +39,6 @@ def info(list_kernels: bool, json_output: bool) -> None:
 
 
 def _facts() -> dict[str, Any]:
-    import torch
-
-    from cnnkernels import __version__, backends
-
     try:
         from cnnkernels import _C
 
@@ -62,14 +60,12 @@ def _facts() -> dict[str, Any]:
         },
         "build": build,
         "device": _device(),
-        "backends": {name: why_unavailable(name) for name in backends.NAMES if name != "auto"},
+        "backends": {name: backends.unavailable(name) for name in backends.NAMES if name != "auto"},
         "kernels": kernels,
     }
 
 
 def _device() -> str:
-    import torch
-
     if torch.cuda.is_available():
         names = []
         for index in range(torch.cuda.device_count()):

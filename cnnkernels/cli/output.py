@@ -36,21 +36,16 @@ def kernels_backend() -> str:
     """
     reasons = {}
     for name in ("cuda", "emulator"):
-        reason = why_unavailable(name)
+        reason = backends.unavailable(name)
         if reason is None:
             return name
         reasons[name] = reason
     raise click.ClickException("; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
 
 
-def why_unavailable(backend: str) -> str | None:
-    """Why `backend` cannot run on this machine; None where it can, as torch's own operators always can."""
-    return None if backend in ("auto", "torch") else backends.unavailable(backend)
-
-
 def require_backend(name: str) -> None:
     """Raise ClickException with the reason where backend `name` cannot run on this machine."""
-    reason = why_unavailable(name)
+    reason = backends.unavailable(name)
     if reason is not None:
         raise click.ClickException(f"backend {name!r} cannot run here: {reason}")
 

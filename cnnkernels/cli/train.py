@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import click
 import torch
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from cnnkernels import __version__, backends
 from cnnkernels.cli.output import (
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from cnnkernels.data import Dataset
-    from cnnkernels.testing.layers import LayerReport
     from cnnkernels.training import Evaluation, History, Recipe
 
 _MODELS = ("lenet5", "mnistnet")
@@ -76,13 +76,10 @@ def train(
     require_extra("train", "matplotlib", "sklearn")
     chosen = backend or kernels_backend()
     require_backend(chosen)
-    if chosen == "emulator":
-        # After each of its operations torch's OpenMP threads spin for milliseconds, on the cores the emulator wants.
-        torch.set_num_threads(1)
     device = _device(chosen, device)
     from cnnkernels.data import DataError, load_dataset
     from cnnkernels.models import MODELS
-    from cnnkernels.training import Diverged, Recipe, build_model, evaluate
+    from cnnkernels.training import Diverged, Recipe, build_model, single_threaded
 
     console = make_console(json_output)
     try:
@@ -95,13 +92,34 @@ def train(
     recipe = Recipe(epochs or Recipe.default_epochs(images), batch_size, lr, seed, Recipe.default_distort(images))
     model = build_model(model_name, recipe, len(dataset.class_names), backend=chosen).to(device)
     _print_plan(console, model_name, model, dataset, recipe, chosen, device)
-    start = time.perf_counter()
     try:
-        history = _train_with_progress(console, model, dataset, recipe, device)
+        with single_threaded():
+            result = _train_and_check(console, model_name, model, dataset, recipe, chosen, device, out)
     except Diverged as error:
         raise click.ClickException(str(error)) from error
-    seconds = time.perf_counter() - start
-    meta: dict[str, Any] = {
+    except OSError as error:
+        raise click.ClickException(f"{out}: {error.strerror or error}") from error
+    if json_output:
+        print_json(result)
+    context.exit(_INTERRUPTED if result["interrupted"] else int(not result.get("passed", True)))
+
+
+def _train_and_check(
+    console: Console,
+    model_name: str,
+    model: nn.Module,
+    dataset: Dataset,
+    recipe: Recipe,
+    backend: str,
+    device: str,
+    out: Path,
+) -> dict[str, Any]:
+    """Train, save, check; what came of it, for --json."""
+    from cnnkernels.training import evaluate
+
+    start = time.perf_counter()
+    history = _train_with_progress(console, model, dataset, recipe, device)
+    result: dict[str, Any] = {
         "cnnkernels": __version__,
         "model": model_name,
         "num_classes": len(dataset.class_names),
@@ -111,42 +129,30 @@ def train(
         "preparation": dataset.preparation,
         "pixel_mean": dataset.mean * dataset.white,
         "pixel_std": dataset.std * dataset.white,
-        "backend": chosen,
+        "backend": backend,
         "device": device,
-        "epochs": recipe.epochs,
-        "batch_size": recipe.batch_size,
-        "learning_rate": recipe.learning_rate,
-        "seed": recipe.seed,
-        "distorted": recipe.distort,
+        **asdict(recipe),
         "steps": len(history.steps),
         "interrupted": history.interrupted,
-        "seconds": seconds,
+        "seconds": time.perf_counter() - start,
     }
     evaluation = None if history.interrupted else evaluate(model, dataset, dataset.test, device=device)
-    try:
-        files = _save(out, model, dataset, history, evaluation, meta, device)
-    except OSError as error:
-        raise click.ClickException(f"{out}: {error.strerror or error}") from error
-    report = None
-    if evaluation is not None:
+    files = _save(out, model, dataset, history, evaluation, result, device)
+    if evaluation is None:
+        console.print(f"[yellow]interrupted[/] after step {len(history.steps):,}")
+    else:
         right, of = round(evaluation.accuracy * len(dataset.test)), len(dataset.test)
+        seconds = result["seconds"]
         console.print(
             f"[bold]{evaluation.accuracy:.2%}[/] of the test images right ({right:,} of {of:,}), {seconds:.0f} s"
         )
-        console.print(f"saved in {escape(str(out))}: {', '.join(files)}")
-        report = _check_layers(console, model, dataset, chosen, device)
-    else:
-        console.print(
-            f"[yellow]interrupted[/] after step {len(history.steps):,}; saved in {escape(str(out))}: {', '.join(files)}"
-        )
-    if json_output:
-        print_json(_as_json(meta, out, files, evaluation, report))
-    context.exit(_INTERRUPTED if history.interrupted else int(report is not None and not report.passed))
+        result |= {"test_loss": evaluation.loss, "test_accuracy": evaluation.accuracy}
+    console.print(f"saved in {escape(str(out))}: {', '.join(files)}")
+    result["files"] = {name: str(out / name) for name in files}
+    return result if evaluation is None else result | _check_layers(console, model, dataset, backend, device)
 
 
 def _device(backend: str, asked: str | None) -> str:
-    import torch
-
     device = asked or ("cuda" if backend != "emulator" and torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise click.ClickException("--device cuda: torch sees no CUDA device")
@@ -173,8 +179,10 @@ def _print_plan(
         "recipe": f"Adam, {recipe.epochs} epochs, batch {recipe.batch_size}, "
         f"peak learning rate {recipe.learning_rate:g}, seed {recipe.seed}{distorted}",
     }
+    table = Table.grid(padding=(0, 2, 0, 0))
     for heading, text in lines.items():
-        console.print(f"[bold cyan]{heading:8}[/] {escape(text)}")
+        table.add_row(f"[bold cyan]{heading}[/]", escape(text))
+    console.print(table)
     console.print()
 
 
@@ -188,9 +196,7 @@ def _train_with_progress(console: Console, model: nn.Module, dataset: Dataset, r
         TimeRemainingColumn(),
     )
     total = recipe.epochs * steps_per_epoch(dataset, recipe)
-    progress: AbstractContextManager[Progress] = Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    )
+    progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     with progress as bar, interruptible() as interrupted:
         task = bar.add_task("", total=total, epoch=1, epochs=recipe.epochs, loss=float("nan"))
 
@@ -234,37 +240,21 @@ def _save(
 
 def _one_of_each_class(dataset: Dataset) -> Any:
     """The first test image of the first few classes that have any."""
-    import torch
-
     labels = dataset.test.labels
     firsts = [int((labels == label).nonzero()[0]) for label in labels.unique()[:_SHOWN_IMAGES]]
     return dataset.batch(dataset.test, torch.tensor(firsts))[0]
 
 
-def _check_layers(
-    console: Console, model: nn.Module, dataset: Dataset, backend: str, device: str
-) -> LayerReport | None:
+def _check_layers(console: Console, model: nn.Module, dataset: Dataset, backend: str, device: str) -> dict[str, Any]:
+    """Print the table of layers; the same for --json, empty where there are no kernels of ours to check."""
     if backend == "torch" or (backend == "auto" and device == "cpu"):
-        console.print(f"\nbackend {backend}: torch's own operators ran, so there are no kernels of ours to check")
-        return None
-    from cnnkernels.cli.layer_table import print_layers
+        console.print(f"backend {backend}: torch's own operators ran, so there are no kernels of ours to check")
+        return {}
+    from cnnkernels.cli.layer_table import layers_as_json, print_layers
     from cnnkernels.testing.layers import check_layers
 
     images, labels = dataset.batch(dataset.test, slice(_CHECKED_IMAGES))
     report = check_layers(model, images.to(device), labels.to(device))
     console.print()
     print_layers(console, report, len(images))
-    return report
-
-
-def _as_json(
-    meta: dict[str, Any], out: Path, files: list[str], evaluation: Evaluation | None, report: LayerReport | None
-) -> dict[str, Any]:
-    result = meta | {"files": {name: str(out / name) for name in files}}
-    if evaluation is not None:
-        result |= {"test_loss": evaluation.loss, "test_accuracy": evaluation.accuracy}
-    if report is not None:
-        from cnnkernels.cli.layer_table import layers_as_json
-
-        result |= {"layers": layers_as_json(report), "problems": list(report.problems), "passed": report.passed}
-    return result
+    return {"layers": layers_as_json(report), "problems": list(report.problems), "passed": report.passed}
