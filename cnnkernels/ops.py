@@ -97,32 +97,32 @@ def _empty(like: Tensor, size: Size, channels_last: bool, dtype: torch.dtype | N
 
 def _fake_conv2d_fprop(
     input: Tensor, weight: Tensor, bias: Tensor | None, output_size: Size,
-    stride: Size, padding: Size, dilation: Size, groups: int, channels_last: bool, kernel: str = "",
+    stride: Size, padding: Size, dilation: Size, groups: int, channels_last: bool, kernel_name: str = "",
 ) -> Tensor:  # fmt: skip
     return _empty(input, (input.shape[0], weight.shape[0], *output_size), channels_last)
 
 
 def _fake_conv2d_dgrad(
     grad_output: Tensor, weight: Tensor, bias: Tensor | None, input_size: Size,
-    stride: Size, padding: Size, dilation: Size, groups: int, channels_last: bool, kernel: str = "",
+    stride: Size, padding: Size, dilation: Size, groups: int, channels_last: bool, kernel_name: str = "",
 ) -> Tensor:  # fmt: skip
     return _empty(grad_output, (grad_output.shape[0], weight.shape[1] * groups, *input_size), channels_last)
 
 
 def _fake_conv2d_wgrad(
     grad_output: Tensor, input: Tensor, kernel_size: Size,
-    stride: Size, padding: Size, dilation: Size, groups: int, channels_last: bool, kernel: str = "",
+    stride: Size, padding: Size, dilation: Size, groups: int, channels_last: bool, kernel_name: str = "",
 ) -> Tensor:  # fmt: skip
     return _empty(input, (grad_output.shape[1], input.shape[1] // groups, *kernel_size), channels_last)
 
 
-def _fake_conv2d_bias_grad(grad_output: Tensor, kernel: str = "") -> Tensor:
+def _fake_conv2d_bias_grad(grad_output: Tensor, kernel_name: str = "") -> Tensor:
     return grad_output.new_empty(grad_output.shape[1])
 
 
 def _fake_max_pool2d(
     input: Tensor, output_size: Size, kernel_size: Size,
-    stride: Size, padding: Size, dilation: Size, channels_last: bool, kernel: str = "",
+    stride: Size, padding: Size, dilation: Size, channels_last: bool, kernel_name: str = "",
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     size = (*input.shape[:2], *output_size)
     return _empty(input, size, channels_last), _empty(input, size, channels_last, torch.int64)
@@ -130,25 +130,25 @@ def _fake_max_pool2d(
 
 def _fake_max_pool2d_backward(
     grad_output: Tensor, indices: Tensor, input_size: Size, kernel_size: Size,
-    stride: Size, padding: Size, dilation: Size, channels_last: bool, kernel: str = "",
+    stride: Size, padding: Size, dilation: Size, channels_last: bool, kernel_name: str = "",
 ) -> Tensor:  # fmt: skip
     return _empty(grad_output, (*grad_output.shape[:2], *input_size), channels_last)
 
 
-def _fake_max_pool2d_gather(input: Tensor, indices: Tensor, channels_last: bool, kernel: str = "") -> Tensor:
+def _fake_max_pool2d_gather(input: Tensor, indices: Tensor, channels_last: bool, kernel_name: str = "") -> Tensor:
     return _empty(input, indices.shape, channels_last)
 
 
 def _fake_avg_pool2d(
     input: Tensor, output_size: Size, kernel_size: Size, stride: Size, padding: Size,
-    count_include_pad: bool, divisor_override: int | None, channels_last: bool, kernel: str = "",
+    count_include_pad: bool, divisor_override: int | None, channels_last: bool, kernel_name: str = "",
 ) -> Tensor:  # fmt: skip
     return _empty(input, (*input.shape[:2], *output_size), channels_last)
 
 
 def _fake_avg_pool2d_backward(
     grad_output: Tensor, input_size: Size, kernel_size: Size, stride: Size, padding: Size,
-    count_include_pad: bool, divisor_override: int | None, channels_last: bool, kernel: str = "",
+    count_include_pad: bool, divisor_override: int | None, channels_last: bool, kernel_name: str = "",
 ) -> Tensor:  # fmt: skip
     return _empty(grad_output, (*grad_output.shape[:2], *input_size), channels_last)
 

@@ -50,7 +50,8 @@ class _Ambient(threading.local):
     """The backend of calls that name none. Per thread, and an attribute rather than a ContextVar because
     torch.compile can trace (and guards on) a thread-local's attribute but not ContextVar.get."""
 
-    name: str = os.environ.get("CNNKERNELS_BACKEND") or "auto"
+    def __init__(self) -> None:  # once per thread; not a class attribute, which torch.compile of 2.11 reads instead
+        self.name: str = os.environ.get("CNNKERNELS_BACKEND") or "auto"
 
 
 _ambient = _Ambient()
