@@ -13,6 +13,7 @@ from types import ModuleType, TracebackType
 
 import torch
 
+from cnnkernels import ops
 from cnnkernels.backends import cuda, emulator
 
 __all__ = [
@@ -28,8 +29,9 @@ __all__ = [
 
 NAMES = ("auto", "cuda", "triton", "emulator", "torch")
 
-# The backends with kernels of our own: the modules that define conv2d_fprop, ..., avg_pool2d_backward.
-ENTRY_POINTS: dict[str, ModuleType] = {"cuda": cuda, "emulator": emulator}
+# The backends with kernels of our own, and the module in which each has conv2d_fprop, ..., avg_pool2d_backward. These two share
+# the operators: torch's dispatcher tells them apart by the tensors' device.
+ENTRY_POINTS: dict[str, ModuleType] = {"cuda": ops, "emulator": ops}
 
 
 class BackendError(RuntimeError):

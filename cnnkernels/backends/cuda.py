@@ -1,35 +1,10 @@
-"""Backend "cuda": our CUDA kernels on the GPU."""
+"""Backend "cuda": our CUDA kernels on the GPU, which the operators' CUDA key reaches."""
 
 from __future__ import annotations
 
 import torch
 
 from cnnkernels import ops
-from cnnkernels.ops import (
-    avg_pool2d,
-    avg_pool2d_backward,
-    conv2d_bias_grad,
-    conv2d_dgrad,
-    conv2d_fprop,
-    conv2d_wgrad,
-    max_pool2d,
-    max_pool2d_backward,
-    max_pool2d_gather,
-)
-
-__all__ = [
-    "avg_pool2d",
-    "avg_pool2d_backward",
-    "conv2d_bias_grad",
-    "conv2d_dgrad",
-    "conv2d_fprop",
-    "conv2d_wgrad",
-    "max_pool2d",
-    "max_pool2d_backward",
-    "max_pool2d_gather",
-    "refusal",
-    "unavailable",
-]
 
 
 def unavailable() -> str | None:

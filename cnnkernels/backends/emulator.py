@@ -1,35 +1,10 @@
-"""Backend "emulator": our CUDA kernels run thread by thread on the CPU, to check them where there is no GPU."""
+"""Backend "emulator": our CUDA kernels thread by thread on the CPU, which the operators' CPU key reaches."""
 
 from __future__ import annotations
 
 import torch
 
 from cnnkernels import ops
-from cnnkernels.ops import (
-    avg_pool2d,
-    avg_pool2d_backward,
-    conv2d_bias_grad,
-    conv2d_dgrad,
-    conv2d_fprop,
-    conv2d_wgrad,
-    max_pool2d,
-    max_pool2d_backward,
-    max_pool2d_gather,
-)
-
-__all__ = [
-    "avg_pool2d",
-    "avg_pool2d_backward",
-    "conv2d_bias_grad",
-    "conv2d_dgrad",
-    "conv2d_fprop",
-    "conv2d_wgrad",
-    "max_pool2d",
-    "max_pool2d_backward",
-    "max_pool2d_gather",
-    "refusal",
-    "unavailable",
-]
 
 
 def unavailable() -> str | None:
