@@ -51,7 +51,8 @@ CALLS: list[tuple[str, Arguments, Options]] = [
     ("max_pool2d", (X, [2]), {"stride": None, "return_indices": True}),
     ("max_pool2d", (X[0], 2), {"ceil_mode": True}),
     ("max_pool2d", (X[:0], 2), {}),
-    ("max_pool2d", (X, 3, 2, 1), {"ceil_mode": True}),
+    ("max_pool2d", (X, 2, 3, 1), {"ceil_mode": True}),  # a last window that would start in the far padding is left out
+    ("avg_pool2d", (X, 2, 3, 1), {"ceil_mode": True}),
     ("avg_pool2d", (X, 3), {}),
     ("avg_pool2d", (X, (3, 2), [2], (1, 0), True, False, 5), {}),
     ("avg_pool2d", (X, 3, ()), {"padding": 1, "count_include_pad": False}),

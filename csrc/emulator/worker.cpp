@@ -1,0 +1,341 @@
+#include "emulator/worker.h"
+
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <new>
+
+namespace cnn::emulator {
+
+thread_local ThreadView* current = nullptr;
+thread_local Worker* active_worker = nullptr;
+
+namespace {
+
+constexpr std::size_t kStackBytes = 128 * 1024;
+constexpr std::size_t kStackGuard = 64 * 1024;
+// Stacks begin at different offsets within a page, or the tops of all of them would compete for the same few cache sets.
+constexpr std::size_t kStackStagger = 5 * 64, kStackStaggerRange = 8192;
+
+unsigned round_up_to_warp(unsigned threads) { return (threads + kWarpSize - 1) / kWarpSize * kWarpSize; }
+
+}  // namespace
+
+Worker::~Worker() {
+  for (unsigned char* stack : stacks_) munmap(stack, kStackBytes + kStackGuard);
+}
+
+// A fiber lives as long as its worker: it runs the kernel once per block and parks in between.
+void Worker::fiber_main(Fiber& fiber) {
+  for (;;) {
+    try {
+      launch_->body.call(launch_->body.closure);
+    } catch (const std::exception& error) {
+      launch_->report(where(fiber) + ": " + error.what());
+      stop_block();
+    }
+    fiber.state = State::kDone;
+    advance();
+  }
+}
+
+// makecontext gives the fiber its stack once; every later switch is a _setjmp/_longjmp pair, which saves no signal mask.
+void Worker::create_context(Fiber& fiber) {
+  const auto index = std::size_t(fiber.view.linear);
+  ucontext_t context;
+  static thread_local ucontext_t back;
+  getcontext(&context);
+  context.uc_stack.ss_sp = stacks_[index] + kStackGuard;
+  context.uc_stack.ss_size = kStackBytes - index * kStackStagger % kStackStaggerRange;
+  context.uc_link = nullptr;
+  // The new stack's first act is to come back here, so that its context can be entered by _longjmp from then on.
+  struct Start {
+    Fiber* fiber;
+    ucontext_t* self;
+    ucontext_t* back;
+  };
+  static thread_local Start start;
+  start = {&fiber, &context, &back};
+  makecontext(&context, reinterpret_cast<void (*)()>(+[] {
+    const Start mine = start;
+    if (_setjmp(mine.fiber->context) == 0) swapcontext(mine.self, mine.back);
+    mine.fiber->worker->fiber_main(*mine.fiber);
+  }),
+              0);
+  swapcontext(&back, &context);
+}
+
+void Worker::reserve_fibers(unsigned count) {
+  const bool recreate = contexts_lost_;
+  contexts_lost_ = false;
+  if (recreate)
+    for (auto& fiber : fibers_) create_context(*fiber);
+  while (fibers_.size() < count) {
+    void* stack = mmap(nullptr, kStackBytes + kStackGuard, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (stack == MAP_FAILED) throw std::bad_alloc();
+    mprotect(stack, kStackGuard, PROT_NONE);
+    stacks_.push_back(static_cast<unsigned char*>(stack));
+    fibers_.push_back(std::make_unique<Fiber>());
+    fibers_.back()->worker = this;
+    fibers_.back()->view.linear = unsigned(fibers_.size() - 1);
+    create_context(*fibers_.back());
+  }
+}
+
+void Worker::run(Launch& launch) {
+  launch_ = &launch;
+  try {
+    reserve_fibers(launch.threads_per_block);
+  } catch (const std::exception& error) {
+    launch.report(std::string("kernel '") + launch.kernel + "': no memory for its fibers");
+    return;
+  }
+  warps_.resize((launch.threads_per_block + kWarpSize - 1) / kWarpSize);
+  order_.resize(launch.threads_per_block);
+  const dim3 block = launch.block;
+  for (unsigned i = 0; i < launch.threads_per_block; ++i) {
+    order_[i] = launch.config.schedule == Schedule::kReverse ? launch.threads_per_block - 1 - i : i;
+    ThreadView& view = fibers_[i]->view;
+    view.thread_idx = {i % block.x, i / block.x % block.y, i / block.x / block.y};
+    view.block_dim = block;
+    view.grid_dim = launch.grid;
+  }
+
+  Worker* outer = active_worker;
+  active_worker = this;
+  while (!launch.failed.load(std::memory_order_relaxed)) {
+    const std::uint64_t taken = launch.next_block.fetch_add(1, std::memory_order_relaxed);
+    if (taken >= launch.blocks) break;
+    std::uint64_t index = taken;
+    if (launch.config.schedule == Schedule::kReverse) index = launch.blocks - 1 - taken;
+    if (!launch.block_order.empty()) index = launch.block_order[taken];
+    run_block(index);
+  }
+  active_worker = outer;
+}
+
+void Worker::run_block(std::uint64_t index) {
+  const dim3 grid = launch_->grid;
+  const bool random = launch_->config.schedule == Schedule::kRandom;
+  const uint3 block_idx{unsigned(index % grid.x), unsigned(index / grid.x % grid.y), unsigned(index / grid.x / grid.y)};
+  // By block, not by worker: the same seed gives the same order on any number of OS threads.
+  if (random) random_.seed(launch_->config.seed ^ (index * 0x9e3779b97f4a7c15ull + 1));
+  // An array can lie flush against one guard only: neighbouring blocks and opposite schedules take turns.
+  const std::uint64_t turn = index + (random ? launch_->config.seed : launch_->config.schedule == Schedule::kReverse);
+  shared_.begin_block(turn % 2 ? GuardSide::kBefore : GuardSide::kAfter);
+  barriers_.fill({});
+  predicate_count_ = 0;
+  for (Warp& warp : warps_)
+    for (Exchange& exchange : warp.exchanges) exchange.arrived = 0;
+  for (unsigned i = 0; i < launch_->threads_per_block; ++i) {
+    fibers_[i]->view.block_idx = block_idx;
+    fibers_[i]->state = State::kReady;
+  }
+  running_ = nullptr;
+  if (_setjmp(scheduler_) == 0) {
+    start_pass();
+    advance();
+  }
+  current = nullptr;
+  if (launch_->failed.load(std::memory_order_relaxed)) {
+    contexts_lost_ = true;
+    return;
+  }
+  if (const char* name = shared_.overwritten())
+    launch_->report(std::string("kernel '") + launch_->kernel + "', block " + coordinates(block_idx.x, block_idx.y, block_idx.z) +
+                    ": out-of-range shared memory write next to '" + name + "'");
+}
+
+void Worker::start_pass() {
+  position_ = 0;
+  if (launch_->config.schedule == Schedule::kRandom) std::shuffle(order_.begin(), order_.end(), random_);
+}
+
+// Leaves the running fiber (if any) where it stands and continues the next ready one; returns when it is this one's turn.
+void Worker::advance() {
+  Fiber* next = nullptr;
+  for (int pass = 0; pass < 2 && !next; ++pass) {
+    while (position_ < order_.size() && !next) {
+      Fiber& fiber = *fibers_[order_[position_++]];
+      if (fiber.state == State::kReady) next = &fiber;
+    }
+    if (!next) start_pass();
+  }
+  if (!next) {
+    const bool all_done = std::all_of(order_.begin(), order_.end(), [&](unsigned i) { return fibers_[i]->state == State::kDone; });
+    if (!all_done) {
+      launch_->report(describe_deadlock());
+      stop_block();
+    }
+    // Park this fiber in its loop: the next block re-enters it here.
+    if (_setjmp(running_->context) == 0) _longjmp(scheduler_, 1);
+    return;
+  }
+  if (next == running_) return;
+  Fiber* previous = running_;
+  running_ = next;
+  current = &next->view;
+  if (!previous || _setjmp(previous->context) == 0) _longjmp(next->context, 1);
+}
+
+void Worker::stop_block() { _longjmp(scheduler_, 1); }
+
+std::string Worker::where(const Fiber& fiber) const {
+  const uint3 b = fiber.view.block_idx, t = fiber.view.thread_idx;
+  return std::string("kernel '") + launch_->kernel + "', block " + coordinates(b.x, b.y, b.z) + ", thread " + coordinates(t.x, t.y, t.z);
+}
+
+void Worker::abandon(const std::string& what) {
+  launch_->report(where(*running_) + ": " + what);
+  stop_block();
+  __builtin_unreachable();
+}
+
+void Worker::abandon_after_fault(const void* address) {
+  const auto* byte = static_cast<const unsigned char*>(address);
+  const unsigned char* stack = stacks_[running_->view.linear];
+  if (byte >= stack && byte < stack + kStackGuard) abandon("stack overflow");
+  std::string what = shared_.describe(address);
+  if (what.empty()) {
+    char text[32];
+    snprintf(text, sizeof text, "%p", address);
+    what = std::string("invalid memory access at ") + text;
+  }
+  abandon(what);
+}
+
+std::string Worker::describe_deadlock() const {
+  const Fiber* waiting = nullptr;
+  for (unsigned i = 0; i < launch_->threads_per_block && !waiting; ++i)
+    if (fibers_[i]->state != State::kDone) waiting = fibers_[i].get();
+  std::string text = where(*waiting);
+  if (waiting->state == State::kAtBarrier) {
+    const Barrier& barrier = barriers_[std::size_t(waiting->barrier)];
+    text += ": divergent barrier: barrier " + std::to_string(waiting->barrier) + " was reached by " + std::to_string(barrier.arrived) +
+            " of " + std::to_string(barrier.expected) + " threads";
+  } else {
+    text += std::string(": divergent warp operation: ") + waiting->operation + " waits for lanes that never call it";
+  }
+  // The first thread that is not waiting at the same place says most about why.
+  for (unsigned i = 0; i < launch_->threads_per_block; ++i) {
+    const Fiber& other = *fibers_[i];
+    const bool same_place =
+        other.state == waiting->state &&
+        (other.state == State::kAtBarrier ? other.barrier == waiting->barrier
+                                          : other.mask == waiting->mask && i / kWarpSize == waiting->view.linear / kWarpSize);
+    if (same_place) continue;
+    if (waiting->state == State::kAtExchange && i / kWarpSize != waiting->view.linear / kWarpSize) continue;
+    const uint3 t = other.view.thread_idx;
+    text += "; thread " + coordinates(t.x, t.y, t.z);
+    if (other.state == State::kDone) text += " has returned";
+    if (other.state == State::kAtBarrier) text += " waits at barrier " + std::to_string(other.barrier);
+    if (other.state == State::kAtExchange) text += std::string(" waits in ") + other.operation;
+    break;
+  }
+  return text;
+}
+
+Barrier& Worker::arrive(int id, int count) {
+  if (id < 0 || id >= kNamedBarriers)
+    abandon("barrier " + std::to_string(id) + " does not exist: there are " + std::to_string(kNamedBarriers));
+  const bool whole_block = count < 0;
+  const int expected = whole_block ? int(launch_->threads_per_block) : count;
+  if (!whole_block && (count == 0 || count % kWarpSize != 0 || unsigned(count) > round_up_to_warp(launch_->threads_per_block)))
+    abandon("barrier " + std::to_string(id) + ": a thread count of " + std::to_string(count) +
+            " is not a multiple of the warp size within the block");
+  Barrier& barrier = barriers_[std::size_t(id)];
+  if (barrier.arrived > 0 && barrier.expected != expected)
+    abandon("barrier " + std::to_string(id) + " is used with " + std::to_string(expected) + " threads while others wait at it for " +
+            std::to_string(barrier.expected));
+  barrier.expected = expected;
+  ++barrier.arrived;
+  return barrier;
+}
+
+void Worker::release_barrier(int id) {
+  barriers_[std::size_t(id)] = {};
+  for (unsigned i = 0; i < launch_->threads_per_block; ++i) {
+    Fiber& fiber = *fibers_[i];
+    if (fiber.state == State::kAtBarrier && fiber.barrier == id) fiber.state = State::kReady;
+  }
+  if (id == 0) {
+    predicate_result_ = predicate_count_;
+    predicate_count_ = 0;
+  }
+  start_pass();
+}
+
+// The last thread to arrive also goes back to the end of the queue, so that the order after a barrier is the schedule's.
+void Worker::wait_at_barrier(int id, int count) {
+  const Barrier& barrier = arrive(id, count);
+  running_->state = State::kAtBarrier;
+  running_->barrier = id;
+  if (barrier.arrived == barrier.expected) release_barrier(id);
+  advance();
+}
+
+void Worker::arrive_at_barrier(int id, int count) {
+  const Barrier& barrier = arrive(id, count);
+  if (barrier.arrived == barrier.expected) release_barrier(id);
+}
+
+int Worker::count_at_barrier(bool predicate) {
+  predicate_count_ += predicate;
+  wait_at_barrier(0, -1);
+  return predicate_result_;
+}
+
+const std::uint64_t* Worker::exchange(const char* operation, unsigned mask, std::uint64_t value) {
+  Fiber& fiber = *running_;
+  const unsigned lane = fiber.view.linear % kWarpSize;
+  const unsigned warp_index = fiber.view.linear / kWarpSize;
+  if (!(mask >> lane & 1u)) abandon(std::string(operation) + ": the calling lane " + std::to_string(lane) + " is not in its own mask");
+  Warp& warp = warps_[warp_index];
+  Exchange& exchange = warp.exchanges[std::size_t(__builtin_ctz(mask))];
+  for (const Exchange& other : warp.exchanges)
+    if (other.arrived && (other.mask & mask) && (other.mask != mask || std::strcmp(other.operation, operation) != 0))
+      abandon(std::string(operation) + ": mask does not agree with other lanes of the warp, which wait in " + other.operation);
+  for (unsigned other = 0; other < kWarpSize; ++other) {
+    if (!(mask >> other & 1u)) continue;
+    const unsigned linear = warp_index * kWarpSize + other;
+    if (linear >= launch_->threads_per_block || fibers_[linear]->state == State::kDone)
+      abandon(std::string(operation) + ": its mask names lane " + std::to_string(other) + ", which " +
+              (linear >= launch_->threads_per_block ? "does not exist" : "has returned"));
+  }
+  if (!exchange.arrived) {
+    exchange.mask = mask;
+    exchange.operation = operation;
+  }
+  exchange.arrived |= 1u << lane;
+  exchange.given[lane] = value;
+  if (exchange.arrived != mask) {
+    fiber.state = State::kAtExchange;
+    fiber.operation = operation;
+    fiber.mask = mask;
+    advance();
+    return fiber.received.data();
+  }
+  exchange.arrived = 0;
+  for (unsigned other = 0; other < kWarpSize; ++other) {
+    if (!(mask >> other & 1u)) continue;
+    Fiber& peer = *fibers_[warp_index * kWarpSize + other];
+    peer.received = exchange.given;
+    peer.state = State::kReady;
+  }
+  return fiber.received.data();
+}
+
+void* Worker::shared(const SharedSite* site) {
+  void* data = shared_.array(site, site->name, site->bytes);
+  if (shared_.bytes_in_use() > kMaxStaticShared + launch_->dynamic_shared_bytes)
+    abandon("static shared memory over 48 KiB: " + std::to_string(shared_.bytes_in_use()) + " bytes");
+  return data;
+}
+
+void* Worker::dynamic_shared() { return shared_.array(this, "dynamic shared memory", launch_->dynamic_shared_bytes); }
+
+}  // namespace cnn::emulator

@@ -1,0 +1,126 @@
+// One OS thread's share of a launch: the fibers of one block at a time, and the scheduler that runs them.
+//
+// Control flow. run_block() switches to the first fiber of the schedule; every fiber that must wait (or has finished) calls
+// Worker::advance(), which switches straight to the next ready fiber, and back to run_block() when all have finished or
+// none can go on. The scheduler is never preempted, so nothing inside a block needs a lock.
+#pragma once
+
+#include <setjmp.h>
+
+#include <array>
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "emulator/runtime.h"
+#include "emulator/shared_memory.h"
+
+namespace cnn::emulator {
+
+constexpr int kNamedBarriers = 16;  // PTX: 16 barrier resources per block
+
+inline std::string coordinates(unsigned x, unsigned y, unsigned z) {
+  return "(" + std::to_string(x) + "," + std::to_string(y) + "," + std::to_string(z) + ")";
+}
+
+// What the workers of a launch share.
+struct Launch {
+  const char* kernel = nullptr;
+  dim3 grid, block;
+  std::size_t dynamic_shared_bytes = 0;
+  Body body{};
+  Config config;
+  unsigned threads_per_block = 0;
+  std::uint64_t blocks = 0;
+  std::vector<std::uint64_t> block_order;  // empty: in order
+  std::atomic<std::uint64_t> next_block{0};
+  std::atomic<bool> failed{false};
+  std::mutex error_mutex;
+  std::string error;
+
+  void report(const std::string& what) {
+    std::lock_guard<std::mutex> lock(error_mutex);
+    if (!failed.exchange(true)) error = what;
+  }
+};
+
+enum class State { kReady, kAtBarrier, kAtExchange, kDone };
+
+class Worker;
+
+struct Fiber {
+  ThreadView view;  // first member: `current` points here
+  State state = State::kDone;
+  int barrier = 0;
+  const char* operation = "";  // of the warp exchange it waits at
+  unsigned mask = 0;
+  std::array<std::uint64_t, kWarpSize> received;
+  jmp_buf context;
+  Worker* worker = nullptr;
+};
+
+struct Barrier {
+  int arrived = 0;
+  int expected = 0;
+};
+
+// Lanes that wait for one another, found by the lowest lane of their mask.
+struct Exchange {
+  unsigned mask = 0;
+  unsigned arrived = 0;
+  const char* operation = nullptr;
+  std::array<std::uint64_t, kWarpSize> given;
+};
+struct Warp {
+  std::array<Exchange, kWarpSize> exchanges;
+};
+
+class Worker {
+ public:
+  ~Worker();
+  void run(Launch& launch);
+
+  void wait_at_barrier(int id, int count);
+  void arrive_at_barrier(int id, int count);
+  int count_at_barrier(bool predicate);
+  const std::uint64_t* exchange(const char* operation, unsigned mask, std::uint64_t value);
+  void* shared(const SharedSite* site);
+  void* dynamic_shared();
+  [[noreturn]] void abandon(const std::string& what);
+  [[noreturn]] void abandon_after_fault(const void* address);
+
+ private:
+  void fiber_main(Fiber& fiber);
+  void reserve_fibers(unsigned count);
+  void create_context(Fiber& fiber);
+  void run_block(std::uint64_t index);
+  void start_pass();
+  void advance();
+  void stop_block();
+  void release_barrier(int id);
+  Barrier& arrive(int id, int count);
+  std::string where(const Fiber& fiber) const;
+  std::string describe_deadlock() const;
+
+  Launch* launch_ = nullptr;
+  std::vector<std::unique_ptr<Fiber>> fibers_;
+  std::vector<unsigned char*> stacks_;  // kStackGuard inaccessible bytes, then kStackBytes
+  std::vector<unsigned> order_;
+  std::size_t position_ = 0;
+  Fiber* running_ = nullptr;
+  std::array<Barrier, kNamedBarriers> barriers_;
+  int predicate_count_ = 0, predicate_result_ = 0;
+  std::vector<Warp> warps_;
+  SharedMemory shared_;
+  std::mt19937_64 random_;
+  jmp_buf scheduler_;
+  bool contexts_lost_ = false;  // a block was abandoned: its fibers stand in the middle of the kernel
+};
+
+// The worker that runs on this OS thread; null outside kernels.
+extern thread_local Worker* active_worker;
+
+}  // namespace cnn::emulator
