@@ -17,7 +17,6 @@ from test_data import make_images, make_labels, write_idx
 from torch import nn
 
 from cnnkernels import ops
-from cnnkernels.backends import emulator as emulator_backend
 from cnnkernels.cli import main
 from cnnkernels.models import LeNet5, MNISTNet
 
@@ -144,8 +143,8 @@ def test_train_runs_on_our_kernels_unless_told_otherwise(tmp_path: Path, handwri
 
 
 def test_train_fails_when_a_layer_is_wrong(tmp_path: Path, handwriting: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = emulator_backend.max_pool2d_backward
-    monkeypatch.setattr(emulator_backend, "max_pool2d_backward", lambda *arguments: original(*arguments) * 1.01)
+    original = ops.max_pool2d_backward
+    monkeypatch.setattr(ops, "max_pool2d_backward", lambda *arguments: original(*arguments) * 1.01)
     arguments = ("--data", handwriting, "--epochs", 1, "--backend", "emulator", "--out", tmp_path / "out")
     result = run("train", "lenet5", *arguments)
     assert result.exit_code == 1

@@ -330,9 +330,9 @@ def test_layer_check_sees_torchs_operators() -> None:
 
 
 def test_layer_check_sees_a_wrong_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cnnkernels.backends import emulator as backend
+    from cnnkernels import ops
 
-    original = backend.conv2d_wgrad
-    monkeypatch.setattr(backend, "conv2d_wgrad", lambda *arguments: original(*arguments) * 1.001)
+    original = ops.conv2d_wgrad
+    monkeypatch.setattr(ops, "conv2d_wgrad", lambda *arguments: original(*arguments) * 1.001)
     report = check_layers(LeNet5(backend="emulator"), torch.randn(4, 1, 32, 32), torch.arange(4))
     assert [(row.layer, row.name) for row in report.rows if not row.passed] == [("conv1", "wgrad"), ("conv2", "wgrad")]
