@@ -1,3 +1,4 @@
+// The current device and stream, from torch. See tensor.h.
 #include "bindings/tensor.h"
 
 #if defined(CNN_TARGET_CUDA)

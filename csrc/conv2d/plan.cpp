@@ -1,3 +1,4 @@
+// The catalogue of convolution kernels, one line per family and element type, and the choice among them. See plan.h.
 #include "conv2d/plan.h"
 
 #include <algorithm>

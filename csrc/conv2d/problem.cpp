@@ -1,3 +1,4 @@
+// Checks and text of a convolution's geometry. See problem.h.
 #include "conv2d/problem.h"
 
 #include <algorithm>

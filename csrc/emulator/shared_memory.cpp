@@ -1,3 +1,4 @@
+// Guard pages, poison and canaries of shared arrays. See shared_memory.h.
 #include "emulator/shared_memory.h"
 
 #include <sys/mman.h>

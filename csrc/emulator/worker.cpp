@@ -1,3 +1,4 @@
+// The scheduler of one block: fibers, barriers, warp exchanges, and what it says when a kernel does wrong. See worker.h.
 #include "emulator/worker.h"
 
 #include <sys/mman.h>

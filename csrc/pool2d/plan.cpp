@@ -1,3 +1,4 @@
+// The catalogue of pooling kernels, one line per family and element type, and the choice among them. See plan.h.
 #include "pool2d/plan.h"
 
 #include <stdexcept>

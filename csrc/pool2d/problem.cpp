@@ -1,3 +1,4 @@
+// Checks and text of a pooling's geometry. See problem.h.
 #include "pool2d/problem.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// The direct family in fp16.
 #include "conv2d/direct/direct.cuh"
 
 namespace cnn::conv2d {

@@ -1,3 +1,4 @@
+// The direct family in fp16.
 #include "pool2d/direct/direct.cuh"
 
 namespace cnn::pool2d {
