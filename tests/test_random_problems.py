@@ -150,6 +150,32 @@ def assert_is_vector(actual: Tensor, expected: Tensor, what: str) -> None:
     assert torch.equal(actual, expected), what
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_long_reductions_are_exact_in_several_slabs(dtype: str, channels_last: bool) -> None:
+    """Enough pixels that every wgrad and bias_grad kernel sums in slabs, the last of which is not full."""
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    generator = torch.Generator().manual_seed(11)
+    n, c, k, height, width, filter = 3, 5, 7, 43, 41, (3, 2)
+    x = torch.randint(-2, 3, (n, c, height, width), generator=generator).double().to(memory_format=memory_format)
+    p, q = height - 2, width - 1
+    grad = torch.randint(-2, 3, (n, k, p, q), generator=generator).double().to(memory_format=memory_format)
+    weight = torch.zeros(k, c, *filter, dtype=torch.float64, requires_grad=True)
+    F.conv2d(x, weight).backward(grad)
+    assert weight.grad is not None
+    sizes = {"N": n, "C": c, "H": height, "W": width, "K": k, "R": filter[0], "S": filter[1], "P": p, "Q": q}
+    geometry = ((1, 1), (0, 0), (1, 1), 1, channels_last)
+    x_, grad_ = cast(x, DTYPES[dtype]), cast(grad, DTYPES[dtype])
+    for pass_ in ("wgrad", "bias_grad"):
+        for name in kernels("conv2d", pass_, dtype):
+            assert _C.plan_conv2d(pass_, dtype, sizes, *geometry, name)["slabs"] > 1, name
+            if pass_ == "wgrad":
+                actual = ops.conv2d_wgrad(grad_, x_, filter, *geometry, name)
+                assert_is(actual, weight.grad, x_, channels_last, f"wgrad on {name}")
+            else:
+                assert_is_vector(ops.conv2d_bias_grad(grad_, name), grad.sum((0, 2, 3)).to(x_.dtype), name)
+
+
 @SETTINGS
 @given(c=convolutions(), extra=st.tuples(st.integers(0, 3), st.integers(0, 3)))
 def test_transposed_convolution_with_output_padding(c: Convolution, extra: tuple[int, int]) -> None:
