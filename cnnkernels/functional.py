@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnkernels import geometry
+from cnnkernels import geometry, tuning
 from cnnkernels.autograd import AvgPool2d, Conv2dDgrad, Conv2dFprop, MaxPool2d
 from cnnkernels.backends import BackendError, ambient_backend, select
 from cnnkernels.geometry import Conv2dGeometry, NothingToDo, Pool2dGeometry, Refused
@@ -48,6 +48,8 @@ def _instead_of(
             backend, _ = select(asked, args[0] if args else kwargs.get("input"))  # type: ignore[arg-type]
             if backend == "torch":
                 return reference(*args, **kwargs)  # type: ignore[return-value]
+            if tuning.active and (asked or ambient_backend()) == "auto" and not torch.compiler.is_compiling():
+                backend = "auto"  # the table decides, once the function knows its problem
             try:
                 return function(*args, backend=backend, **kwargs)  # type: ignore[arg-type]
             except (Refused, TypeError) as refusal:
@@ -99,6 +101,8 @@ def conv2d(
         BackendError: the named backend cannot run the call.
     """
     image, weight, bias, shape = prepare_conv2d(input, weight, bias, stride, padding, dilation, groups)
+    if backend == "auto":
+        backend = _fastest("conv2d_fprop", image, weight, shape)
     output: Tensor = Conv2dFprop.call(image, weight, bias, shape, backend)
     return output if input.dim() == 4 else output.squeeze(0)
 
@@ -138,6 +142,8 @@ def conv_transpose2d(
     image, weight, bias, shape = prepare_conv_transpose2d(
         input, weight, bias, stride, padding, output_padding, groups, dilation
     )
+    if backend == "auto":
+        backend = _fastest("conv2d_dgrad", image, weight, shape)
     output: Tensor = Conv2dDgrad.call(image, weight, bias, shape, backend)
     return output if input.dim() == 4 else output.squeeze(0)
 
@@ -194,6 +200,8 @@ def max_pool2d(
         BackendError: the named backend cannot run the call.
     """
     image, shape = prepare_max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode)
+    if backend == "auto":
+        backend = _fastest("max_pool2d", image, None, shape)
     output, indices = MaxPool2d.call(image, shape, backend)
     if input.dim() == 3:
         output, indices = output.squeeze(0), indices.squeeze(0)
@@ -234,6 +242,8 @@ def avg_pool2d(
     image, shape = prepare_avg_pool2d(
         input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
     )
+    if backend == "auto":
+        backend = _fastest("avg_pool2d", image, None, shape)
     output: Tensor = AvgPool2d.call(image, shape, backend)
     return output if input.dim() == 4 else output.squeeze(0)
 
@@ -276,6 +286,14 @@ def prepare_avg_pool2d(
     return _batched(input), geometry.pool2d(
         input, kernel_size, stride, padding, 1, ceil_mode, count_include_pad, divisor_override
     )
+
+
+def _fastest(op: str, input: Tensor, weight: Tensor | None, geometry: Conv2dGeometry | Pool2dGeometry) -> str:
+    """The backend of ours that "auto" takes. Refused where the tuning table has torch's operator as the fastest."""
+    entry = tuning.lookup(input.get_device(), tuning.problem_of(op, input, weight, geometry))
+    if entry is not None and entry.backend == "torch":
+        raise Refused("torch's operator was measured to be faster")
+    return select("auto", input)[0]
 
 
 def _batched(input: Tensor) -> Tensor:

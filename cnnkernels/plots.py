@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from cnnkernels.training import Evaluation, History, replacing
+from cnnkernels.files import replacing
+from cnnkernels.training import Evaluation, History
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

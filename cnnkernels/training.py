@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cnnkernels.data import Dataset, Part, shake
+from cnnkernels.files import replacing
 from cnnkernels.models import MODELS
 
 _EVALUATION_BATCH = 250
@@ -213,17 +214,6 @@ def save_metrics(folder: Path, history: History, evaluation: Evaluation | None, 
         writer = csv.writer(file)
         writer.writerow(Step.__dataclass_fields__)
         writer.writerows(asdict(step).values() for step in history.steps)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path`, which takes its place when the block ends well: no reader sees half a file."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cnnkernels.autograd.passes import Pass, batched, fold, unfold
+from cnnkernels.autograd.passes import Pass, batched, fold, launch, unfold
 from cnnkernels.backends import ENTRY_POINTS
 from cnnkernels.geometry import Conv2dGeometry
 
@@ -17,9 +17,8 @@ class Conv2dFprop(Pass):
     @staticmethod
     def forward(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2dGeometry, backend: str) -> Tensor:
         g = geometry
-        output: Tensor = ENTRY_POINTS[backend].conv2d_fprop(
-            input, weight, bias, g.output, g.stride, g.padding, g.dilation, g.groups, g.channels_last
-        )
+        arguments = (input, weight, bias, g.output, g.stride, g.padding, g.dilation, g.groups, g.channels_last)
+        output: Tensor = launch("conv2d_fprop", backend, g, arguments)
         return output
 
     @staticmethod
@@ -71,9 +70,8 @@ class Conv2dDgrad(Pass):
         grad_output: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2dGeometry, backend: str
     ) -> Tensor:
         g = geometry
-        grad_input: Tensor = ENTRY_POINTS[backend].conv2d_dgrad(
-            grad_output, weight, bias, g.image, g.stride, g.padding, g.dilation, g.groups, g.channels_last
-        )
+        arguments = (grad_output, weight, bias, g.image, g.stride, g.padding, g.dilation, g.groups, g.channels_last)
+        grad_input: Tensor = launch("conv2d_dgrad", backend, g, arguments)
         return grad_input
 
     @staticmethod
@@ -123,9 +121,8 @@ class Conv2dWgrad(Pass):
     @staticmethod
     def forward(grad_output: Tensor, input: Tensor, geometry: Conv2dGeometry, backend: str) -> Tensor:
         g = geometry
-        grad_weight: Tensor = ENTRY_POINTS[backend].conv2d_wgrad(
-            grad_output, input, g.filter, g.stride, g.padding, g.dilation, g.groups, g.channels_last
-        )
+        arguments = (grad_output, input, g.filter, g.stride, g.padding, g.dilation, g.groups, g.channels_last)
+        grad_weight: Tensor = launch("conv2d_wgrad", backend, g, arguments)
         return grad_weight
 
     @staticmethod

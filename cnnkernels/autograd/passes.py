@@ -1,4 +1,4 @@
-"""What all passes share: how one is called, and how vmap's batch dimension folds into another."""
+"""What all passes share: how one is called, how it launches, and how vmap's batch dimension folds into another."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import forward_ad
+
+from cnnkernels import tuning
+from cnnkernels.backends import ENTRY_POINTS
+from cnnkernels.geometry import Conv2dGeometry, Pool2dGeometry
 
 
 class Pass(torch.autograd.Function):
@@ -45,6 +49,13 @@ class Pass(torch.autograd.Function):
         if _transforms_active():
             return super().apply(*args)
         return super(torch.autograd.Function, cls).apply(*unwrap_dead_wrappers(args))  # type: ignore[misc]
+
+
+def launch(op: str, backend: str, geometry: Conv2dGeometry | Pool2dGeometry, arguments: tuple[Any, ...]) -> Any:
+    """Run `backend`'s operator `op`, on the kernel that the tuning table has for the problem, else on the plan's."""
+    if tuning.active:
+        return tuning.run(op, backend, geometry, arguments)
+    return getattr(ENTRY_POINTS[backend], op)(*arguments)
 
 
 def _transforms_active() -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cnnkernels.autograd.passes import Pass, batched, fold, unfold
+from cnnkernels.autograd.passes import Pass, batched, fold, launch, unfold
 from cnnkernels.backends import ENTRY_POINTS
 from cnnkernels.geometry import Pool2dGeometry
 
@@ -17,9 +17,8 @@ class MaxPool2d(Pass):
     @staticmethod
     def forward(input: Tensor, geometry: Pool2dGeometry, backend: str) -> tuple[Tensor, Tensor]:
         g = geometry
-        output, indices = ENTRY_POINTS[backend].max_pool2d(
-            input, g.output, g.window, g.stride, g.padding, g.dilation, g.channels_last
-        )
+        arguments = (input, g.output, g.window, g.stride, g.padding, g.dilation, g.channels_last)
+        output, indices = launch("max_pool2d", backend, g, arguments)
         return output, indices
 
     @staticmethod
@@ -55,9 +54,8 @@ class MaxPool2dBackward(Pass):
     @staticmethod
     def forward(grad_output: Tensor, indices: Tensor, geometry: Pool2dGeometry, backend: str) -> Tensor:
         g = geometry
-        grad_input: Tensor = ENTRY_POINTS[backend].max_pool2d_backward(
-            grad_output, indices, g.image, g.window, g.stride, g.padding, g.dilation, g.channels_last
-        )
+        arguments = (grad_output, indices, g.image, g.window, g.stride, g.padding, g.dilation, g.channels_last)
+        grad_input: Tensor = launch("max_pool2d_backward", backend, g, arguments)
         return grad_input
 
     @staticmethod
@@ -119,9 +117,9 @@ class AvgPool2d(Pass):
     @staticmethod
     def forward(input: Tensor, geometry: Pool2dGeometry, backend: str) -> Tensor:
         g = geometry
-        output: Tensor = ENTRY_POINTS[backend].avg_pool2d(
-            input, g.output, g.window, g.stride, g.padding, g.count_include_pad, g.divisor_override, g.channels_last
-        )
+        averaged = (g.count_include_pad, g.divisor_override)
+        arguments = (input, g.output, g.window, g.stride, g.padding, *averaged, g.channels_last)
+        output: Tensor = launch("avg_pool2d", backend, g, arguments)
         return output
 
     @staticmethod
@@ -147,16 +145,9 @@ class AvgPool2dBackward(Pass):
     @staticmethod
     def forward(grad_output: Tensor, geometry: Pool2dGeometry, backend: str) -> Tensor:
         g = geometry
-        grad_input: Tensor = ENTRY_POINTS[backend].avg_pool2d_backward(
-            grad_output,
-            g.image,
-            g.window,
-            g.stride,
-            g.padding,
-            g.count_include_pad,
-            g.divisor_override,
-            g.channels_last,
-        )
+        averaged = (g.count_include_pad, g.divisor_override)
+        arguments = (grad_output, g.image, g.window, g.stride, g.padding, *averaged, g.channels_last)
+        grad_input: Tensor = launch("avg_pool2d_backward", backend, g, arguments)
         return grad_input
 
     @staticmethod

@@ -79,7 +79,8 @@ class Layer:
         if unknown:
             raise ValueError(f"a layer has no {', '.join(sorted(unknown))}")
         pairs = {"stride", "padding", "dilation", "output_padding", "output"}
-        return cls(**{name: _pair(value) if name in pairs else value for name, value in values.items()})
+        arguments: dict[str, Any] = {name: _pair(value) if name in pairs else value for name, value in values.items()}
+        return cls(**arguments)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields that are not at their defaults; pairs of equal numbers as one number."""
@@ -156,9 +157,11 @@ class Layer:
         channels, filters = self.C // self.groups, self.K // self.groups
         P, Q = self.output_size if self.op == "conv2d" else self.image
         lengths = {"fprop": channels * taps, "dgrad": filters * taps, "wgrad": self.N * P * Q}
-        return lengths | {name: lengths["fprop"] + 2 for name in FUSED_PASSES}
+        return lengths | dict.fromkeys(FUSED_PASSES, lengths["fprop"] + 2)
 
-    def forward(self, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, functions: Any = F) -> Tensor:
+    def forward(
+        self, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, functions: Any = F
+    ) -> Tensor:
         """The layer by `functions`: torch.nn.functional, or a module with the same names and signatures."""
         if self.op == "conv2d":
             result = functions.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
@@ -203,7 +206,7 @@ class Layer:
 
     def useful_bytes(self, name: str, element_size: int) -> int:
         """What pass `name` reads and writes at least: every operand once. Max pooling remembers a byte per window."""
-        touched = [len({pixel for row in rows for pixel in row if pixel is not None}) for rows in self._reads]
+        touched: list[int] = [len({pixel for row in rows for pixel in row} - {None}) for rows in self._reads]
         outputs = math.prod(self.output_shape)
         weights = 0 if self.is_pooling else math.prod(self.weight_shape)
         # A transposed convolution reads every pixel of its input, and its output's rows are the ones that taps touch.

@@ -32,7 +32,9 @@ class Run:
 
     id: str
     started: str
-    device: dict[str, Any]  # type (cuda, cpu), name, slug, and for a GPU sms, l2_bytes, memory_bytes, driver, capability
+    device: dict[
+        str, Any
+    ]  # type (cuda, cpu), name, slug, and for a GPU sms, l2_bytes, memory_bytes, driver, capability
     commit: str  # "" outside a git checkout
     dirty: bool  # whether tracked files differed from the commit
     versions: dict[str, str]  # cnnkernels, torch, python, cuda, cudnn, triton
@@ -63,6 +65,7 @@ class Row:
     name: str  # the pass: fprop, dgrad, wgrad, fprop_relu, fprop_add_relu, forward, backward; inference, training
     dtype: str  # f32, f16, bf16, f64
     layout: str  # nchw or channels_last: of the provider's operands and results
+    data: str  # "normal": activations N(0, 1); "relu": their negative half set to zero
     provider: str
     role: str  # "ours", "baseline", or "context": shown, and never the one to beat
     status: str
@@ -85,13 +88,15 @@ class Row:
     error: float | None = None  # worst absolute error against fp64
     allowed: float | None = None
     notices: tuple[str, ...] = ()
-    clocks: dict[str, float] = field(default_factory=dict)  # sm_mhz_before, sm_mhz_after, mem_mhz, power_w, temperature_c
+    clocks: dict[str, float] = field(
+        default_factory=dict
+    )  # sm_mhz_before, sm_mhz_after, mem_mhz, power_w, temperature_c
     time: str = ""
 
     @property
     def case(self) -> tuple[str, ...]:
         """What providers are compared on: same layer, pass and dtype, whatever the layout."""
-        return self.metric, self.net, self.layer, self.what, self.name, self.dtype, self.cache
+        return self.metric, self.net, self.layer, self.what, self.name, self.dtype, self.data, self.cache
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -209,7 +214,7 @@ def _compact(row: Row) -> dict[str, Any]:
     return {name: value for name, value in record.items() if name in _REQUIRED or value not in empty}
 
 
-_REQUIRED = {entry.name for entry in fields(Row)[:14]}
+_REQUIRED = {entry.name for entry in fields(Row)[:15]}
 
 
 def _row(record: dict[str, Any]) -> Row:

@@ -1,4 +1,4 @@
-"""The command line: `cnnkernels info | verify | train`."""
+"""The command line: `cnnkernels info | verify | train | bench | report | tune`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from cnnkernels import __version__
+from cnnkernels.cli.bench import bench
 from cnnkernels.cli.info import info
 from cnnkernels.cli.train import train
 from cnnkernels.cli.verify import verify
@@ -31,5 +32,5 @@ def main() -> None:
     """torch's 2-D convolutions and poolings on handwritten CUDA kernels."""
 
 
-for _command in (info, verify, train):
+for _command in (info, verify, train, bench):
     main.add_command(_command)

@@ -55,6 +55,7 @@ def compare_to_fp64(
     torch_result: Tensor | None = None,
     *,
     magnitude: Tensor | None = None,
+    at_least: Tensor | None = None,
 ) -> Comparison:
     """Hold `actual` against `reference_fp64` as the module's docstring says.
 
@@ -65,6 +66,9 @@ def compare_to_fp64(
         torch_result: torch's result in actual's dtype, whose own error is allowed twice.
         magnitude: M of each result, fp64. Without it the largest |reference| stands in, which is right for operands of
             mean zero and more than a few results: some of their sums wander as far as any does.
+        at_least: an error that is allowed in any case, fp64, per result.
+
+    The comparison is made on the reference's device.
 
     Returns:
         The worst error and the largest error allowed at that place.
@@ -72,7 +76,7 @@ def compare_to_fp64(
     Raises:
         AssertionError: shape or dtype do not fit together at all.
     """
-    reference = reference_fp64.detach().cpu()
+    reference = reference_fp64.detach()
     assert reference.dtype == torch.float64, f"the reference is {reference.dtype}, not fp64"
     assert actual.shape == reference.shape, f"shape {tuple(actual.shape)}, expected {tuple(reference.shape)}"
     if torch_result is not None:
@@ -80,20 +84,22 @@ def compare_to_fp64(
     if not actual.numel():
         return Comparison(0.0, None if torch_result is None else 0.0, 0.0, "")
     dtype = actual.dtype
-    computed = actual.detach().cpu().double()
+    computed = actual.detach().to(reference.device).double()
     rounded = reference.to(dtype).double()
     strange = _where_not_both_alike(computed, rounded)
     if strange is not None:
         return Comparison(math.inf, None, 0.0, f"{_place(strange)}: {computed[strange]}, expected {rounded[strange]}")
     # NaN and infinities coincide: what is left to compare is finite.
     finite = rounded.isfinite()
-    zero = torch.zeros((), dtype=torch.float64)
+    zero = reference.new_zeros(())
     reference = torch.where(finite, reference, zero)
     error = (torch.where(finite, computed, zero) - reference).abs()
     allowed = _allowed(reference, dtype, reduction_length, magnitude)
+    if at_least is not None:
+        allowed = torch.maximum(allowed, at_least)
     torch_error = None
     if torch_result is not None:
-        own = torch.where(finite, torch_result.detach().cpu().double(), zero)
+        own = torch.where(finite, torch_result.detach().to(reference.device).double(), zero)
         torch_error = float((own - reference).abs().nan_to_num(posinf=0.0).max())
         allowed = allowed.clamp(min=2 * torch_error)
     worst = _index_of_largest(error - allowed)
@@ -182,7 +188,7 @@ def assert_gradients(function: Callable[..., Any], inputs: Sequence[Tensor], *, 
 def _allowed(reference: Tensor, dtype: torch.dtype, length: int, magnitude: Tensor | None) -> Tensor:
     accumulator = torch.finfo(_ACCUMULATOR.get(dtype, dtype))
     result = torch.finfo(dtype)
-    scale = reference.abs().max() if magnitude is None else magnitude.detach().cpu()
+    scale = reference.abs().max() if magnitude is None else magnitude.detach().to(reference.device)
     # The bias is one more term of the sum. Below the smallest normal number, rounding costs up to half a subnormal.
     sum_error = _LAMBDA * math.sqrt(length + 1) * accumulator.eps / 2 * scale
     return sum_error + result.eps / 2 * reference.abs() + result.tiny * result.eps

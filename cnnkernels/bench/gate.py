@@ -1,0 +1,162 @@
+"""Correctness first: a provider whose result is not right, fresh and of full precision gets no number.
+
+Every provider passes the same gate, ours, torch's and a vendor's. It is asked twice before it is timed and once after:
+
+1. with data A, its memory poisoned with NaN beforehand;
+2. with data B written into the same tensors: a result remembered from A is wrong now, and the result it gave for A must
+   not have changed meanwhile;
+3. after timing, with data C written into the tensors that were timed, through the very thing that was timed.
+
+A result has to have torch's shape, the case's dtype and the memory format of the operands; the operands must be as they
+were. Against fp64, with M the size to which sums of terms of random sign wander (see cnnkernels.testing.oracles) and u
+a dtype's unit roundoff, two things are demanded:
+
+* each element is off by no more than rounding explains: 6 sqrt(L + 1) u_acc M, and u_out for each time it is stored. In
+  fp32, where implementations may trade accuracy for speed by Winograd's or Fourier's transformations, u_tf32 M / 2 is
+  allowed to one element: a missing or doubled term of the sum is off by far more;
+* in fp32 and fp64 the root mean square of the errors is below u_low M / 8, u_low being that of the next format down (tf32's
+  2^-11, fp32's 2^-24). Rounding two operands to that format costs about 0.6 u_low M, so a provider that does so stands
+  five times above the bar. In the half formats the products are exact in fp32, and the first rule alone tells an
+  accumulator of half precision from one of single.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnnkernels.bench.layer import Layer
+from cnnkernels.bench.operands import MEMORY_FORMATS, Case, Operands
+from cnnkernels.testing.oracles import compare_to_fp64
+
+# Unit roundoff of the format that a cheat would compute in instead.
+_LOWER = {torch.float32: 2.0**-11, torch.float64: 2.0**-24}
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The fp64 result, the size M to which partial sums wander, and the values that are rounded on the way."""
+
+    value: Tensor
+    wander: Tensor
+    intermediate: Tensor | None  # the sum of |values| stored and read again before the result, where the pass has such
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Worst error, what is allowed at its place, and a sentence where the gate is red."""
+
+    error: float
+    allowed: float
+    message: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return not self.message
+
+
+def expect(case: Case, operands: Operands) -> Expected:
+    """What `case` should give for `operands`: torch's fp64 result on their device."""
+    x, w, b, z, dy = (None if tensor is None else tensor.detach().double() for tensor in operands.all())
+    assert x is not None
+    layer = case.layer
+    if layer.is_pooling:
+        value = _pooling(layer, case.name, x, dy)
+        # Windows are small: the sum of |values| bounds their partial sums well enough. A maximum is not rounded at all.
+        exact = "max" in layer.op and case.name == "forward"
+        absolute = None if dy is None else dy.abs()
+        if "max" in layer.op:
+            wander = torch.zeros_like(value) if exact else _pooling(layer, case.name, x, absolute)
+        else:
+            wander = _pooling(layer, case.name, x.abs(), absolute)
+        return Expected(value, wander, None)
+    assert w is not None
+    if case.is_backward:
+        assert dy is not None
+        value = _gradient(layer, case.name, x, w, dy)
+        return Expected(value, _gradient(layer, case.name, x**2, w**2, dy**2).clamp(min=0).sqrt(), None)
+    plain = layer.forward(x, w)
+    wander = layer.forward(x**2, w**2).clamp(min=0).sqrt()
+    if b is None:
+        return Expected(plain, wander, None)
+    column = b.view(-1, 1, 1)
+    biased = plain + column
+    total = biased if z is None else biased + z
+    # A bias is added before or after the first rounding, and a sum in between may be stored too.
+    intermediate = plain.abs() + biased.abs() + total.abs()
+    return Expected(F.relu(total), (wander**2 + column**2).sqrt(), intermediate)
+
+
+def judge(case: Case, layout: str, result: object, expected: Expected) -> Verdict:
+    """Hold a provider's result against what it should be."""
+    wrong = _wrong_form(case, layout, result, expected.value)
+    if wrong:
+        return Verdict(float("inf"), 0.0, wrong)
+    assert isinstance(result, Tensor)
+    unit = torch.finfo(case.dtype).eps / 2
+    lower = _LOWER.get(case.dtype)
+    transformable = case.dtype == torch.float32 and not case.layer.is_pooling
+    at_least = expected.wander * (_LOWER[torch.float32] / 2 if transformable else 0.0)
+    if expected.intermediate is not None:
+        at_least = at_least + unit * expected.intermediate
+    length = case.layer.reduction_lengths[case.name]
+    comparison = compare_to_fp64(result, expected.value, length, magnitude=expected.wander, at_least=at_least)
+    if not comparison.passed:
+        return Verdict(comparison.error, comparison.allowed, f"wrong result {comparison.message}")
+    if lower is not None and length > 1:
+        finite = expected.value.isfinite()
+        error = torch.where(finite, result.detach().double() - expected.value, 0.0)
+        typical, bar = float(error.square().mean().sqrt()), float(expected.wander.square().mean().sqrt()) * lower / 8
+        if typical > bar > 0:
+            return Verdict(
+                comparison.error,
+                comparison.allowed,
+                f"lower precision: errors of {typical:.3g} (root mean square), {case.dtype} arithmetic stays below {bar:.3g}",
+            )
+    return Verdict(comparison.error, comparison.allowed)
+
+
+def _wrong_form(case: Case, layout: str, result: object, value: Tensor) -> str:
+    if not isinstance(result, Tensor):
+        return f"the result is a {type(result).__name__}, not a tensor"
+    if result.dtype != case.dtype:
+        return f"the result is {result.dtype}, not {case.dtype}"
+    if result.shape != value.shape:
+        return f"the result has shape {tuple(result.shape)}, not {tuple(value.shape)}"
+    if result.device != value.device:
+        return f"the result is on {result.device}, not {value.device}"
+    # A filter's gradient may be laid out either way: torch itself does not always follow the filter.
+    if case.name != "wgrad" and not result.is_contiguous(memory_format=MEMORY_FORMATS[layout]):
+        return f"the result has strides {result.stride()}, which is not {layout}"
+    return ""
+
+
+def _gradient(layer: Layer, name: str, x: Tensor, w: Tensor, dy: Tensor) -> Tensor:
+    transposed = layer.op == "conv_transpose2d"
+    mask = [name == "dgrad", name == "wgrad", False]
+    gradients = torch.ops.aten.convolution_backward(
+        dy,
+        x,
+        w,
+        None,
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+        transposed,
+        layer.output_padding,
+        layer.groups,
+        mask,
+    )
+    gradient: Tensor = gradients[0 if name == "dgrad" else 1]
+    return gradient
+
+
+def _pooling(layer: Layer, name: str, x: Tensor, dy: Tensor | None) -> Tensor:
+    if name == "forward":
+        return layer.forward(x)
+    with torch.enable_grad():
+        image = x.detach().requires_grad_()
+        return torch.autograd.grad(layer.forward(image), image, dy)[0]

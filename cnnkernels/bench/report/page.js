@@ -1,0 +1,117 @@
+// The page's behaviour: one device at a time, charts drawn as they come into view, tables that sort, search and unfold.
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("page-data").textContent);
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+
+  const drawn = new Map();
+  function draw(place) {
+    const options = { actions: false, renderer: "svg", config: data.themes[dark.matches ? "dark" : "light"] };
+    const before = drawn.get(place);
+    const next = vegaEmbed(place, data.charts[place.dataset.chart], options).then((result) => {
+      place.style.minHeight = "";
+      return result;
+    });
+    drawn.set(place, next);
+    if (before) before.then((result) => result.finalize());
+    next.catch((error) => { place.textContent = `This chart cannot be drawn: ${error.message}`; });
+  }
+  const watcher = new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      if (!entry.isIntersecting) continue;
+      watcher.unobserve(entry.target);
+      draw(entry.target);
+    }
+  }, { rootMargin: "800px" });
+  document.querySelectorAll("[data-chart]").forEach((place) => watcher.observe(place));
+  dark.addEventListener("change", () => [...drawn.keys()].forEach(draw));
+
+  const devices = [...document.querySelectorAll("[data-device]")];
+  const links = [...document.querySelectorAll(".devices a")];
+  function choose() {
+    if (devices.length < 2) return;
+    const wanted = decodeURIComponent(location.hash.slice(1));
+    const shown = devices.find((device) => device.id === wanted) || devices[0];
+    devices.forEach((device) => { device.hidden = device !== shown; });
+    links.forEach((link) => link.toggleAttribute("aria-current", link.hash.slice(1) === shown.id));
+  }
+  addEventListener("hashchange", choose);
+  choose();
+
+  function value(body, column) {
+    const cell = body.rows[0].cells[column];
+    if (!("v" in cell.dataset)) return cell.textContent.trim().toLowerCase();
+    return cell.dataset.v === "" ? null : Number(cell.dataset.v);
+  }
+  function sort(table, heading, column) {
+    const down = heading.getAttribute("aria-sort") === "ascending";
+    table.querySelectorAll("thead th").forEach((other) => other.removeAttribute("aria-sort"));
+    heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const keyed = [...table.tBodies].map((body) => [value(body, column), body]);
+    keyed.sort(([a], [b]) => {
+      if (a === null || b === null) return (a === null) - (b === null); // without a number: last, either way
+      const order = typeof a === "number" ? a - b : a.localeCompare(b, undefined, { numeric: true });
+      return down ? -order : order;
+    });
+    table.append(...keyed.map(([, body]) => body));
+  }
+  document.querySelectorAll("table.sortable").forEach((table) => {
+    [...table.tHead.rows[0].cells].forEach((heading, column) => {
+      heading.querySelector("button").addEventListener("click", () => sort(table, heading, column));
+    });
+  });
+
+  function element(name, text) {
+    const made = document.createElement(name);
+    if (text !== undefined) made.textContent = text;
+    return made;
+  }
+  function unfold(body, rows) {
+    const button = body.querySelector(".unfold");
+    const open = button.getAttribute("aria-expanded") === "true";
+    button.setAttribute("aria-expanded", String(!open));
+    if (open) { body.rows[1].remove(); return; }
+    const table = element("table");
+    const head = table.createTHead().insertRow();
+    data.headings.forEach((heading) => head.append(element("th", heading)));
+    const inner = table.createTBody();
+    rows.forEach((cells) => {
+      const row = inner.insertRow();
+      cells.forEach((cell, column) => {
+        const made = element("td", cell);
+        if (column >= 4 && column < cells.length - 1) made.className = "n";
+        row.append(made);
+      });
+    });
+    [...head.cells].slice(4, -1).forEach((cell) => { cell.className = "n"; });
+    const line = body.insertRow();
+    line.className = "unfolded";
+    const cell = line.insertCell();
+    cell.colSpan = body.rows[0].cells.length;
+    cell.append(table);
+  }
+  document.querySelectorAll("table.layers").forEach((table) => {
+    const details = data.details[table.dataset.details];
+    const section = table.closest("[data-device]");
+    const search = section.querySelector("[data-search]");
+    const losers = section.querySelector("[data-losers]");
+    const count = section.querySelector("[data-count]");
+    const bodies = [...table.tBodies].map((body) => {
+      const rows = details[Number(body.dataset.case)];
+      body.querySelector(".unfold").addEventListener("click", () => unfold(body, rows));
+      return [body, `${body.textContent} ${rows.flat().join(" ")}`.toLowerCase()];
+    });
+    function filter() {
+      const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+      let shown = 0;
+      for (const [body, text] of bodies) {
+        body.hidden = (losers.checked && !("loss" in body.dataset)) || !words.every((word) => text.includes(word));
+        shown += !body.hidden;
+      }
+      count.textContent = `${shown.toLocaleString("en")} of ${bodies.length.toLocaleString("en")}`;
+    }
+    search.addEventListener("input", filter);
+    losers.addEventListener("change", filter);
+    filter();
+  });
+})();

@@ -1,0 +1,74 @@
+"""The README's table of results, between two markers: made from the store, never by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cnnkernels.bench.compare import ALL, Geomean
+from cnnkernels.bench.report import views
+from cnnkernels.bench.report.charts import sheet_title
+from cnnkernels.bench.report.history import version
+
+BEGIN = "<!-- results:begin -->"
+END = "<!-- results:end -->"
+NOTHING = "No GPU result is stored yet."
+
+
+def rewrite(readme: Path, report: views.Report) -> bool:
+    """Put the results between the markers of `readme`; whether that changed the file.
+
+    Raises:
+        ValueError: a marker is missing, doubled, or they stand in the wrong order.
+    """
+    text = readme.read_text(encoding="utf-8")
+    for marker in (BEGIN, END):
+        if text.count(marker) != 1:
+            raise ValueError(f"{readme} has {text.count(marker)} lines {marker}, and needs one")
+    before, rest = text.split(BEGIN)
+    if END not in rest:
+        raise ValueError(f"{readme} has {END} before {BEGIN}")
+    after = rest.split(END)[1]
+    new = f"{before}{BEGIN}\n{results(report)}\n{END}{after}"
+    if new == text:
+        return False
+    readme.write_text(new, encoding="utf-8")
+    return True
+
+
+def results(report: views.Report) -> str:
+    """The results on GPUs as Markdown: per device a table of families and passes."""
+    parts = [part for device in report.devices if device.on_gpu and device.sheets for part in _device(device)]
+    return "\n\n".join(parts) if parts else NOTHING
+
+
+def _device(device: views.Device) -> Iterator[str]:
+    run = device.newest
+    torch, driver = run.versions.get("torch", "?"), run.device.get("driver", "?")
+    yield (
+        f"**{_escape(device.name)}**, torch {_escape(torch)}, driver {_escape(str(driver))}, commit "
+        f"{_escape(version(run))}, {run.started[:10]}. Geometric means of the other's time ÷ our time: above 1 we are "
+        "faster. Where a layer of the list lacks its number there is no mean."
+    )
+    for sheet in device.sheets:
+        lines = [
+            f"| {sheet_title(sheet)} | ÷ strongest baseline | ÷ torch eager | measured | slower |",
+            "| --- | ---: | ---: | ---: | ---: |",
+        ]
+        for summary in sheet.summaries:
+            lines += [_line(summary.name, mean) for mean in summary.geomeans]
+        yield "\n".join(lines)
+
+
+def _line(name: str, mean: Geomean) -> str:
+    group = f"**{name}, all**" if mean.group == ALL else f"{name}, {mean.group}"
+    cells = (_escape(group), _mean(mean.speedup), _mean(mean.to_torch), f"{mean.measured} of {mean.wanted}", str(mean.losses))
+    return f"| {' | '.join(cells)} |"
+
+
+def _mean(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

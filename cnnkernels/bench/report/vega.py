@@ -1,0 +1,101 @@
+"""What the charts share: their form, who has which colour and shape, and how they become a specification or a PNG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+
+from cnnkernels.bench.report.theme import OURS, SIDES, style
+
+#: A Vega-Lite specification, or a record of its data.
+Spec = dict[str, Any]
+
+# Beyond this many decades an axis marks powers of ten, not 1 2 5.
+_DECADES_OF_DETAIL = 2.5
+_PNG_WIDTH = 800
+
+
+@dataclass(frozen=True)
+class Chart:
+    """`name` is the PNG's file name without the folder; `title` says what is seen, `caption` how to read it."""
+
+    name: str
+    title: str
+    caption: str
+    spec: Spec
+
+
+def to_png(chart: Chart, scale: float = 2.0) -> bytes:
+    """The chart on white, `scale` pixels to a unit."""
+    import vl_convert
+
+    spec = chart.spec | {"width": _PNG_WIDTH, "title": {"text": chart.title, "anchor": "start", "offset": 14}}
+    png: bytes = vl_convert.vegalite_to_png(
+        spec,
+        vl_version=vegalite_version(),
+        scale=scale,
+        config=style(dark=False) | {"background": "white", "padding": 16},
+    )
+    return png
+
+
+def vegalite_version() -> str:
+    """The version of the specifications, as vl_convert names it: "6.4"."""
+    return ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+
+
+def finish(chart: alt.LayerChart | alt.FacetChart, height: float) -> Spec:
+    size = alt.AutoSizeParams(type="fit-x", contains="padding")
+    spec: Spec = chart.properties(width="container", height=height, autosize=size).to_dict()
+    # The page sets the one theme; altair's own would override it.
+    spec.pop("config", None)
+    return spec
+
+
+def data(values: list[Any]) -> alt.InlineData:
+    return alt.InlineData(values=values)
+
+
+def color(field: str | None, points: Iterable[Spec] = ()) -> Any:
+    """Who is who, in the same colours everywhere; without `field`, our colour and no legend."""
+    if field is None:
+        return alt.ColorDatum(OURS).scale(domain=list(SIDES)).legend(None)
+    present = {point[field] for point in points}
+    legend = alt.Legend(values=[side for side in SIDES if side in present], title=None)
+    return alt.Color(f"{field}:N").scale(domain=list(SIDES)).legend(legend)
+
+
+def shape(points: Iterable[Spec]) -> alt.Shape:
+    """The same again as shapes, for eyes and printers that do not tell the colours apart."""
+    present = {point["side"] for point in points}
+    legend = alt.Legend(values=[side for side in SIDES if side in present], title=None)
+    return alt.Shape("side:N").scale(domain=list(SIDES), range=["circle", "diamond", "square"]).legend(legend)
+
+
+def tooltip(names: Sequence[str], **formats: str) -> list[alt.Tooltip]:
+    numbers = [alt.Tooltip(f"{name}:Q", format=how) for name, how in formats.items()]
+    return [*(alt.Tooltip(f"{name}:N") for name in names), *numbers]
+
+
+def ticks(lowest: float, highest: float) -> list[float]:
+    """1 2 5 of each decade between the bounds, or only its powers of ten where there are many."""
+    steps = (1, 2, 5) if math.log10(highest / lowest) <= _DECADES_OF_DETAIL else (1,)
+    decades = range(math.floor(math.log10(lowest)), math.ceil(math.log10(highest)) + 1)
+    # 10**-1 * 2 is not quite 0.2, and the labels would say so.
+    values = [float(f"{step}e{decade}") for decade in decades for step in steps]
+    return [value for value in values if lowest <= value <= highest]
+
+
+def si(value: float) -> str:
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.3g} {prefix}"
+    return f"{value:.3g} "
+
+
+def slug(text: str) -> str:
+    return "-".join("".join(letter if letter.isalnum() else " " for letter in text.lower()).split())

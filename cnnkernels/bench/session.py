@@ -1,0 +1,360 @@
+"""Measuring one case: every provider through the gate, then all that passed against each other, then once more the gate.
+
+Providers take turns, A B C C B A A B C ..., so that drift in clocks and temperature meets all of them alike. The clock
+is read under load before and after; if it moved by more than 3 percent the case is measured again, and given up after
+the third time. Nothing is tuned or compiled inside the timed region: that happened at the gate, and is told apart as
+the time of the first call.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnnkernels.bench import gate
+from cnnkernels.bench.machine import DTYPES
+from cnnkernels.bench.operands import Case, Operands, fill, make_operands, number_of_sets
+from cnnkernels.bench.providers import Forward, Provider, full_precision
+from cnnkernels.bench.store import Row, Run, now
+from cnnkernels.bench.timing import Clocks, Timer, bind_stream, make_timer, percentile, read_clocks, synchronize
+from cnnkernels.explain import trace
+
+_CLOCK_DRIFT = 0.03
+_ATTEMPTS = 3
+_FEWEST_ROUNDS = 3
+# A time below this many launch floors, or a roofline below this many microseconds, is about the launch, not the kernel.
+_FLOORS = 3
+_SHORT_ROOFLINE_US = 3.0
+# What the emulator does per second, roughly, for guessing which calls would take too long; a guess decides nothing else.
+_EMULATED_FLOPS = 6e9
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure. `samples` and `seconds` end the sampling of a case, whichever comes first (per provider)."""
+
+    samples: int = 50
+    seconds: float = 1.0
+    hot: bool = False
+    seed: int = 0
+    longest_call: float = 10.0  # seconds; the emulator's calls that would take longer are skipped, and said to be
+
+    @property
+    def cache(self) -> str:
+        return "hot" if self.hot else "cold"
+
+
+@dataclass
+class Entrant:
+    """A provider on its way through a case."""
+
+    provider: Provider
+    layout: str
+    row: Row
+    forward: Forward | None = None
+    sets: list[Operands] = field(default_factory=list)
+    timer: Timer | None = None
+    times: list[float] = field(default_factory=list)
+
+    def fail(self, status: str, reason: str) -> None:
+        self.row = replace(self.row, status=status, reason=reason)
+
+    @property
+    def running(self) -> bool:
+        return self.row.status == "ok"
+
+
+def measure(
+    case: Case, blank: Row, device: torch.device, settings: Settings, run: Run, entrants: Sequence[tuple[Provider, str]]
+) -> list[Row]:
+    """Measure `case` by each (provider, layout).
+
+    Args:
+        blank: the row with everything that is the same for all: suite, net, layer, ...; see :func:`blank_row`.
+
+    Returns:
+        One row per entrant, in their order. Those without a number say why.
+    """
+    all_entrants = [
+        Entrant(provider, layout, replace(blank, provider=provider.name, role=provider.role, layout=layout))
+        for provider, layout in entrants
+    ]
+    with full_precision(), ExitStack() as stack:
+        if device.type == "cuda":
+            stack.enter_context(torch.cuda.stream(bind_stream()))
+        for entrant in all_entrants:
+            through_gate(entrant, case, device, settings)
+        for attempt in range(_ATTEMPTS):
+            before, after = _time_all(
+                [entrant for entrant in all_entrants if entrant.running], case, run, device, settings
+            )
+            drift = _drift(before, after)
+            if drift <= _CLOCK_DRIFT:
+                break
+            if attempt < _ATTEMPTS - 1:
+                time.sleep(1.0)  # let it cool
+        for entrant in all_entrants:
+            if entrant.running:
+                _check_afterwards(entrant, case, device, settings)
+            if entrant.running:
+                entrant.row = _finish(entrant, case, run, before, after)
+                if drift > _CLOCK_DRIFT:
+                    reason = f"the SM clock moved by {drift:.0%} in each of {_ATTEMPTS} attempts"
+                    entrant.row = replace(
+                        entrant.row, status="unsteady", reason=reason, median_us=None, p10_us=None, p90_us=None
+                    )
+            if entrant.timer is not None:
+                entrant.timer.close()
+            entrant.sets.clear()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return [replace(entrant.row, time=now()) for entrant in all_entrants]
+
+
+def blank_row(
+    case: Case,
+    settings: Settings,
+    *,
+    metric: str = "time",
+    suite: str = "",
+    net: str = "",
+    layer: str = "",
+    count: int = 1,
+) -> Row:
+    """The row of a case before anyone has run it."""
+    problem = case.layer
+    return Row(
+        metric=metric, suite=suite, net=net, layer=layer, count=count, family=problem.family, problem=problem.to_dict(),
+        what=str(problem), name=case.name, dtype=short_name(case.dtype), layout="", data=case.data, provider="", role="",
+        status="ok", cache=settings.cache, useful_flops=problem.useful_flops(case.name), useful_bytes=case.useful_bytes,
+    )  # fmt: skip
+
+
+def short_name(dtype: torch.dtype) -> str:
+    return next(name for name, value in DTYPES.items() if value == dtype)
+
+
+def through_gate(entrant: Entrant, case: Case, device: torch.device, settings: Settings) -> None:
+    provider, layout = entrant.provider, entrant.layout
+    reason = provider.refuse(case, device, layout)
+    if reason is not None:
+        return entrant.fail("unsupported", reason)
+    guess = case.layer.useful_flops(case.name) / _EMULATED_FLOPS
+    if provider.name.startswith("emulator") and guess > settings.longest_call:
+        return entrant.fail(
+            "skipped", f"one call would take the emulator about {guess:.0f} s; --longest-call allows more"
+        )
+    generator = torch.Generator(device).manual_seed(settings.seed)
+    try:
+        operands = make_operands(case, layout, device, generator)
+        first = _attempt(entrant, case, operands, device, first=True)
+        kept = first.clone() if isinstance(first, Tensor) else first
+        stale = gate.expect(case, operands)
+        verdict = gate.judge(case, layout, first, stale)
+        if not verdict.passed:
+            return entrant.fail("refused", verdict.message)
+        fill(operands, case, generator)
+        second = _attempt(entrant, case, operands, device)
+        again = gate.judge(case, layout, second, gate.expect(case, operands))
+        if not again.passed:
+            if gate.judge(case, layout, second, stale).passed:
+                return entrant.fail("refused", "stale: it returned the result of data that had since been overwritten")
+            return entrant.fail("refused", again.message)
+        if not torch.equal(first, kept):
+            return entrant.fail("refused", "an earlier result changed when the next one was computed")
+    except _Mutated as error:
+        return entrant.fail("refused", str(error))
+    except Exception as error:  # whatever a provider raises is told in its row; the others go on
+        return entrant.fail("failed", f"{type(error).__name__}: {first_line(error)}")
+    worst = max((verdict, again), key=lambda one: one.error)
+    entrant.row = replace(entrant.row, error=worst.error, allowed=worst.allowed)
+    return None
+
+
+class _Mutated(Exception):
+    pass
+
+
+def _attempt(entrant: Entrant, case: Case, operands: Operands, device: torch.device, first: bool = False) -> Tensor:
+    """One call on `operands`, and proof that it left them alone. The first time, after one into memory then poisoned."""
+    originals = operands.clone()
+    start = time.perf_counter()
+    if entrant.forward is None:
+        entrant.forward = entrant.provider.forward(case)
+    call = entrant.provider.make_call(case, operands, entrant.forward)
+    if first:
+        discarded = call()
+        synchronize(device)
+        entrant.row = replace(entrant.row, first_call_ms=1e3 * (time.perf_counter() - start))
+        # The next result is likely to lie where this one did: what a call does not write shows as NaN.
+        discarded.fill_(float("nan"))
+        del discarded
+    before = _memory(device)
+    with trace() as launched:
+        result = call()
+        synchronize(device)
+    if first:
+        peak, workspace = _memory_use(before, device, result)
+        entrant.row = replace(entrant.row, kernels=tuple(launched), peak_bytes=peak, workspace_bytes=workspace)
+    for tensor, original in zip(operands.present(), originals.present(), strict=True):
+        if not torch.equal(tensor, original):
+            raise _Mutated("it wrote to its operands")
+    return result
+
+
+def _memory(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 0
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)
+
+
+def _memory_use(before: int, device: torch.device, result: Any) -> tuple[int | None, int | None]:
+    """The most bytes allocated at once, and how many of them a call took beyond its result; None on a CPU."""
+    if device.type != "cuda" or not isinstance(result, Tensor):
+        return None, None
+    peak = torch.cuda.max_memory_allocated(device)
+    return peak, max(0, peak - before - result.untyped_storage().nbytes())
+
+
+def _time_all(
+    entrants: list[Entrant], case: Case, run: Run, device: torch.device, settings: Settings
+) -> tuple[Clocks, Clocks]:
+    for entrant in entrants:
+        entrant.times.clear()
+        if entrant.timer is None:
+            _make_ready(entrant, case, run, device, settings)
+    entrants = [entrant for entrant in entrants if entrant.running]
+    for entrant in entrants:  # under load, so that the clock read next is the one that the kernels get
+        _sample(entrant)
+    before = read_clocks(device)
+    start, rounds = time.perf_counter(), 0
+    while rounds < settings.samples:
+        for entrant in entrants if rounds % 2 == 0 else reversed(entrants):
+            _sample(entrant)
+        rounds += 1
+        if rounds >= _FEWEST_ROUNDS and time.perf_counter() - start > settings.seconds * len(entrants):
+            break
+    return before, read_clocks(device)
+
+
+def _make_ready(entrant: Entrant, case: Case, run: Run, device: torch.device, settings: Settings) -> None:
+    sets = number_of_sets(case, device, run.device.get("l2_bytes", 0), settings.hot)
+    generator = torch.Generator(device).manual_seed(settings.seed + 1)
+    try:
+        entrant.sets = [make_operands(case, entrant.layout, device, generator) for _ in range(sets)]
+        calls = [entrant.provider.make_call(case, operands, entrant.forward) for operands in entrant.sets]
+        entrant.timer = make_timer(device, calls)
+    except Exception as error:
+        entrant.fail("failed", f"while made ready for timing: {type(error).__name__}: {first_line(error)}")
+
+
+def _sample(entrant: Entrant) -> None:
+    assert entrant.timer is not None
+    if not entrant.running:
+        return
+    try:
+        entrant.times.append(entrant.timer.sample())
+    except Exception as error:
+        entrant.fail("failed", f"while timed: {type(error).__name__}: {first_line(error)}")
+
+
+def _check_afterwards(entrant: Entrant, case: Case, device: torch.device, settings: Settings) -> None:
+    """The gate again, through what was timed. Only what a backward is given is new: its forward ran long ago."""
+    assert entrant.timer is not None
+    operands = entrant.sets[0]
+    generator = torch.Generator(device).manual_seed(settings.seed + 2)
+    with torch.no_grad():
+        (operands.x if operands.dy is None else operands.dy).normal_(generator=generator)
+    result = entrant.timer.replay()[0]
+    synchronize(device)
+    verdict = gate.judge(case, entrant.layout, result, gate.expect(case, operands))
+    if not verdict.passed:
+        entrant.fail("refused", f"after timing, on new data: {verdict.message}")
+
+
+def _finish(entrant: Entrant, case: Case, run: Run, before: Clocks, after: Clocks) -> Row:
+    row = entrant.row
+    times = [1e6 * seconds for seconds in entrant.times]
+    median = percentile(times, 0.5)
+    cold_enough = 3 * run.device.get("l2_bytes", 0)
+    rotation = len(entrant.sets) * case.useful_bytes
+    notices = [] if run.on_gpu else ["not a GPU time"]
+    if row.cache == "cold" and rotation < cold_enough:
+        notices.append("warm: the buffers gone round are less than three times the cache")
+    if case.name.endswith("relu") and entrant.provider.role == "ours" and len(row.kernels) == 1:
+        notices.append("ReLU and sum by torch: no fused kernel yet")
+    row = replace(
+        row,
+        median_us=median,
+        p10_us=percentile(times, 0.1),
+        p90_us=percentile(times, 0.9),
+        samples=len(times),
+        rotation_bytes=rotation,
+        clocks=_clocks(before, after),
+    )
+    return against_roofline(row, run, notices)
+
+
+def against_roofline(row: Row, run: Run, notices: list[str]) -> Row:
+    """`row` with its roofline, or refused where it beats the hardware itself.
+
+    The roofline is the time of the useful work at the measured ceilings. A share of it is not told where the launch
+    decides the time, nor above 100 percent.
+    """
+    median, dtype = row.median_us, row.dtype
+    assert median is not None
+    bound = _bound_us(row, run.limits)
+    if bound is not None and median < bound:
+        reason = f"impossible: {median:.2f} us, while the useful work takes this hardware {bound:.2f} us at least"
+        return replace(row, status="refused", reason=reason, median_us=None, p10_us=None, p90_us=None)
+    roofline = _bound_us(row, run.ceilings)
+    fraction = None
+    near_floor = bool(run.floor_us) and median < _FLOORS * run.floor_us
+    if near_floor:
+        notices.append(f"near the launch floor of {run.floor_us:.1f} us")
+    if roofline is not None and roofline >= _SHORT_ROOFLINE_US and not near_floor:
+        fraction = roofline / median
+        if fraction > 1:
+            notices.append(f"{fraction:.0%} of the measured ceiling, which is therefore too low: share not told")
+            fraction = None
+    assert dtype
+    return replace(row, roofline_us=roofline, roofline_fraction=fraction, notices=tuple(notices))
+
+
+def _bound_us(row: Row, rates: dict[str, float]) -> float | None:
+    """Microseconds of the useful work at `rates`; None where they are not known."""
+    if "bytes" not in rates:
+        return None
+    seconds = row.useful_bytes / rates["bytes"]
+    if row.useful_flops:
+        if row.dtype not in rates:
+            return None
+        seconds = max(seconds, row.useful_flops / rates[row.dtype])
+    return 1e6 * seconds
+
+
+def _clocks(before: Clocks, after: Clocks) -> Clocks:
+    clocks = {name: value for name, value in after.items() if name != "sm_mhz"}
+    for when, read in (("before", before), ("after", after)):
+        if "sm_mhz" in read:
+            clocks[f"sm_mhz_{when}"] = read["sm_mhz"]
+    return clocks
+
+
+def _drift(before: Clocks, after: Clocks) -> float:
+    if "sm_mhz" not in before or "sm_mhz" not in after:
+        return 0.0
+    return abs(after["sm_mhz"] - before["sm_mhz"]) / max(before["sm_mhz"], 1.0)
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:300]

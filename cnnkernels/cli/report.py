@@ -1,0 +1,66 @@
+"""`cnnkernels report`: the stored results as one page, its charts as PNGs, and the README's table."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from cnnkernels.cli.output import make_console, print_json, require_extra
+
+_CHECKOUT = Path("benchmarks")
+
+
+@click.command()
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The store.  [default: benchmarks/results in a checkout]",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where to write.  [default: benchmarks/report in a checkout, else runs/report]",
+)
+@click.option("--device", default="", help="Only the device whose folder in the store has this name.")
+@click.option(
+    "--readme", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="Rewrite this file's table of results."
+)
+@click.option("--json", "json_output", is_flag=True, help="Print what the page shows as JSON, and write no page.")
+def report(results: Path | None, out: Path | None, device: str, readme: Path | None, json_output: bool) -> None:
+    """Make a page from the stored results.
+
+    report.html is one file that loads nothing: open it, or send it. Beside it lie its charts as PNGs. Exit code 1 if
+    --device names none in the store, or --readme a file without the two markers.
+    """
+    require_extra("report", "altair", "vl_convert", "jinja2")
+    from cnnkernels.bench.report import readme as readme_file
+    from cnnkernels.bench.report import views
+
+    in_checkout = _CHECKOUT.is_dir()
+    results = results or _CHECKOUT / "results"
+    out = out or (_CHECKOUT / "report" if in_checkout else Path("runs") / "report")
+    console = make_console(json_output)
+    found = views.report(results, device)
+    if device and not found.devices:
+        names = ", ".join(path.name for path in sorted(results.glob("*/"))) or "nothing"
+        raise click.ClickException(f"{results} has no runs of {device!r}: it has {names}")
+    for problem in found.problems:
+        console.print(f"[yellow]not read[/] {escape(problem)}")
+    if json_output:
+        print_json(asdict(found))
+    else:
+        _write(found, out, results)
+    if readme is not None:
+        try:
+            changed = readme_file.rewrite(readme, found)
+        except ValueError as error:
+            raise click.ClickException(str(error)) from error
+        console.print(f"{escape(str(readme))}: {'table rewritten' if changed else 'table is as it was'}")
+
+
+def _write(found, out: Path, results: Path) -> None:  # type: ignore[no-untyped-def]
+    ...
