@@ -1,4 +1,4 @@
-"""A thin front of CMakeLists.txt: runs it and puts what it builds into the package.
+"""A thin front of CMakeLists.txt: runs it and puts what it builds, and the benchmark suites, into the package.
 
 Environment: CNNKERNELS_CUDA (AUTO, ON, OFF), CNNKERNELS_CUDA_ARCH ("80;90a;100"), CNNKERNELS_EMULATOR_MARCH, CNNKERNELS_TESTS,
 MAX_JOBS (parallel compilations).
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 OPTIONS = ("CNNKERNELS_CUDA", "CNNKERNELS_CUDA_ARCH", "CNNKERNELS_EMULATOR_MARCH", "CNNKERNELS_TESTS")
@@ -52,4 +53,19 @@ class CMakeBuild(build_ext):
                 sys.exit("cnnkernels: the build failed; the messages above say where")
 
 
-setup(ext_modules=[Extension("cnnkernels._C", sources=[])], cmdclass={"build_ext": CMakeBuild})
+class BuildWithSuites(build_py):
+    """Puts the benchmark suites, which a checkout has beside the package, into the package that is built."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            suites = Path(self.build_lib) / "cnnkernels" / "bench" / "suites"
+            suites.mkdir(parents=True, exist_ok=True)
+            for file in (ROOT / "benchmarks" / "suites").glob("*.json"):
+                shutil.copy(file, suites)
+
+
+setup(
+    ext_modules=[Extension("cnnkernels._C", sources=[])],
+    cmdclass={"build_ext": CMakeBuild, "build_py": BuildWithSuites},
+)

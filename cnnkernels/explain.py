@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnkernels import functional, ops
+from cnnkernels import functional, ops, tuning
 from cnnkernels.backends import BackendError, ambient_backend, select
 from cnnkernels.geometry import Conv2dGeometry, Pool2dGeometry, Refused
+from cnnkernels.tuning import Entry, Problem
 
 __all__ = ["Explanation", "PassPlan", "explain", "trace"]
 
@@ -59,7 +60,8 @@ class Explanation:
 def explain(fn: Callable[..., Any] | str, *args: Any, backend: str | None = None, **kwargs: Any) -> Explanation:
     """Say which backend and which kernels the call `fn(*args, **kwargs)` and its backward would run, and why.
 
-    Nothing is launched and no GPU is needed. The kernels are those planned for dense tensors.
+    Nothing is launched and no GPU is needed. The kernels are those tuned or planned for dense tensors, in an eager call:
+    torch.compile's leave the choice to the plan.
 
     Args:
         fn: conv2d, conv_transpose2d, max_pool2d or avg_pool2d of cnnkernels.functional or torch.nn.functional, or
@@ -96,12 +98,21 @@ def explain(fn: Callable[..., Any] | str, *args: Any, backend: str | None = None
         return Explanation(
             name, asked, None, f"torch takes these arguments, backend {chosen!r} does not: {refusal}", ()
         )
-    planner = _planner()
-    if planner is None:
-        return Explanation(name, asked, chosen, why, (), "no plan to show: cnnkernels._C is not built for this Python")
     if isinstance(prepared[-1], Conv2dGeometry):
-        return Explanation(name, asked, chosen, why, _conv2d_passes(planner, name, *prepared))
-    return Explanation(name, asked, chosen, why, _pool2d_passes(planner, name, *prepared))
+        problems = _conv2d_problems(name, *prepared)
+    else:
+        problems = _pool2d_problems(name, *prepared)
+    image: Tensor = prepared[0]
+    forward = _tuned(image, next(iter(problems)))
+    if asked == "auto" and forward is not None:
+        why = f"auto, {forward.why(tuning.device_name(image.device))}"
+        if forward.backend == "torch":
+            return Explanation(name, asked, "torch", why, ())
+    try:
+        passes = tuple(_pass_plan(problem, role, chosen, image) for problem, role in problems.items())
+    except ImportError:
+        return Explanation(name, asked, chosen, why, (), "no plan to show: cnnkernels._C is not built for this Python")
+    return Explanation(name, asked, chosen, why, passes)
 
 
 @contextmanager
@@ -163,56 +174,45 @@ def _module_call(
     return type(module).__name__, args, kwargs, backend
 
 
-def _planner() -> Any | None:
-    try:
-        from cnnkernels import _C
-    except ImportError:
-        return None
-    return _C
-
-
-def _conv2d_passes(
-    planner: Any, name: str, input: Tensor, weight: Tensor, bias: Tensor | None, g: Conv2dGeometry
-) -> tuple[PassPlan, ...]:
+def _conv2d_problems(
+    name: str, input: Tensor, weight: Tensor, bias: Tensor | None, g: Conv2dGeometry
+) -> dict[Problem, str]:
+    """The passes of a convolution and what each computes for the call, forward first."""
     roles = {"fprop": "forward", "dgrad": "gradient of the input", "wgrad": "gradient of the weight"}
-    filters = weight.shape[0]
     if name == "conv_transpose2d":
         roles = {"dgrad": "forward", "fprop": "gradient of the input", "wgrad": "gradient of the weight"}
     if bias is not None:
         roles["bias_grad"] = "gradient of the bias"
-    sizes = {
-        "N": input.shape[0], "C": weight.shape[1] * g.groups, "H": g.image[0], "W": g.image[1], "K": filters,
-        "R": g.filter[0], "S": g.filter[1], "P": g.output[0], "Q": g.output[1],
-    }  # fmt: skip
-    dtype = str(input.dtype).removeprefix("torch.")
-    return tuple(
-        _pass_plan(
-            op, role, planner.plan_conv2d(op, dtype, sizes, g.stride, g.padding, g.dilation, g.groups, g.channels_last)
-        )
-        for op, role in roles.items()
-    )
+    filters, channels = weight.shape[0], weight.shape[1] * g.groups
+    return {
+        Problem(f"conv2d_{op}", input.dtype, input.shape[0], channels, filters, *g): role for op, role in roles.items()
+    }
 
 
-def _pool2d_passes(planner: Any, name: str, input: Tensor, g: Pool2dGeometry) -> tuple[PassPlan, ...]:
-    kind = name.removesuffix("_pool2d")
-    sizes = {
-        "N": input.shape[0], "C": input.shape[1], "H": g.image[0], "W": g.image[1],
-        "R": g.window[0], "S": g.window[1], "P": g.output[0], "Q": g.output[1],
-    }  # fmt: skip
-    dtype = str(input.dtype).removeprefix("torch.")
-    roles = {kind: "forward", f"{kind}_backward": "gradient of the input"}
-    return tuple(
-        _pass_plan(op, role, planner.plan_pool2d(op, dtype, sizes, g.stride, g.padding, g.dilation, g.channels_last))
-        for op, role in roles.items()
-    )
+def _pool2d_problems(name: str, input: Tensor, g: Pool2dGeometry) -> dict[Problem, str]:
+    roles = {name: "forward", f"{name}_backward": "gradient of the input"}
+    return {tuning.problem_of(op, input, None, g): role for op, role in roles.items()}
 
 
-def _pass_plan(name: str, role: str, plan: dict[str, Any]) -> PassPlan:
+def _tuned(input: Tensor, problem: Problem) -> Entry | None:
+    return tuning.lookup(input.get_device(), problem) if tuning.active else None
+
+
+def _pass_plan(problem: Problem, role: str, backend: str, input: Tensor) -> PassPlan:
+    entry = _tuned(input, problem)
+    kernel = "" if entry is None else entry.kernels.get(backend, "")
+    plan, why = problem.plan(), ""
+    if entry is not None and kernel:
+        try:
+            plan = problem.plan(kernel)
+            why = entry.why(tuning.device_name(input.device))
+        except RuntimeError as error:
+            why = f"{plan['why']}; the tuning table's kernel is ignored: {error}"
     return PassPlan(
-        name,
+        problem.pass_name,
         role,
         plan["kernel"],
-        plan["why"],
+        why or plan["why"],
         plan["tile"],
         plan["grid"],
         plan["workspace_bytes"],

@@ -74,19 +74,24 @@ def run(op: str, backend: str, geometry: Conv2dGeometry | Pool2dGeometry, argume
 
 def problem_of(op: str, first: Tensor, second: Any, geometry: Conv2dGeometry | Pool2dGeometry) -> Problem:
     """The problem of an operator's call, whose tensors are `first` and, of a convolution, `second`."""
-    if isinstance(geometry, Pool2dGeometry):
-        g = geometry
-        # Which pixels an average divides by makes no difference to which kernel is fastest.
-        N, C = first.shape[:2]
-        return Problem(
-            op, first.dtype, N, C, C, g.image, g.window, g.output, g.stride, g.padding, g.dilation, 1, g.channels_last
-        )
     N, channels = first.shape[:2]
+    if isinstance(geometry, Pool2dGeometry):
+        return make_problem(op, first.dtype, N, channels, channels, geometry)
     if op == "conv2d_fprop":
         return Problem(op, first.dtype, N, channels, second.shape[0], *geometry)
     if op == "conv2d_dgrad":
         return Problem(op, first.dtype, N, second.shape[1] * geometry.groups, channels, *geometry)
     return Problem(op, first.dtype, N, second.shape[1], channels, *geometry)
+
+
+def make_problem(
+    op: str, dtype: torch.dtype, N: int, C: int, K: int, geometry: Conv2dGeometry | Pool2dGeometry
+) -> Problem:
+    if isinstance(geometry, Conv2dGeometry):
+        return Problem(op, dtype, N, C, K, *geometry)
+    g = geometry
+    # Which pixels an average divides by makes no difference to which kernel is fastest.
+    return Problem(op, dtype, N, C, C, g.image, g.window, g.output, g.stride, g.padding, g.dilation, 1, g.channels_last)
 
 
 def lookup(device: int, problem: Problem) -> Entry | None:
@@ -195,10 +200,10 @@ def _files() -> list[Path]:
 def _with_known_kernels(path: Path, entries: dict[Problem, Entry]) -> dict[Problem, Entry]:
     """The entries whose kernels are still compiled; one warning about the others."""
     try:
-        from cnnkernels import _C
+        import cnnkernels._C as native
     except ImportError:
         return entries
-    known = {(row["name"], name) for row in _C.catalogue() for name in row["passes"]}
+    known = {(row["name"], name) for row in native.catalogue() for name in row["passes"]}
     gone: dict[Problem, str] = {}
     for problem, entry in entries.items():
         for backend, kernel in entry.kernels.items():

@@ -79,13 +79,13 @@ class Problem(NamedTuple):
 
         Raises ImportError where cnnkernels._C is not built, and RuntimeError where no kernel, or not `kernel`, can.
         """
-        from cnnkernels import _C
+        import cnnkernels._C as native
 
         common = (self.pass_name, _name(self.dtype), self.sizes, self.stride, self.padding, self.dilation)
         if self.op.startswith("conv2d_"):
-            plan: dict[str, Any] = _C.plan_conv2d(*common, self.groups, self.channels_last, kernel)
+            plan: dict[str, Any] = native.plan_conv2d(*common, self.groups, self.channels_last, kernel)
         else:
-            plan = _C.plan_pool2d(*common, self.channels_last, kernel)
+            plan = native.plan_pool2d(*common, self.channels_last, kernel)
         return plan
 
 

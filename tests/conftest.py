@@ -1,13 +1,19 @@
-"""What every test file shares: where the kernels run, and a fixed seed."""
+"""What every test file shares: where the kernels run, the tuning tables, and a fixed seed."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
 
-from cnnkernels import backends
+# Whoever runs the tests may have tables, and the tests say which kernel they expect.
+os.environ["CNNKERNELS_TUNING"] = "0"
+
+from cnnkernels import backends, tuning
 
 
 class Place(NamedTuple):
@@ -29,6 +35,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def place(request: pytest.FixtureRequest) -> Place:
     """Run the test on the emulator and, where there is a GPU, on it as well."""
     return Place(request.param, {"emulator": "cpu", "cuda": "cuda"}[request.param])
+
+
+@pytest.fixture
+def tuning_directory(tmp_path: Path) -> Iterator[Path]:
+    """The user's directory of tuning tables, empty and in force; none are shipped."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CNNKERNELS_TUNING_DIR", str(tmp_path / "tables"))
+        patch.setenv("CNNKERNELS_TUNING", "1")
+        patch.setattr(tuning, "SHIPPED", tmp_path / "shipped")
+        tuning.clear_caches()
+        yield tmp_path / "tables"
+    tuning.clear_caches()
 
 
 # Between its operations torch's OpenMP threads spin for milliseconds, on the cores that the emulator wants.

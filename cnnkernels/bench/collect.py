@@ -102,9 +102,12 @@ class _Watch(TorchFunctionMode):
 
     def follow(self, model: nn.Module) -> None:
         """Learn which module is running: hooks that stay on `model`, which is a copy of ours."""
+        scripted: list[str] = []
         for name, module in model.named_modules():
             if isinstance(module, torch.jit.ScriptModule):
-                self.left_out.append((name, "TorchScript: the calls inside cannot be seen"))
+                if not any(outer in ("", name) or name.startswith(f"{outer}.") for outer in scripted):
+                    self.left_out.append((name, "TorchScript: the calls inside cannot be seen"))
+                    scripted.append(name)
                 continue
             module.register_forward_pre_hook(partial(self._enter, name), prepend=True)
             module.register_forward_hook(self._leave, always_call=True)

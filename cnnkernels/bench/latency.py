@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import torch
 
+from cnnkernels.bench.gate import Evidence
 from cnnkernels.bench.operands import Case, make_operands
 from cnnkernels.bench.providers import Provider, full_precision
 from cnnkernels.bench.session import Entrant, Settings, first_line, through_gate
@@ -29,12 +30,13 @@ def measure_latency(
         Entrant(provider, layout, replace(blank, provider=provider.name, role=provider.role, layout=layout))
         for provider, layout in entrants
     ]
+    evidence = Evidence(case, device, settings.seed)
     with full_precision(), ExitStack() as stack:
         if device.type == "cuda":
             stack.enter_context(torch.cuda.stream(bind_stream()))
         calls: list[tuple[Entrant, Call]] = []
         for entrant in everyone:
-            through_gate(entrant, case, device, settings)
+            through_gate(entrant, evidence, settings)
             if entrant.running:
                 generator = torch.Generator(device).manual_seed(settings.seed + 1)
                 operands = make_operands(case, entrant.layout, device, generator)

@@ -206,7 +206,7 @@ class Layer:
 
     def useful_bytes(self, name: str, element_size: int) -> int:
         """What pass `name` reads and writes at least: every operand once. Max pooling remembers a byte per window."""
-        touched: list[int] = [len({pixel for row in rows for pixel in row} - {None}) for rows in self._reads]
+        touched = tuple(len({pixel for row in rows for pixel in row} - {None}) for rows in self._reads)
         outputs = math.prod(self.output_shape)
         weights = 0 if self.is_pooling else math.prod(self.weight_shape)
         # A transposed convolution reads every pixel of its input, and its output's rows are the ones that taps touch.

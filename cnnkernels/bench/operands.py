@@ -48,6 +48,12 @@ class Operands:
         copies = (None if tensor is None else tensor.clone() for tensor in (self.w, self.b, self.z, self.dy))
         return Operands(self.x.clone(), *copies)
 
+    def copy_(self, other: Operands) -> None:
+        """Write the values of `other` into these tensors."""
+        with torch.no_grad():
+            for mine, theirs in zip(self.present(), other.present(), strict=True):
+                mine.copy_(theirs)
+
     def all(self) -> tuple[Tensor | None, ...]:
         return tuple(getattr(self, field.name) for field in fields(self))
 
@@ -55,8 +61,8 @@ class Operands:
         return tuple(tensor for tensor in self.all() if tensor is not None)
 
 
-def make_operands(case: Case, layout: str, device: torch.device, generator: torch.Generator) -> Operands:
-    """Operands of `case` in `layout`, filled by :func:`fill`. `generator` is of `device`."""
+def make_operands(case: Case, layout: str, device: torch.device, generator: torch.Generator | None = None) -> Operands:
+    """Operands of `case` in `layout`, filled by :func:`fill` if there is a generator, which is of `device`."""
     layer = case.layer
 
     def empty(shape: tuple[int, ...], wanted: bool) -> Tensor | None:
@@ -74,22 +80,34 @@ def make_operands(case: Case, layout: str, device: torch.device, generator: torc
         empty(layer.output_shape, case.name == "fprop_add_relu"),
         empty(layer.output_shape, case.is_backward),
     )
-    fill(operands, case, generator)
+    if generator is not None:
+        fill(operands, case, generator)
     return operands
 
 
 def fill(operands: Operands, case: Case, generator: torch.Generator) -> None:
-    """New data in place: N(0, 1), filters divided by the square root of their fan-in.
+    """New data in place: N(0, 1), filters divided by the square root of their fan-in. The same in every layout.
 
     Never zeros, ones or small integers: power, and with it the clock, depends on how many bits toggle.
     """
     with torch.no_grad():
         for tensor in operands.present():
-            tensor.normal_(generator=generator)
+            tensor.copy_(
+                torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device).normal_(generator=generator)
+            )
         if operands.w is not None:
             operands.w.div_(case.layer.reduction_lengths["fprop"] ** 0.5)
         if case.data == "relu":
             operands.x.relu_()
+
+
+def refresh(operands: Operands, case: Case, generator: torch.Generator) -> None:
+    """New data in place where a call reads it that was made ready before: dy of a backward, else x."""
+    tensor = operands.x if operands.dy is None else operands.dy
+    with torch.no_grad():
+        tensor.copy_(torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device).normal_(generator=generator))
+        if case.data == "relu" and tensor is operands.x:
+            tensor.relu_()
 
 
 def number_of_sets(case: Case, device: torch.device, cache_bytes: int, hot: bool) -> int:

@@ -112,7 +112,7 @@ def _ours(backend: str) -> Provider:
 def _refuse_ours(backend: str, case: Case, device: torch.device, layout: str) -> str | None:
     wanted = "cpu" if backend == "emulator" else "cuda"
     if device.type != wanted:
-        return f"backend {backend} runs {wanted} tensors"
+        return f"backend {backend} runs {wanted.upper()} tensors"
     missing = backends.unavailable(backend)
     if missing is not None:
         return missing

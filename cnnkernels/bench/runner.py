@@ -68,7 +68,7 @@ def items(order: Order, device: torch.device, settings: Settings) -> list[Item]:
         for suite in order.suites:
             for entry in suite.entries:
                 result += _layer_items(order, metric, suite, entry, chosen, device, settings)
-    return result
+    return [item for item in result if item.entrants]
 
 
 def start_run(device: torch.device, settings: Settings, order: Order, command: str) -> store.Run:

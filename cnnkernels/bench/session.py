@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cnnkernels.bench import gate
 from cnnkernels.bench.machine import DTYPES
-from cnnkernels.bench.operands import Case, Operands, fill, make_operands, number_of_sets
+from cnnkernels.bench.operands import Case, Operands, make_operands, number_of_sets
 from cnnkernels.bench.providers import Forward, Provider, full_precision
 from cnnkernels.bench.store import Row, Run, now
 from cnnkernels.bench.timing import Clocks, Timer, bind_stream, make_timer, percentile, read_clocks, synchronize
@@ -29,6 +29,7 @@ from cnnkernels.explain import trace
 _CLOCK_DRIFT = 0.03
 _ATTEMPTS = 3
 _FEWEST_ROUNDS = 3
+_WARM_UP = 0.05  # seconds; an idle GPU raises its clock within a few milliseconds
 # A time below this many launch floors, or a roofline below this many microseconds, is about the launch, not the kernel.
 _FLOORS = 3
 _SHORT_ROOFLINE_US = 3.0
@@ -59,7 +60,6 @@ class Entrant:
     layout: str
     row: Row
     forward: Forward | None = None
-    sets: list[Operands] = field(default_factory=list)
     timer: Timer | None = None
     times: list[float] = field(default_factory=list)
 
@@ -86,33 +86,34 @@ def measure(
         Entrant(provider, layout, replace(blank, provider=provider.name, role=provider.role, layout=layout))
         for provider, layout in entrants
     ]
+    evidence = gate.Evidence(case, device, settings.seed)
     with full_precision(), ExitStack() as stack:
         if device.type == "cuda":
             stack.enter_context(torch.cuda.stream(bind_stream()))
         for entrant in all_entrants:
-            through_gate(entrant, case, device, settings)
+            through_gate(entrant, evidence, settings)
+        sets = _make_sets(case, {entrant.layout for entrant in all_entrants if entrant.running}, run, device, settings)
+        for entrant in all_entrants:
+            _make_ready(entrant, case, sets, device)
         for attempt in range(_ATTEMPTS):
-            before, after = _time_all(
-                [entrant for entrant in all_entrants if entrant.running], case, run, device, settings
-            )
+            before, after = _take_turns([entrant for entrant in all_entrants if entrant.running], device, settings)
             drift = _drift(before, after)
             if drift <= _CLOCK_DRIFT:
                 break
             if attempt < _ATTEMPTS - 1:
                 time.sleep(1.0)  # let it cool
         for entrant in all_entrants:
+            _check_afterwards(entrant, evidence, sets)
             if entrant.running:
-                _check_afterwards(entrant, case, device, settings)
-            if entrant.running:
-                entrant.row = _finish(entrant, case, run, before, after)
-                if drift > _CLOCK_DRIFT:
-                    reason = f"the SM clock moved by {drift:.0%} in each of {_ATTEMPTS} attempts"
-                    entrant.row = replace(
-                        entrant.row, status="unsteady", reason=reason, median_us=None, p10_us=None, p90_us=None
-                    )
+                entrant.row = _finish(entrant, case, run, len(sets[entrant.layout]), before, after)
+            if entrant.running and drift > _CLOCK_DRIFT:
+                reason = f"the SM clock moved by {drift:.0%} in each of {_ATTEMPTS} attempts"
+                entrant.row = replace(
+                    entrant.row, status="unsteady", reason=reason, median_us=None, p10_us=None, p90_us=None
+                )
             if entrant.timer is not None:
                 entrant.timer.close()
-            entrant.sets.clear()
+    del sets, evidence
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -142,8 +143,9 @@ def short_name(dtype: torch.dtype) -> str:
     return next(name for name, value in DTYPES.items() if value == dtype)
 
 
-def through_gate(entrant: Entrant, case: Case, device: torch.device, settings: Settings) -> None:
-    provider, layout = entrant.provider, entrant.layout
+def through_gate(entrant: Entrant, evidence: gate.Evidence, settings: Settings) -> None:
+    """Ask the entrant for two results; its row says how that went."""
+    provider, layout, case, device = entrant.provider, entrant.layout, evidence.case, evidence.device
     reason = provider.refuse(case, device, layout)
     if reason is not None:
         return entrant.fail("unsupported", reason)
@@ -152,20 +154,18 @@ def through_gate(entrant: Entrant, case: Case, device: torch.device, settings: S
         return entrant.fail(
             "skipped", f"one call would take the emulator about {guess:.0f} s; --longest-call allows more"
         )
-    generator = torch.Generator(device).manual_seed(settings.seed)
     try:
-        operands = make_operands(case, layout, device, generator)
+        operands = evidence.operands(0, layout)
         first = _attempt(entrant, case, operands, device, first=True)
         kept = first.clone() if isinstance(first, Tensor) else first
-        stale = gate.expect(case, operands)
-        verdict = gate.judge(case, layout, first, stale)
+        verdict = gate.judge(case, layout, first, evidence.expected(0))
         if not verdict.passed:
             return entrant.fail("refused", verdict.message)
-        fill(operands, case, generator)
+        operands.copy_(evidence.operands(1, layout))
         second = _attempt(entrant, case, operands, device)
-        again = gate.judge(case, layout, second, gate.expect(case, operands))
+        again = gate.judge(case, layout, second, evidence.expected(1))
         if not again.passed:
-            if gate.judge(case, layout, second, stale).passed:
+            if gate.judge(case, layout, second, evidence.expected(0)).passed:
                 return entrant.fail("refused", "stale: it returned the result of data that had since been overwritten")
             return entrant.fail("refused", again.message)
         if not torch.equal(first, kept):
@@ -225,16 +225,39 @@ def _memory_use(before: int, device: torch.device, result: Any) -> tuple[int | N
     return peak, max(0, peak - before - result.untyped_storage().nbytes())
 
 
-def _time_all(
-    entrants: list[Entrant], case: Case, run: Run, device: torch.device, settings: Settings
-) -> tuple[Clocks, Clocks]:
+_Sets = dict[str, list[Operands]]
+
+
+def _make_sets(case: Case, layouts: set[str], run: Run, device: torch.device, settings: Settings) -> _Sets:
+    """The buffers to go round, shared by all who have the same layout, and of the same values in each."""
+    number = number_of_sets(case, device, run.device.get("l2_bytes", 0), settings.hot)
+    sets = {}
+    for layout in layouts:
+        generator = torch.Generator(device).manual_seed(settings.seed + 3)
+        sets[layout] = [make_operands(case, layout, device, generator) for _ in range(number)]
+    return sets
+
+
+def _make_ready(entrant: Entrant, case: Case, sets: _Sets, device: torch.device) -> None:
+    if not entrant.running:
+        return
+    try:
+        calls = [entrant.provider.make_call(case, operands, entrant.forward) for operands in sets[entrant.layout]]
+        entrant.timer = make_timer(device, calls)
+    except Exception as error:
+        entrant.fail("failed", f"while made ready for timing: {type(error).__name__}: {first_line(error)}")
+
+
+def _take_turns(entrants: list[Entrant], device: torch.device, settings: Settings) -> tuple[Clocks, Clocks]:
+    """Sample everyone, A B C C B A; the clocks before and after."""
+    start = time.perf_counter()
+    while True:  # under load until the clock has risen, so that the one read next is what the kernels get
+        for entrant in entrants:
+            _sample(entrant)
+        if device.type != "cuda" or time.perf_counter() - start > _WARM_UP:
+            break
     for entrant in entrants:
         entrant.times.clear()
-        if entrant.timer is None:
-            _make_ready(entrant, case, run, device, settings)
-    entrants = [entrant for entrant in entrants if entrant.running]
-    for entrant in entrants:  # under load, so that the clock read next is the one that the kernels get
-        _sample(entrant)
     before = read_clocks(device)
     start, rounds = time.perf_counter(), 0
     while rounds < settings.samples:
@@ -246,47 +269,41 @@ def _time_all(
     return before, read_clocks(device)
 
 
-def _make_ready(entrant: Entrant, case: Case, run: Run, device: torch.device, settings: Settings) -> None:
-    sets = number_of_sets(case, device, run.device.get("l2_bytes", 0), settings.hot)
-    generator = torch.Generator(device).manual_seed(settings.seed + 1)
-    try:
-        entrant.sets = [make_operands(case, entrant.layout, device, generator) for _ in range(sets)]
-        calls = [entrant.provider.make_call(case, operands, entrant.forward) for operands in entrant.sets]
-        entrant.timer = make_timer(device, calls)
-    except Exception as error:
-        entrant.fail("failed", f"while made ready for timing: {type(error).__name__}: {first_line(error)}")
-
-
 def _sample(entrant: Entrant) -> None:
-    assert entrant.timer is not None
     if not entrant.running:
         return
+    assert entrant.timer is not None
     try:
         entrant.times.append(entrant.timer.sample())
     except Exception as error:
         entrant.fail("failed", f"while timed: {type(error).__name__}: {first_line(error)}")
 
 
-def _check_afterwards(entrant: Entrant, case: Case, device: torch.device, settings: Settings) -> None:
-    """The gate again, through what was timed. Only what a backward is given is new: its forward ran long ago."""
+def _check_afterwards(entrant: Entrant, evidence: gate.Evidence, sets: _Sets) -> None:
+    """The gate again, through what was timed: its first set of buffers, and its last."""
+    if not entrant.running:
+        return None
     assert entrant.timer is not None
-    operands = entrant.sets[0]
-    generator = torch.Generator(device).manual_seed(settings.seed + 2)
-    with torch.no_grad():
-        (operands.x if operands.dy is None else operands.dy).normal_(generator=generator)
-    result = entrant.timer.replay()[0]
-    synchronize(device)
-    verdict = gate.judge(case, entrant.layout, result, gate.expect(case, operands))
-    if not verdict.passed:
-        entrant.fail("refused", f"after timing, on new data: {verdict.message}")
+    mine = sets[entrant.layout]
+    for place in sorted({0, len(mine) - 1}):
+        expected = evidence.renew(mine[place], place)
+        try:
+            result = entrant.timer.result(place)
+            synchronize(evidence.device)
+        except Exception as error:
+            return entrant.fail("failed", f"after timing: {type(error).__name__}: {first_line(error)}")
+        verdict = gate.judge(evidence.case, entrant.layout, result, expected)
+        if not verdict.passed:
+            return entrant.fail("refused", f"after timing, on new data: {verdict.message}")
+    return None
 
 
-def _finish(entrant: Entrant, case: Case, run: Run, before: Clocks, after: Clocks) -> Row:
+def _finish(entrant: Entrant, case: Case, run: Run, sets: int, before: Clocks, after: Clocks) -> Row:
     row = entrant.row
     times = [1e6 * seconds for seconds in entrant.times]
     median = percentile(times, 0.5)
     cold_enough = 3 * run.device.get("l2_bytes", 0)
-    rotation = len(entrant.sets) * case.useful_bytes
+    rotation = sets * case.useful_bytes
     notices = [] if run.on_gpu else ["not a GPU time"]
     if row.cache == "cold" and rotation < cold_enough:
         notices.append("warm: the buffers gone round are less than three times the cache")

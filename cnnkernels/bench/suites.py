@@ -92,11 +92,9 @@ def directory() -> Path:
 
 def names() -> tuple[str, ...]:
     """Every suite that :func:`load` knows: the selections, the nets, and "all"."""
-    stems = sorted(path.stem for path in directory().glob("*.json"))
-    if not stems:
-        raise ValueError(f"no suites (*.json) in {directory()}")
-    selections = [stem for stem in stems if stem not in _nets(stems)]
-    return (*selections, *_nets(stems), ALL)
+    stems = _stems()
+    nets = _nets(stems)
+    return (*(stem for stem in stems if stem not in nets), *nets, ALL)
 
 
 def load(name: str) -> Suite:
@@ -107,10 +105,17 @@ def load(name: str) -> Suite:
             file is wrong and how.
     """
     if name == ALL:
-        nets = [_read(net) for net in _nets(sorted(path.stem for path in directory().glob("*.json")))]
+        nets = [_read(net) for net in _nets(_stems())]
         title = f"All {len(nets)} nets"
         return Suite(ALL, title, "every net's file", tuple(entry for suite in nets for entry in suite.entries))
     return _read(name)
+
+
+def _stems() -> list[str]:
+    stems = sorted(path.stem for path in directory().glob("*.json"))
+    if not stems:
+        raise ValueError(f"no suites (*.json) in {directory()}")
+    return stems
 
 
 def _nets(stems: list[str]) -> list[str]:
@@ -119,7 +124,7 @@ def _nets(stems: list[str]) -> list[str]:
 
 def _read(name: str) -> Suite:
     # Compared with the listing, so that no name can lead out of the directory.
-    if name not in {path.stem for path in directory().glob("*.json")}:
+    if name not in _stems():
         raise ValueError(_unknown("no suite is called", name, [*names()]))
     path = directory() / f"{name}.json"
     content = _json(path)

@@ -68,10 +68,10 @@ class CudaTimer:
             end.synchronize()
         return start.elapsed_time(end) * 1e-3 / self.calls_per_round
 
-    def replay(self) -> list[Any]:
-        """Run a round on whatever the buffers hold now; returns its results."""
+    def result(self, place: int) -> Any:
+        """Run a round on whatever the buffers hold now; the result of call `place`."""
         self.sample()
-        return self.results
+        return self.results[place]
 
     def close(self) -> None:
         self._graph.reset()
@@ -98,9 +98,9 @@ class CpuTimer:
         call()
         return time.perf_counter() - start
 
-    def replay(self) -> list[Any]:
-        """Run the first call on whatever its buffers hold now; returns its result in a list."""
-        return [self.calls[0]()]
+    def result(self, place: int) -> Any:
+        """Run call `place` on whatever its buffers hold now; its result."""
+        return self.calls[place]()
 
     def close(self) -> None:
         self.calls = []

@@ -128,7 +128,7 @@ def _ours(backend: str) -> ModelProvider:
     def refuse(device: torch.device) -> str | None:
         wanted = "cpu" if backend == "emulator" else "cuda"
         if device.type != wanted:
-            return f"backend {backend} runs {wanted} tensors"
+            return f"backend {backend} runs {wanted.upper()} tensors"
         return backends.unavailable(backend)
 
     def prepare(model: nn.Module) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.markup import escape
@@ -11,7 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from cnnkernels.cli.output import make_console, print_json, require_extra
 
-_CHECKOUT = Path("benchmarks")
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cnnkernels.bench.report import views
 
 
 @click.command()
@@ -27,7 +31,9 @@ _CHECKOUT = Path("benchmarks")
 )
 @click.option("--device", default="", help="Only the device whose folder in the store has this name.")
 @click.option(
-    "--readme", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="Rewrite this file's table of results."
+    "--readme",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Rewrite this file's table of results.",
 )
 @click.option("--json", "json_output", is_flag=True, help="Print what the page shows as JSON, and write no page.")
 def report(results: Path | None, out: Path | None, device: str, readme: Path | None, json_output: bool) -> None:
@@ -37,12 +43,12 @@ def report(results: Path | None, out: Path | None, device: str, readme: Path | N
     --device names none in the store, or --readme a file without the two markers.
     """
     require_extra("report", "altair", "vl_convert", "jinja2")
+    from cnnkernels.bench.paths import results_directory
     from cnnkernels.bench.report import readme as readme_file
     from cnnkernels.bench.report import views
 
-    in_checkout = _CHECKOUT.is_dir()
-    results = results or _CHECKOUT / "results"
-    out = out or (_CHECKOUT / "report" if in_checkout else Path("runs") / "report")
+    results = results or results_directory()
+    out = out or (results_directory().parent / "report" if results_directory().is_dir() else Path("runs") / "report")
     console = make_console(json_output)
     found = views.report(results, device)
     if device and not found.devices:
@@ -53,7 +59,7 @@ def report(results: Path | None, out: Path | None, device: str, readme: Path | N
     if json_output:
         print_json(asdict(found))
     else:
-        _write(found, out, results)
+        _write(console, found, results, out)
     if readme is not None:
         try:
             changed = readme_file.rewrite(readme, found)
@@ -62,5 +68,25 @@ def report(results: Path | None, out: Path | None, device: str, readme: Path | N
         console.print(f"{escape(str(readme))}: {'table rewritten' if changed else 'table is as it was'}")
 
 
-def _write(found, out: Path, results: Path) -> None:  # type: ignore[no-untyped-def]
-    ...
+def _write(console: Console, found: views.Report, results: Path, out: Path) -> None:
+    from cnnkernels.bench.report import charts, page, vega
+
+    out.mkdir(parents=True, exist_ok=True)
+    drawn = {device.slug: charts.charts(device) for device in found.devices}
+    target = out / "report.html"
+    target.write_text(page.render(found, drawn, str(results)), encoding="utf-8")
+    pictures = [(device, chart) for device in found.devices for group in drawn[device.slug].values() for chart in group]
+    columns = (BarColumn(30), MofNCompleteColumn(), TextColumn("[dim]{task.description}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=len(pictures))
+        for device, chart in pictures:
+            progress.update(task, description=escape(chart.name))
+            folder = out / device.slug
+            folder.mkdir(exist_ok=True)
+            (folder / f"{chart.name}.png").write_bytes(vega.to_png(chart, charts.origin(device)))
+            progress.advance(task)
+    if not found.devices:
+        console.print(f"no result is stored under {escape(str(results))} yet: the page says how to measure")
+    console.print(
+        f"{escape(str(target))}: {target.stat().st_size / 1e6:.1f} MB, {len(pictures)} charts beside it as PNG"
+    )

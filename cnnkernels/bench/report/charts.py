@@ -8,6 +8,7 @@ from itertools import groupby
 import altair as alt
 
 from cnnkernels.bench.report import views
+from cnnkernels.bench.report.history import version
 from cnnkernels.bench.report.theme import BASELINE, OURS, TORCH
 from cnnkernels.bench.report.vega import Chart, Spec, color, data, finish, shape, si, slug, ticks, tooltip
 from cnnkernels.bench.store import Row
@@ -33,14 +34,17 @@ def charts(device: views.Device) -> dict[str, list[Chart]]:
     }
 
 
-def sheet_title(sheet: views.Sheet) -> str:
-    return f"{sheet.dtype}, {sheet.cache} cache" if sheet.cache else sheet.dtype
+def origin(device: views.Device) -> str:
+    """Where the numbers are from: the line that goes with a chart which leaves the page."""
+    parts = [device.name, version(device.newest), device.newest.started[:10]]
+    return " · ".join(parts if device.on_gpu else [*parts, "these are not GPU times"])
 
 
 def _speedups(sheet: views.Sheet) -> Iterator[Chart]:
     found = [case for case in sheet.cases if case.speedup is not None]
     if not found:
         return
+    main = sheet.lists[0]
     found.sort(key=lambda case: (views.family_rank(case.family), views.pass_rank(case.name)))
     order = [key for key, _ in groupby(found, key=_group)]
     points = [
@@ -60,7 +64,7 @@ def _speedups(sheet: views.Sheet) -> Iterator[Chart]:
             "speedup": mean.speedup,
             "cases": f"{mean.measured} of {mean.wanted}",
         }
-        for summary in sheet.summaries
+        for summary in main.summaries
         for mean in summary.geomeans
         if mean.speedup is not None and f"{mean.group} · {summary.name}" in order
     ]
@@ -81,17 +85,17 @@ def _speedups(sheet: views.Sheet) -> Iterator[Chart]:
             x=x,
             y=y,
             yOffset=alt.YOffset("spread:Q").scale(domain=[-0.3, 1.3]),
-            color=color(None),
+            color=color(points),
             tooltip=tooltip(("layer", "what", "pass", "ours", "baseline"), speedup=".3~g"),
         ),
         mean_marks.encode(x=x, y=y, tooltip=tooltip(("group", "cases"), speedup=".3~g")),
     ]
-    kind = sheet_title(sheet)
+    kind = sheet.title
     yield Chart(
         f"speedup-{slug(kind)}",
         f"Speedup over the strongest baseline, {kind}",
         "Each point is a layer's pass; left of 1×, on the shaded side, we are slower. The upright stroke is the geometric "
-        "mean, where every layer of the list has its ratio.",
+        f"mean over {main.suite}, where every layer of it has its ratio.",
         finish(alt.layer(*layers), max(90, _LINE * len(order))),
     )
 
@@ -142,12 +146,12 @@ def _roofline(device: views.Device, sheet: views.Sheet) -> Iterator[Chart]:
         .encode(
             x=x.axis(format="~g", tickCount=6).title("useful flop per useful byte"),
             y=y,
-            color=color("side", points),
+            color=color(points),
             shape=shape(points),
             tooltip=tooltip(("layer", "what", "pass", "provider", "share"), rate=".3~s", intensity=".3~g"),
         )
     )
-    kind = sheet_title(sheet)
+    kind = sheet.title
     ceilings = "" if lines else " This device's ceilings were not measured, so none are drawn."
     yield Chart(
         f"roofline-{slug(kind)}",
@@ -203,12 +207,12 @@ def _bandwidth(device: views.Device, sheet: views.Sheet) -> Iterator[Chart]:
             .title(f"share of the measured {si(ceiling or 0)}B/s"),
             y=alt.Y("group:N").title(None).axis(labelLimit=170),
             yOffset=alt.YOffset("side:N").scale(domain=[OURS, BASELINE]),
-            color=color("side", points),
+            color=color(points),
             shape=shape(points),
             tooltip=tooltip(("layer", "what", "pass", "provider"), fraction=".0%"),
         )
     )
-    kind = sheet_title(sheet)
+    kind = sheet.title
     yield Chart(
         f"bandwidth-{slug(kind)}",
         f"Bandwidth of poolings, {kind}",
@@ -236,7 +240,7 @@ def _sweep(sweep: views.Sweep) -> Chart:
     x = alt.X("N:Q").scale(type="log", base=2).axis(values=sizes, format="d", labelOverlap=True).title("N")
     y = alt.Y("us:Q").scale(type="log").axis(format="~g", tickCount=4).title("µs")
     base = alt.Chart(data(points))
-    sides = color("side", points)
+    sides = color(points)
     layers = (
         base.mark_rule(strokeWidth=1, opacity=0.5).encode(x=x, y=alt.Y("p10:Q").title("µs"), y2="p90:Q", color=sides),
         base.mark_line(strokeWidth=1.5).encode(x=x, y=y, color=sides),
@@ -248,7 +252,7 @@ def _sweep(sweep: views.Sweep) -> Chart:
             tooltip=tooltip(("provider",), N="d", us=",.1f", p10=",.1f", p90=",.1f"),
         ),
     )
-    kind = f"{sweep.dtype}, {sweep.cache} cache" if sweep.cache else sweep.dtype
+    kind = views.kind_of(sweep)
     return Chart(
         f"sweep-{slug(f'{sweep.net} {sweep.layer} {sweep.what} {sweep.name} {kind}')}",
         f"{sweep.net} {sweep.layer}, {sweep.name}, {kind}",
@@ -276,7 +280,7 @@ def _models(cases: Sequence[views.Case]) -> list[Chart]:
         base.mark_point(filled=True, size=70, opacity=1).encode(
             x=x,
             y=y,
-            color=color("side", points),
+            color=color(points),
             shape=shape(points),
             tooltip=tooltip(("model", "provider"), ms=",.3f"),
         ),
@@ -288,7 +292,7 @@ def _models(cases: Sequence[views.Case]) -> list[Chart]:
 def _history(device: views.Device) -> list[Chart]:
     found = device.history
     points: list[Spec] = [
-        {"version": point.version, "date": point.started, "pass": point.name, "ratio": point.relative_time}
+        {"version": point.version, "date": point.started, "pass": point.name, "ratio": point.relative_time, "side": OURS}
         for point in found.points
     ]
     if len(found.versions) < 2 or not points:
@@ -303,11 +307,11 @@ def _history(device: views.Device) -> list[Chart]:
     dash = alt.StrokeDash("pass:N").sort(passes)
     layers = (
         alt.Chart(data([{"ratio": 1}])).mark_rule(style="reference").encode(y="ratio:Q"),
-        base.mark_line(strokeWidth=1.5).encode(x=x, y=y, color=color(None), strokeDash=dash.title(None)),
+        base.mark_line(strokeWidth=1.5).encode(x=x, y=y, color=color(points), strokeDash=dash.title(None)),
         base.mark_point(filled=True, size=45, opacity=1).encode(
             x=x,
             y=y,
-            color=color(None),
+            color=color(points),
             shape=alt.Shape("pass:N").sort(passes).title(None),
             tooltip=tooltip(("version", "date", "pass"), ratio=".3~g"),
         ),

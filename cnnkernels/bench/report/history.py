@@ -38,26 +38,22 @@ def version(run: Run) -> str:
 
 def history(entries: Sequence[Results]) -> History:
     """Of the runs of one device, oldest first. Runs of one version count as one: parts of a whole, or repetitions."""
-    times: dict[str, dict[compare.Case, float]] = {}
-    started: dict[str, str] = {}
+    times: dict[str, dict[str, dict[compare.Case, float]]] = {}  # by pass and version
+    versions: dict[str, str] = {}  # and when each was first run
     for entry in entries:
         label = version(entry.run)
-        rows = [row for row in entry.rows if row.metric == "time" and row.role == "ours"]
-        best = compare.best_of_ours(compare.comparisons(rows))
-        found = {
-            case: one.ours.median_us for case, one in best.items() if compare.has_time(one.ours) and one.ours.median_us
-        }
-        if found:
-            started.setdefault(label, entry.run.started)
-            times.setdefault(label, {}).update(found)
+        rows = [row for row in entry.rows if row.metric == "time" and row.role == "ours" and compare.has_time(row)]
+        for case, best in compare.best_of_ours(compare.comparisons(rows)).items():
+            versions.setdefault(label, entry.run.started)
+            by_version = times.setdefault(best.ours.name, {})
+            by_version.setdefault(label, {})[case] = best.ours.median_us or 0.0
     points, common = [], {}
-    names = {name: None for found in times.values() for *_, name, _, _ in found}
-    for name in names:
-        cases = set.intersection(*({case for case in found if case[-3] == name} for found in times.values()))
+    for name, by_version in times.items():
+        cases = set.intersection(*(set(by_version.get(label, {})) for label in versions))
         common[name] = len(cases)
-        first = next(iter(times.values()))
-        for label, found in times.items():
+        first = next(iter(versions))
+        for label, started in versions.items():
             if cases:
-                relative = compare.geometric_mean(found[case] / first[case] for case in cases)
-                points.append(Point(label, started[label], name, relative))
-    return History(tuple(times), tuple(points), common)
+                relative = compare.geometric_mean(by_version[label][case] / by_version[first][case] for case in cases)
+                points.append(Point(label, started, name, relative))
+    return History(tuple(versions), tuple(points), common)

@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 import vl_convert
 
-from cnnkernels.bench.report import charts, views
+from cnnkernels.bench.report import views
 from cnnkernels.bench.report.theme import PALETTES, style
 from cnnkernels.bench.report.vega import Chart, vegalite_version
 from cnnkernels.bench.store import Row, Run
@@ -51,7 +51,9 @@ def render(report: views.Report, all_charts: dict[str, dict[str, list[Chart]]], 
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False, "allow_nan": False}
     for name, function in _FILTERS.items():
         environment.filters[name] = function
-    specs = {chart_id(slug, chart): chart.spec for slug, by in all_charts.items() for group in by.values() for chart in group}
+    specs = {
+        chart_id(slug, chart): chart.spec for slug, by in all_charts.items() for group in by.values() for chart in group
+    }
     return environment.get_template("template.html.j2").render(
         report=report,
         charts=all_charts,
@@ -65,7 +67,9 @@ def render(report: views.Report, all_charts: dict[str, dict[str, list[Chart]]], 
             "themes": {"light": style(dark=False), "dark": style(dark=True)},
             "charts": specs,
             "headings": DETAILS,
-            "details": {device.slug: [[_detail(row) for row in case.rows] for case in device.cases] for device in report.devices},
+            "details": {
+                device.slug: [[_detail(row) for row in case.rows] for case in device.cases] for device in report.devices
+            },
         },
     )
 
@@ -77,7 +81,7 @@ def chart_id(slug: str, chart: Chart) -> str:
 @cache
 def _bundle() -> str:
     """Vega, Vega-Lite and their embedder, as one script, fit to stand inside a page."""
-    bundle: str = vl_convert.javascript_bundle(vl_version=vegalite_version())
+    bundle: str = vl_convert.javascript_bundle(None, vl_version=vegalite_version())
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
@@ -192,7 +196,9 @@ def without_number(device: views.Device) -> list[dict[str, Any]]:
     groups: dict[tuple[str, ...], list[str]] = {}
     for row in device.without_number:
         key = (row.status, row.provider, row.layout, row.role, row.metric, row.name, row.dtype, row.reason)
-        groups.setdefault(key, []).append(f"{row.net} {row.layer}: {row.what}" if row.layer else f"{row.net}: {row.what}")
+        groups.setdefault(key, []).append(
+            f"{row.net} {row.layer}: {row.what}" if row.layer else f"{row.net}: {row.what}"
+        )
     names = ("status", "provider", "layout", "role", "metric", "name", "dtype", "reason")
     found = [dict(zip(names, key, strict=True)) | {"layers": layers} for key, layers in groups.items()]
     return sorted(found, key=lambda group: order.index(group["status"]))
@@ -228,5 +234,4 @@ _FILTERS = {
     "settings": settings,
     "date": _date,
     "commit": _commit,
-    "sheet_title": charts.sheet_title,
 }

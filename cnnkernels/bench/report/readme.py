@@ -7,7 +7,6 @@ from pathlib import Path
 
 from cnnkernels.bench.compare import ALL, Geomean
 from cnnkernels.bench.report import views
-from cnnkernels.bench.report.charts import sheet_title
 from cnnkernels.bench.report.history import version
 
 BEGIN = "<!-- results:begin -->"
@@ -51,18 +50,26 @@ def _device(device: views.Device) -> Iterator[str]:
         "faster. Where a layer of the list lacks its number there is no mean."
     )
     for sheet in device.sheets:
+        # Suites overlap: the first is the one made to be published, and the report has the others.
+        main = sheet.lists[0]
         lines = [
-            f"| {sheet_title(sheet)} | ÷ strongest baseline | ÷ torch eager | measured | slower |",
+            f"| {_escape(main.suite)}, {sheet.title} | ÷ strongest baseline | ÷ torch eager | measured | slower |",
             "| --- | ---: | ---: | ---: | ---: |",
         ]
-        for summary in sheet.summaries:
+        for summary in main.summaries:
             lines += [_line(summary.name, mean) for mean in summary.geomeans]
         yield "\n".join(lines)
 
 
 def _line(name: str, mean: Geomean) -> str:
     group = f"**{name}, all**" if mean.group == ALL else f"{name}, {mean.group}"
-    cells = (_escape(group), _mean(mean.speedup), _mean(mean.to_torch), f"{mean.measured} of {mean.wanted}", str(mean.losses))
+    cells = (
+        _escape(group),
+        _mean(mean.speedup),
+        _mean(mean.to_torch),
+        f"{mean.measured} of {mean.wanted}",
+        str(mean.losses),
+    )
     return f"| {' | '.join(cells)} |"
 
 

@@ -70,7 +70,7 @@ def style(dark: bool) -> dict[str, Any]:
             "symbolOpacity": 1,
             "columnPadding": 14,
         },
-        "title": {"color": colors["text"], "fontSize": 15, "fontWeight": 600},
+        "title": {"color": colors["text"], "fontSize": 15, "fontWeight": 600, "subtitleColor": colors["quiet"]},
         "style": {
             "reference": {"stroke": colors["text"], "strokeWidth": 1},
             "slower": {"fill": colors["slower"]},

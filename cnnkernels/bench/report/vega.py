@@ -9,7 +9,7 @@ from typing import Any
 
 import altair as alt
 
-from cnnkernels.bench.report.theme import OURS, SIDES, style
+from cnnkernels.bench.report.theme import SIDES, style
 
 #: A Vega-Lite specification, or a record of its data.
 Spec = dict[str, Any]
@@ -29,16 +29,14 @@ class Chart:
     spec: Spec
 
 
-def to_png(chart: Chart, scale: float = 2.0) -> bytes:
-    """The chart on white, `scale` pixels to a unit."""
+def to_png(chart: Chart, origin: str, scale: float = 2.0) -> bytes:
+    """The chart on white, `scale` pixels to a unit, with `origin` under its title."""
     import vl_convert
 
-    spec = chart.spec | {"width": _PNG_WIDTH, "title": {"text": chart.title, "anchor": "start", "offset": 14}}
+    title = {"text": chart.title, "subtitle": origin, "anchor": "start", "offset": 14}
+    config = style(dark=False) | {"background": "white", "padding": 16}
     png: bytes = vl_convert.vegalite_to_png(
-        spec,
-        vl_version=vegalite_version(),
-        scale=scale,
-        config=style(dark=False) | {"background": "white", "padding": 16},
+        chart.spec | {"width": _PNG_WIDTH, "title": title}, vl_version=vegalite_version(), scale=scale, config=config
     )
     return png
 
@@ -60,20 +58,19 @@ def data(values: list[Any]) -> alt.InlineData:
     return alt.InlineData(values=values)
 
 
-def color(field: str | None, points: Iterable[Spec] = ()) -> Any:
-    """Who is who, in the same colours everywhere; without `field`, our colour and no legend."""
-    if field is None:
-        return alt.ColorDatum(OURS).scale(domain=list(SIDES)).legend(None)
-    present = {point[field] for point in points}
-    legend = alt.Legend(values=[side for side in SIDES if side in present], title=None)
-    return alt.Color(f"{field}:N").scale(domain=list(SIDES)).legend(legend)
+def color(points: Iterable[Spec]) -> alt.Color:
+    """Who is who by the points' "side", in the same colours everywhere; one side alone needs no legend."""
+    return alt.Color("side:N").scale(domain=list(SIDES)).legend(_legend(points))
 
 
 def shape(points: Iterable[Spec]) -> alt.Shape:
     """The same again as shapes, for eyes and printers that do not tell the colours apart."""
+    return alt.Shape("side:N").scale(domain=list(SIDES), range=["circle", "diamond", "square"]).legend(_legend(points))
+
+
+def _legend(points: Iterable[Spec]) -> alt.Legend | None:
     present = {point["side"] for point in points}
-    legend = alt.Legend(values=[side for side in SIDES if side in present], title=None)
-    return alt.Shape("side:N").scale(domain=list(SIDES), range=["circle", "diamond", "square"]).legend(legend)
+    return alt.Legend(values=[side for side in SIDES if side in present], title=None) if len(present) > 1 else None
 
 
 def tooltip(names: Sequence[str], **formats: str) -> list[alt.Tooltip]:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnnkernels.bench import compare
-from cnnkernels.bench.compare import Comparison, Geomean
+from cnnkernels.bench.compare import Comparison
 from cnnkernels.bench.layer import CONVOLUTION_PASSES, FAMILIES, FUSED_PASSES, POOLING_PASSES
 from cnnkernels.bench.report.history import History, history, version
+from cnnkernels.bench.report.lists import FixedList, fixed_lists
 from cnnkernels.bench.store import Results, Row, Run, latest, read_all
 
 PASSES = (*CONVOLUTION_PASSES, *FUSED_PASSES, *POOLING_PASSES, "inference", "training")
@@ -36,6 +37,7 @@ class Case:
     batch: int
     name: str
     dtype: str
+    data: str
     cache: str
     ours: Row | None  # our fastest; one without a time where none has; None where nothing of ours was run
     strongest: Row | None
@@ -50,21 +52,21 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Summary:
-    """A pass's geometric means: one per family, then one over all."""
-
-    name: str
-    geomeans: tuple[Geomean, ...]
-
-
-@dataclass(frozen=True)
 class Sheet:
-    """The comparisons of passes that belong in one chart: one dtype, one state of the cache."""
+    """The comparisons of passes that belong in one chart: one dtype, kind of data and state of the cache.
+
+    `cases` are those of some list: sweeps to other batch sizes count nowhere.
+    """
 
     dtype: str
+    data: str
     cache: str
-    summaries: tuple[Summary, ...]
+    lists: tuple[FixedList, ...]
     cases: tuple[Case, ...]
+
+    @property
+    def title(self) -> str:
+        return kind_of(self)
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Sweep:
     layer: str
     name: str
     dtype: str
+    data: str
     cache: str
     what: str
     cases: tuple[Case, ...]
@@ -136,7 +139,7 @@ def _device(slug: str, entries: Sequence[Results]) -> Device:
     rows = [row for _, row in pairs]
     made_by = {row.identity: run for run, row in pairs}
     cases = _cases(rows, made_by)
-    passes = tuple(case for case in cases["time"])
+    passes = tuple(cases["time"])
     newest = entries[-1].run
     return Device(
         slug=slug,
@@ -149,7 +152,7 @@ def _device(slug: str, entries: Sequence[Results]) -> Device:
         clocks=_clocks(entries[-1].rows),
         ceilings=next((entry.run.ceilings for entry in reversed(entries) if entry.run.ceilings), {}),
         limits=next((entry.run.limits for entry in reversed(entries) if entry.run.limits), {}),
-        sheets=_sheets(rows, passes),
+        sheets=_sheets(rows, passes, {row.suite for entry in entries for row in entry.rows if row.metric == "time"}),
         cases=passes,
         latency=tuple(cases["latency"]),
         models=tuple(cases["model"]),
@@ -191,6 +194,7 @@ def _case(best: Comparison | None, rows: list[Row], made_by: dict[tuple[str, ...
         batch=int(batch),
         name=first.name,
         dtype=first.dtype,
+        data=first.data,
         cache=first.cache,
         ours=best.ours if best else None,
         strongest=best.strongest if best else _strongest(rows),
@@ -233,37 +237,40 @@ def _clocks(rows: Iterable[Row]) -> tuple[Clocks, ...]:
     )
 
 
-def _sheets(rows: Sequence[Row], cases: Sequence[Case]) -> tuple[Sheet, ...]:
-    kinds = {(case.dtype, case.cache) for case in cases}
-    compared = compare.comparisons(row for row in rows if row.metric == "time")
+def _sheets(rows: Sequence[Row], cases: Sequence[Case], suites: Iterable[str]) -> tuple[Sheet, ...]:
+    rows = [row for row in rows if row.metric == "time"]
+    compared = compare.comparisons(rows)
+    kinds = {(row.dtype, row.data, row.cache) for row in rows}
     sheets = []
-    for dtype, cache in sorted(kinds, key=lambda kind: (_rank(CACHES, kind[1]), _rank(DTYPES, kind[0]))):
-        inside = [row for row in rows if (row.metric, row.dtype, row.cache) == ("time", dtype, cache)]
-        names = sorted({row.name for row in inside}, key=lambda name: _rank(PASSES, name))
-        summaries = tuple(
-            Summary(
-                name,
-                tuple(compare.geomeans(compared, compare.cases(row for row in inside if row.name == name))),
-            )
-            for name in names
-        )
-        chosen = tuple(case for case in cases if (case.dtype, case.cache) == (dtype, cache))
-        sheets.append(Sheet(dtype, cache, summaries, chosen))
+    for dtype, data, cache in sorted(kinds, key=lambda kind: (_rank(CACHES, kind[2]), kind[1], _rank(DTYPES, kind[0]))):
+        inside = [row for row in rows if (row.dtype, row.data, row.cache) == (dtype, data, cache)]
+        names = sorted({row.name for row in inside}, key=pass_rank)
+        lists = tuple(fixed_lists(inside, compared, suites, names))
+        listed = frozenset[compare.Case]().union(*(one.cases for one in lists))
+        here = {row.case for row in inside} & listed
+        chosen = tuple(case for case in cases if case.rows[0].case in here)
+        sheets.append(Sheet(dtype, data, cache, lists, chosen))
     return tuple(sheets)
 
 
 def _sweeps(cases: Iterable[Case]) -> tuple[Sweep, ...]:
     groups: dict[tuple[str, ...], list[Case]] = {}
     for case in cases:
-        key = (case.net, case.layer, case.name, case.dtype, case.cache, case.problem)
+        key = (case.net, case.layer, case.name, case.dtype, case.data, case.cache, case.problem)
         groups.setdefault(key, []).append(case)
     sweeps = []
-    for (net, layer, name, dtype, cache, _), found in groups.items():
+    for (net, layer, name, dtype, data, cache, _), found in groups.items():
         by_batch = {case.batch: case for case in sorted(found, key=lambda case: case.batch)}
         if len(by_batch) >= _SWEEP_SIZES:
             what = found[0].what.replace(f"n{found[0].batch} ", "", 1)
-            sweeps.append(Sweep(net, layer, name, dtype, cache, what, tuple(by_batch.values())))
+            sweeps.append(Sweep(net, layer, name, dtype, data, cache, what, tuple(by_batch.values())))
     return tuple(sweeps)
+
+
+def kind_of(one: Sheet | Sweep | Case) -> str:
+    """Dtype, data and cache, in words."""
+    relu = ["half zeros"] if one.data == "relu" else []
+    return ", ".join([one.dtype, *relu, *([f"{one.cache} cache"] if one.cache else [])])
 
 
 def family_rank(family: str) -> int:
