@@ -114,12 +114,13 @@ def test_collect_says_what_it_leaves_out() -> None:
             x = F.lp_pool2d(self.scripted(self.even(x)), 2.0, 1)
             x = F.avg_pool2d(x, 2, divisor_override=3)
             x = F.max_pool2d(F.max_pool2d(x, 2), 3, 1, 1)
+            F.conv2d(x.to(torch.complex64), torch.ones(2, 2, 1, 1, dtype=torch.complex64, device=x.device))
             return F.conv1d(x.flatten(2), torch.ones(2, 2, 1, device=x.device))
 
     suite = collect(Odd(), (1, 2, 16, 16), "odd")
     assert [entry.layer for entry in suite.entries] == ["max_pool2d", "max_pool2d#2"]
     reasons = dict(suite.left_out)
-    assert set(reasons) == {"scripted", "even", "lp_pool2d", "avg_pool2d", "conv1d"}
+    assert set(reasons) == {"scripted", "even", "lp_pool2d", "avg_pool2d", "conv2d", "conv1d"}
     for name, reason in (("even", "one side more"), ("avg_pool2d", "divisor"), ("scripted", "TorchScript")):
         assert reason in reasons[name]
 
@@ -170,8 +171,10 @@ def test_load_model_runs_a_factory_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "width.py").write_text("WIDTH = 7\n")
     path = tmp_path / "own.py"
     path.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
         "from torch import nn\nfrom width import WIDTH\n"
-        "def net():\n    model = nn.Sequential(nn.Conv2d(2, WIDTH, 3))\n    model.input_shape = (2, 9, 8)\n    return model\n"
+        "@dataclass\nclass Settings:\n    width: int = WIDTH\n"
+        "def net():\n    model = nn.Sequential(nn.Conv2d(2, Settings().width, 3))\n    model.input_shape = (2, 9, 8)\n    return model\n"
         "def plain():\n    return nn.Sequential(nn.MaxPool2d(2))\n"
         "def wrong():\n    return 3\n"
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from tuned import CONV, FPROP, POOL
 
 from cnnkernels import _C, tuning
 from cnnkernels.bench import suites
@@ -20,10 +21,6 @@ from cnnkernels.tuning import EMULATED_DEVICE, Entry
 
 # The package has the command under the same name as its module.
 command = importlib.import_module("cnnkernels.cli.tune")
-
-CONV = Layer("conv2d", 2, 3, 9, 9, 4, 3, 3)
-POOL = Layer("max_pool2d", 2, 3, 9, 9, R=2, S=2, stride=(2, 2))
-FPROP = engine.problem_of(CONV, "fprop", torch.float32, "nchw")
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cnnkernels import tuning
 from cnnkernels.bench import machine, session, store
 from cnnkernels.bench.latency import measure_latency
 from cnnkernels.bench.layer import FUSED_PASSES, Layer
@@ -85,9 +86,15 @@ def start_run(device: torch.device, settings: Settings, order: Order, command: s
         ceilings=machine.measure_ceilings(device),
         limits=machine.limits(device),
         floor_us=machine.measure_floor(device),
-        settings=asdict(settings) | {"data": order.data, "fp32": "ieee", "cudnn": "benchmark, no limit"},
+        settings=asdict(settings)
+        | {"data": order.data, "fp32": "ieee", "cudnn": "benchmark, no limit", "tuned": _tuned(device)},
         command=command,
     )
+
+
+def _tuned(device: torch.device) -> int:
+    """How many problems the tuning table has for this device: which kernels our backends take depends on it."""
+    return len(tuning.load(tuning.device_name(device))) if tuning.active else 0
 
 
 def already_measured(results: Path, run: store.Run) -> set[tuple[str, ...]]:

@@ -10,7 +10,7 @@ import altair as alt
 from cnnkernels.bench.report import views
 from cnnkernels.bench.report.history import version
 from cnnkernels.bench.report.theme import BASELINE, OURS, TORCH
-from cnnkernels.bench.report.vega import Chart, Spec, color, data, finish, shape, si, slug, ticks, tooltip
+from cnnkernels.bench.report.vega import Chart, Spec, bounds, color, data, finish, logarithmic, shape, si, slug, tooltip
 from cnnkernels.bench.store import Row
 
 # Heights in pixels: of one line of a list of names, and of whole charts.
@@ -69,13 +69,11 @@ def _speedups(sheet: views.Sheet) -> Iterator[Chart]:
         if mean.speedup is not None and f"{mean.group} · {summary.name}" in order
     ]
     ratios = [point["speedup"] for point in points]
-    lowest, highest = min(*ratios, 0.5) / 1.15, max(*ratios, 2.0) * 1.15
-    x = alt.X("speedup:Q").scale(type="log", domain=[lowest, highest], nice=False)
-    x = x.axis(values=ticks(lowest, highest), labelExpr="format(datum.value, '~g') + '×'")
+    ratios += [0.5, 2.0]  # both sides show, however lopsided the results are
     heading = "strongest baseline's time ÷ our time"
-    x = x.title(heading)
+    x = logarithmic(alt.X("speedup:Q"), ratios, heading, suffix="×")
     y = alt.Y("group:N").sort(order).title(None).axis(labelLimit=150)
-    slower = alt.Chart(data([{"from": lowest, "to": 1}])).mark_rect(style="slower")
+    slower = alt.Chart(data([{"from": bounds(ratios)[0], "to": 1}])).mark_rect(style="slower")
     strip = alt.Chart(data(points)).mark_point(filled=True, size=34, opacity=0.65)
     mean_marks = alt.Chart(data(means)).mark_tick(style="mean", thickness=2.5, size=_LINE - 3)
     layers = [
@@ -121,59 +119,52 @@ def _roofline(device: views.Device, sheet: views.Sheet) -> Iterator[Chart]:
                 )
     if not points:
         return
-    least = min(point["intensity"] for point in points) / 1.5
-    most = max(point["intensity"] for point in points) * 1.5
-    lines, labels = _ceiling_lines(device, sheet.dtype, least, most)
-    layers = []
+    intensities = [point["intensity"] for point in points]
+    lines = _ceiling_lines(device, sheet.dtype, *bounds(intensities))
+    rates = [point["rate"] for point in (*points, *lines)]
+    x = logarithmic(alt.X("intensity:Q"), intensities, "useful flop per useful byte")
+    y = logarithmic(alt.Y("rate:Q"), rates, "useful flop/s", form="~s")
+    layers: list[alt.Chart] = []
     if lines:
+        dash = alt.StrokeDash("ceiling:N").scale(domain=["measured", "hardware's data"], range=[[1, 0], [5, 4]])
+        dash = dash.legend(title="ceilings", orient="bottom", symbolStrokeColor="gray")
         drawn = alt.Chart(data(lines)).mark_line(style="ceiling", strokeWidth=1.5)
-        dash = alt.StrokeDash("kind:N").scale(domain=["measured", "hardware's data"], range=[[1, 0], [5, 4]])
-        layers.append(
-            drawn.encode(
-                x="intensity:Q",
-                y="rate:Q",
-                detail="kind:N",
-                strokeDash=dash.legend(title="ceiling", symbolStrokeColor="gray"),
-            )
-        )
-        texts = alt.Chart(data(labels)).mark_text(style="ceiling-label", dy=-7, align="right")
-        layers.append(texts.encode(x="intensity:Q", y="rate:Q", text="text:N"))
-    x = alt.X("intensity:Q").scale(type="log", domain=[least, most], nice=False)
-    y = alt.Y("rate:Q").scale(type="log").axis(format="~s", tickCount=6).title("useful flop/s")
+        layers.append(drawn.encode(x=x, y=y, detail="ceiling:N", strokeDash=dash))
     layers.append(
         alt.Chart(data(points))
         .mark_point(filled=True, size=34, opacity=0.7)
         .encode(
-            x=x.axis(format="~g", tickCount=6).title("useful flop per useful byte"),
+            x=x,
             y=y,
             color=color(points),
             shape=shape(points),
             tooltip=tooltip(("layer", "what", "pass", "provider", "share"), rate=".3~s", intensity=".3~g"),
         )
     )
-    kind = sheet.title
-    ceilings = "" if lines else " This device's ceilings were not measured, so none are drawn."
+    ceilings = "This device's ceilings were not measured, so none are drawn."
+    if lines:
+        reached = f"{si(device.ceilings['bytes'])}B/s and {si(device.ceilings[sheet.dtype])}flop/s"
+        ceilings = f"The ceilings, as measured here: {reached}."
     yield Chart(
-        f"roofline-{slug(kind)}",
-        f"Roofline of convolutions, {kind}",
-        f"How near each pass comes to what bandwidth and arithmetic allow. Only useful work counts.{ceilings}",
+        f"roofline-{slug(sheet.title)}",
+        f"Roofline of convolutions, {sheet.title}",
+        f"How near each pass comes to what bandwidth and arithmetic allow. Only useful work counts. {ceilings}",
         finish(alt.layer(*layers), _LARGE),
     )
 
 
-def _ceiling_lines(device: views.Device, dtype: str, least: float, most: float) -> tuple[list[Spec], list[Spec]]:
-    lines, labels = [], []
+def _ceiling_lines(device: views.Device, dtype: str, least: float, most: float) -> list[Spec]:
+    """The corners of each ceiling between two intensities; none unless it was measured."""
+    lines: list[Spec] = []
+    if not {"bytes", dtype} <= set(device.ceilings):
+        return lines
     for kind, rates in (("measured", device.ceilings), ("hardware's data", device.limits)):
-        if "bytes" not in rates or dtype not in rates:
-            continue
-        ridge = rates[dtype] / rates["bytes"]
-        for intensity in sorted({least, min(max(ridge, least), most), most}):
-            rate = min(rates[dtype], rates["bytes"] * intensity)
-            lines.append({"intensity": intensity, "rate": rate, "kind": kind})
-        if kind == "measured":
-            text = f"{si(rates['bytes'])}B/s, {si(rates[dtype])}flop/s"
-            labels.append({"intensity": most, "rate": min(rates[dtype], rates["bytes"] * most), "text": text})
-    return lines, labels
+        if {"bytes", dtype} <= set(rates):
+            ridge = rates[dtype] / rates["bytes"]
+            for intensity in sorted({least, min(max(ridge, least), most), most}):
+                rate = min(rates[dtype], rates["bytes"] * intensity)
+                lines.append({"intensity": intensity, "rate": rate, "ceiling": kind})
+    return lines
 
 
 def _bandwidth(device: views.Device, sheet: views.Sheet) -> Iterator[Chart]:
@@ -185,7 +176,7 @@ def _bandwidth(device: views.Device, sheet: views.Sheet) -> Iterator[Chart]:
             if ceiling and row is not None and row.median_us and row.status == "ok":
                 points.append(
                     {
-                        "group": f"{case.what.split()[0]} · {case.name}",
+                        "group": f"{case.what.split()[0].replace('_pool2d', '').replace('_', ' ')} · {case.name}",
                         "fraction": row.useful_bytes / row.median_us * 1e6 / ceiling,
                         "side": side,
                         "provider": _provider(row),
@@ -238,11 +229,14 @@ def _sweep(sweep: views.Sweep) -> Chart:
                 )
     sizes = sorted({case.batch for case in sweep.cases})
     x = alt.X("N:Q").scale(type="log", base=2).axis(values=sizes, format="d", labelOverlap=True).title("N")
-    y = alt.Y("us:Q").scale(type="log").axis(format="~g", tickCount=4).title("µs")
+    times = [point[quantile] for point in points for quantile in ("p10", "p90")] or [1.0]
+    y = logarithmic(alt.Y("us:Q"), times, "µs")
     base = alt.Chart(data(points))
     sides = color(points)
     layers = (
-        base.mark_rule(strokeWidth=1, opacity=0.5).encode(x=x, y=alt.Y("p10:Q").title("µs"), y2="p90:Q", color=sides),
+        base.mark_rule(strokeWidth=1, opacity=0.5).encode(
+            x=x, y=logarithmic(alt.Y("p10:Q"), times, "µs"), y2="p90:Q", color=sides
+        ),
         base.mark_line(strokeWidth=1.5).encode(x=x, y=y, color=sides),
         base.mark_point(filled=True, size=30).encode(
             x=x,
@@ -258,13 +252,17 @@ def _sweep(sweep: views.Sweep) -> Chart:
         f"{sweep.net} {sweep.layer}, {sweep.name}, {kind}",
         sweep.what,
         finish(alt.layer(*layers), _SMALL),
+        sweep.net,
     )
 
 
 def _models(cases: Sequence[views.Case]) -> list[Chart]:
     points = []
+    one_dtype, one_batch = len({case.dtype for case in cases}) < 2, len({case.batch for case in cases}) < 2
     for case in cases:
-        name = f"{case.net} · {case.name} · {case.dtype} · N {case.batch}"
+        # What all have in common would only crowd the names out.
+        kind = ([] if one_dtype else [case.dtype]) + ([] if one_batch else [f"N {case.batch}"])
+        name = " ".join([case.net, case.name, *kind])
         for side, row in ((TORCH, case.torch), (BASELINE, case.strongest), (OURS, case.ours)):
             if row is not None and row.median_us and row.status == "ok":
                 milliseconds = row.median_us / 1000
@@ -272,8 +270,8 @@ def _models(cases: Sequence[views.Case]) -> list[Chart]:
     if not points:
         return []
     names = list(dict.fromkeys(str(point["model"]) for point in points))
-    y = alt.Y("model:N").sort(names).title(None).axis(labelLimit=210)
-    x = alt.X("ms:Q").scale(type="log").axis(format="~g", tickCount=6).title("ms per step")
+    y = alt.Y("model:N").sort(names).title(None).axis(labelLimit=190)
+    x = logarithmic(alt.X("ms:Q"), [float(point["ms"]) for point in points], "ms per step")
     base = alt.Chart(data(points))
     layers = (
         base.mark_line(style="ceiling", strokeWidth=1).encode(x=x, y=y, detail="model:N"),
@@ -292,14 +290,19 @@ def _models(cases: Sequence[views.Case]) -> list[Chart]:
 def _history(device: views.Device) -> list[Chart]:
     found = device.history
     points: list[Spec] = [
-        {"version": point.version, "date": point.started, "pass": point.name, "ratio": point.relative_time, "side": OURS}
+        {
+            "version": point.version,
+            "date": point.started,
+            "pass": point.name,
+            "ratio": point.relative_time,
+            "side": OURS,
+        }
         for point in found.points
     ]
     if len(found.versions) < 2 or not points:
         return []
     ratios = [point["ratio"] for point in points]
-    y = alt.Y("ratio:Q").scale(type="log", domain=[min(*ratios, 0.9) / 1.03, max(*ratios, 1.1) * 1.03], nice=False)
-    y = y.axis(labelExpr="format(datum.value, '~g') + '×'", tickCount=5).title("our time, relative to the first")
+    y = logarithmic(alt.Y("ratio:Q"), [*ratios, 1.0], "our time, relative to the first", suffix="×")
     x = alt.X("version:O").sort(list(found.versions)).title(None).axis(labelAngle=-40, labelLimit=130)
     passes = sorted({point["pass"] for point in points}, key=views.pass_rank)
     base = alt.Chart(data(points))

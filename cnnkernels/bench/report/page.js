@@ -90,17 +90,17 @@
     cell.colSpan = body.rows[0].cells.length;
     cell.append(table);
   }
-  document.querySelectorAll("table.layers").forEach((table) => {
+  const controls = new Map([...document.querySelectorAll("[data-for]")].map((box) => [box.dataset.for, box]));
+  document.querySelectorAll("table.cases").forEach((table) => {
     const details = data.details[table.dataset.details];
-    const section = table.closest("[data-device]");
-    const search = section.querySelector("[data-search]");
-    const losers = section.querySelector("[data-losers]");
-    const count = section.querySelector("[data-count]");
     const bodies = [...table.tBodies].map((body) => {
       const rows = details[Number(body.dataset.case)];
       body.querySelector(".unfold").addEventListener("click", () => unfold(body, rows));
       return [body, `${body.textContent} ${rows.flat().join(" ")}`.toLowerCase()];
     });
+    const box = controls.get(table.dataset.details);
+    if (!box) return;
+    const [search, losers, count] = ["search", "losers", "count"].map((name) => box.querySelector(`[data-${name}]`));
     function filter() {
       const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
       let shown = 0;

@@ -7,6 +7,7 @@ puts it into the page as text, never as HTML. The page's own security policy for
 from __future__ import annotations
 
 import json
+from collections import Counter
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -14,15 +15,17 @@ from typing import Any
 import jinja2
 import vl_convert
 
+from cnnkernels.bench.compare import ALL, Geomean
 from cnnkernels.bench.report import views
+from cnnkernels.bench.report.lists import FixedList
 from cnnkernels.bench.report.theme import PALETTES, style
 from cnnkernels.bench.report.vega import Chart, vegalite_version
 from cnnkernels.bench.store import Row, Run
 
 #: What a row of the per-layer table unfolds to: headings of :func:`_detail`.
 DETAILS = (
-    "provider", "layout", "role", "status", "median µs", "p10–p90 µs", "calls", "roofline", "error / allowed", "workspace",
-    "first call", "kernels and notices",
+    "provider", "layout", "role", "status", "median µs", "p10–p90 µs", "returns after µs", "calls", "roofline",
+    "error / allowed", "workspace", "peak memory", "first call", "kernels and remarks",
 )  # fmt: skip
 
 _CLOCKS = {
@@ -89,6 +92,26 @@ def _asset(name: str) -> str:
     return files("cnnkernels.bench.report").joinpath(name).read_text(encoding="utf-8")
 
 
+def _details(device: views.Device) -> dict[str, list[list[list[str]]]]:
+    """By table of cases: by case: by row: what it unfolds to."""
+    tables = {"time": device.cases, "latency": device.latency, "model": device.models}
+    return {
+        f"{device.slug} {metric}": [[_detail(row) for row in case.rows] for case in cases]
+        for metric, cases in tables.items()
+    }
+
+
+def matrix(found: FixedList) -> list[tuple[str, list[Geomean | None]]]:
+    """Geometric means by family and pass."""
+    groups = sorted({mean.group for summary in found.summaries for mean in summary.geomeans}, key=_group_rank)
+    by_pass = [{mean.group: mean for mean in summary.geomeans} for summary in found.summaries]
+    return [(group, [means.get(group) for means in by_pass]) for group in groups]
+
+
+def _group_rank(group: str) -> tuple[bool, int]:
+    return group == ALL, views.family_rank(group)
+
+
 def _detail(row: Row) -> list[str]:
     error = "" if row.error is None else f"{row.error:.1e} / {row.allowed:.1e}" if row.allowed else f"{row.error:.1e}"
     remarks = [*row.kernels, *row.notices, *([row.reason] if row.reason else [])]
@@ -99,10 +122,12 @@ def _detail(row: Row) -> list[str]:
         row.status,
         microseconds(row.median_us),
         spread(row),
+        microseconds(row.host_us),
         str(row.samples or ""),
         percent(row.roofline_fraction),
         error,
         size(row.workspace_bytes),
+        size(row.peak_bytes),
         "" if row.first_call_ms is None else f"{row.first_call_ms:,.0f} ms",
         "; ".join(remarks),
     ]
@@ -116,10 +141,11 @@ def milliseconds(value: float | None) -> str:
     return "" if value is None else f"{value / 1000:,.2f}"
 
 
-def spread(row: Row | None) -> str:
-    if row is None or row.p10_us is None or row.p90_us is None:
+def spread(row: Row, unit: str = "µs") -> str:
+    if row.p10_us is None or row.p90_us is None:
         return ""
-    return f"{row.p10_us:,.1f}–{row.p90_us:,.1f}"
+    show = milliseconds if unit == "ms" else microseconds
+    return f"{show(row.p10_us)}–{show(row.p90_us)}"
 
 
 def ratio(value: float | None) -> str:
@@ -178,16 +204,18 @@ def facts(device: views.Device) -> list[tuple[str, str]]:
 
 
 def tiles(device: views.Device) -> list[tuple[str, str]]:
-    """The headline's numbers: figure, and what it counts."""
-    total = len(device.cases)
+    """The headline's numbers: figure, and what it counts. Off a GPU only who passed is of interest, not who was faster."""
     measured = device.counts.get("measured", 0)
     ratios = [case.speedup for case in device.cases if case.speedup is not None]
-    found = [
-        (f"{measured:,} of {total:,}", "cases measured"),
-        (f"{sum(value > 1 for value in ratios):,}", "faster than the strongest baseline"),
-        (f"{sum(value < 1 for value in ratios):,}", "slower than it"),
-    ]
-    return found + [(f"{count:,}", name) for name, count in device.counts.items() if name != "measured"]
+    found = [(f"{measured:,} of {len(device.cases):,}", "cases measured")]
+    if device.on_gpu:
+        found += [
+            (f"{sum(value > 1 for value in ratios):,}", "faster than the strongest baseline"),
+            (f"{sum(value < 1 for value in ratios):,}", "slower than it"),
+        ]
+    found += [(f"{count:,}", f"cases {name}") for name, count in device.counts.items() if name != "measured"]
+    statuses = Counter(row.status for row in device.without_number)
+    return found + [(f"{count:,}", f"{'row' if count == 1 else 'rows'} {name}") for name, count in statuses.items()]
 
 
 def without_number(device: views.Device) -> list[dict[str, Any]]:
@@ -232,6 +260,7 @@ _FILTERS = {
     "tiles": tiles,
     "without_number": without_number,
     "settings": settings,
+    "matrix": matrix,
     "date": _date,
     "commit": _commit,
 }

@@ -72,10 +72,9 @@ def style(dark: bool) -> dict[str, Any]:
         },
         "title": {"color": colors["text"], "fontSize": 15, "fontWeight": 600, "subtitleColor": colors["quiet"]},
         "style": {
-            "reference": {"stroke": colors["text"], "strokeWidth": 1},
-            "slower": {"fill": colors["slower"]},
+            "reference": {"color": colors["text"], "stroke": colors["text"], "strokeWidth": 1},
+            "slower": {"color": colors["slower"], "fill": colors["slower"]},
             "mean": {"color": colors["text"], "fill": colors["text"], "opacity": 1},
-            "ceiling": {"stroke": colors["quiet"]},
-            "ceiling-label": {"fill": colors["quiet"], "fontSize": 11},
+            "ceiling": {"color": colors["quiet"], "stroke": colors["quiet"]},
         },
     }

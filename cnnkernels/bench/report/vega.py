@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import altair as alt
 
@@ -14,19 +14,25 @@ from cnnkernels.bench.report.theme import SIDES, style
 #: A Vega-Lite specification, or a record of its data.
 Spec = dict[str, Any]
 
-# Beyond this many decades an axis marks powers of ten, not 1 2 5.
-_DECADES_OF_DETAIL = 2.5
+# Beyond this many decades an axis marks powers of ten only.
+_DECADES_OF_TENS = 2.5
+# A logarithmic axis' room beyond its values, as a factor.
+_MARGIN = 1.15
 _PNG_WIDTH = 800
 
 
 @dataclass(frozen=True)
 class Chart:
-    """`name` is the PNG's file name without the folder; `title` says what is seen, `caption` how to read it."""
+    """`name` is the PNG's file name without the folder; `title` says what is seen, `caption` how to read it.
+
+    `group` is what charts of one section are listed under where they are many.
+    """
 
     name: str
     title: str
     caption: str
     spec: Spec
+    group: str = ""
 
 
 def to_png(chart: Chart, origin: str, scale: float = 2.0) -> bytes:
@@ -78,13 +84,35 @@ def tooltip(names: Sequence[str], **formats: str) -> list[alt.Tooltip]:
     return [*(alt.Tooltip(f"{name}:N") for name in names), *numbers]
 
 
-def ticks(lowest: float, highest: float) -> list[float]:
-    """1 2 5 of each decade between the bounds, or only its powers of ten where there are many."""
-    steps = (1, 2, 5) if math.log10(highest / lowest) <= _DECADES_OF_DETAIL else (1,)
-    decades = range(math.floor(math.log10(lowest)), math.ceil(math.log10(highest)) + 1)
-    # 10**-1 * 2 is not quite 0.2, and the labels would say so.
-    values = [float(f"{step}e{decade}") for decade in decades for step in steps]
-    return [value for value in values if lowest <= value <= highest]
+Axis = TypeVar("Axis", alt.X, alt.Y)
+
+
+def logarithmic(channel: Axis, values: Iterable[float], title: str, form: str = "~g", suffix: str = "") -> Axis:
+    """The channel on a logarithmic axis that `values` fill, marked at round numbers."""
+    lowest, highest = bounds(values)
+    decades = math.log10(highest / lowest)
+    steps: tuple[float, ...] = (
+        (1,) if decades > _DECADES_OF_TENS else (1, 2, 5) if decades > 1 else (1, 1.5, 2, 3, 5, 7)
+    )
+    exponents = range(math.floor(math.log10(lowest)), math.ceil(math.log10(highest)) + 1)
+    # 2 * 10**-1 is not quite 0.2, and the labels would say so.
+    marks = [float(f"{step}e{exponent}") for exponent in exponents for step in steps]
+    axis = alt.Axis(
+        values=[mark for mark in marks if lowest <= mark <= highest],
+        labelExpr=f"format(datum.value, '{form}') + '{suffix}'",
+        title=title,
+        labelOverlap=True,
+    )
+    result = channel.copy()
+    result["scale"] = alt.Scale(type="log", domain=[lowest, highest], nice=False)
+    result["axis"] = axis
+    return result
+
+
+def bounds(values: Iterable[float]) -> tuple[float, float]:
+    """Where a logarithmic axis begins and ends."""
+    values = list(values)
+    return min(values) / _MARGIN, max(values) * _MARGIN
 
 
 def si(value: float) -> str:
