@@ -14,7 +14,7 @@ export PIP_NO_COMPILE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 INSTALL = PATH="$(BIN):$$PATH" $(BIN)/pip install -q --no-build-isolation -e
 
-.PHONY: demo test build lint fmt clean
+.PHONY: demo test build bench report gpu lint fmt clean
 
 demo: $(VENV)/.package
 	$(BIN)/cnnkernels train lenet5 --data digits --out runs/demo
@@ -26,6 +26,18 @@ test: $(VENV)/.developed
 build: $(VENV)/.torch
 	CNNKERNELS_CUDA=AUTO $(INSTALL) '.[train,dev]'
 	@touch $(VENV)/.package $(VENV)/.developed
+
+# BENCH="--suite resnet50 --dtype bf16": what `cnnkernels bench` is given.
+BENCH ?= --suite lenet5
+bench: $(VENV)/.developed
+	$(BIN)/cnnkernels bench $(BENCH)
+
+report: $(VENV)/.developed
+	$(BIN)/cnnkernels report
+
+# On a machine with a GPU, with whatever Python has torch there: nothing is installed. PART=tests|bench|models|tune|profile.
+gpu:
+	$(PYTHON) benchmarks/gpu.py $(PART)
 
 lint: $(VENV)/.developed
 	$(BIN)/ruff check .

@@ -79,6 +79,8 @@ def test_layer(benchmark: BenchmarkFixture, label: str, case: Case, provider: Pr
         def sample() -> None:
             CLOCK.seconds += timer.sample()
 
-        benchmark.group = f"{label}: {case.layer}, {entrant.row.dtype}{'' if DEVICE.type == 'cuda' else ', not a GPU time'}"
+        benchmark.group = (
+            f"{label}: {case.layer}, {entrant.row.dtype}{'' if DEVICE.type == 'cuda' else ', not a GPU time'}"
+        )
         benchmark.extra_info.update(kernels=list(entrant.row.kernels), device=machine.describe_device(DEVICE)["name"])
         benchmark.pedantic(sample, rounds=20, warmup_rounds=2)

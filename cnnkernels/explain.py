@@ -202,10 +202,18 @@ def _pass_plan(problem: Problem, role: str, backend: str, input: Tensor) -> Pass
     entry = _tuned(input, problem)
     kernel = "" if entry is None else entry.kernels.get(backend, "")
     plan, why = problem.plan(), ""
+    measured: dict[str, str] = {}
     if entry is not None and kernel:
         try:
             plan = problem.plan(kernel)
             why = entry.why(tuning.device_name(input.device))
+            best = entry.candidates[f"{backend}/{kernel}"]
+            times = {
+                name.partition("/")[2]: time
+                for name, time in entry.candidates.items()
+                if name.startswith(f"{backend}/")
+            }
+            measured = {name: f"measured {time:.4g} µs, against {best:.4g} of {kernel}" for name, time in times.items()}
         except RuntimeError as error:
             why = f"{plan['why']}; the tuning table's kernel is ignored: {error}"
     return PassPlan(
@@ -216,5 +224,5 @@ def _pass_plan(problem: Problem, role: str, backend: str, input: Tensor) -> Pass
         plan["tile"],
         plan["grid"],
         plan["workspace_bytes"],
-        tuple((candidate, reason) for candidate, reason in plan["refused"]),
+        tuple((candidate, measured.get(candidate, reason)) for candidate, reason in plan["refused"]),
     )

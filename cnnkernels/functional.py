@@ -6,6 +6,10 @@ otherwise). A named backend runs the call or raises BackendError; arguments that
 raises, before any kernel runs. An input or output without elements leaves nothing to launch: torch's own operator
 gives the empty result and its zero gradients on every backend.
 
+Where `cnnkernels tune` has measured a problem on this device, the fastest of our kernels runs it, and "auto" leaves it to
+torch if that was faster. A tuned kernel may sum in another order than the planned one: results are reproducible under
+the same tuning table. CNNKERNELS_TUNING=0 leaves every choice to the plan, which is the same on every machine.
+
 float32, float64, float16 and bfloat16 tensors of any strides are read where they lie; nothing is copied or cast
 except by autocast. Half types accumulate in float32.
 """

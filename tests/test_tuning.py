@@ -216,9 +216,10 @@ def test_kernels_that_are_gone_are_ignored_with_one_warning() -> None:
     assert "conv2d_of_yesterday" in str(report.message)
 
 
-def refusing(kernel: str, original: Callable[..., Any]) -> Callable[..., Any]:
+def refusing(kernel: str, original: Callable[..., Any], refusals: list[str]) -> Callable[..., Any]:
     def operator(*arguments: Any, kernel_name: str = "") -> Any:
         if kernel_name == kernel:
+            refusals.append(kernel)
             raise RuntimeError(f"kernel '{kernel}' cannot run this: it is tired")
         return original(*arguments, kernel_name)
 
@@ -227,8 +228,9 @@ def refusing(kernel: str, original: Callable[..., Any]) -> Callable[..., Any]:
 
 def test_a_kernel_that_refuses_is_ignored_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = not_planned(FPROP)
+    refusals: list[str] = []
     tuning.record(EMULATED_DEVICE, FPROP, entry(kernel))
-    monkeypatch.setattr(backends.ops, "conv2d_fprop", refusing(kernel, backends.ops.conv2d_fprop))
+    monkeypatch.setattr(backends.ops, "conv2d_fprop", refusing(kernel, backends.ops.conv2d_fprop, refusals))
     with warnings.catch_warnings():  # tensors that lie otherwise than the measured ones prove nothing
         warnings.simplefilter("error")
         sliced = torch.randn(2, 3, 9, 18)[..., ::2]
@@ -240,6 +242,7 @@ def test_a_kernel_that_refuses_is_ignored_with_one_warning(monkeypatch: pytest.M
     assert [str(report.message) for report in reports] == [
         f"the tuning table's kernel is ignored: kernel '{kernel}' cannot run this: it is tired"
     ]
+    assert len(refusals) == 2  # by the sliced tensor, and once by the others
 
 
 def test_errors_of_the_call_itself_are_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,12 +261,15 @@ def test_errors_of_the_call_itself_are_not_swallowed(monkeypatch: pytest.MonkeyP
 
 def test_explain_says_what_was_tuned() -> None:
     planned = explain(functional.conv2d, X, W, backend="emulator")
-    tuning.record(EMULATED_DEVICE, FPROP, entry(not_planned(FPROP), "torch"))
+    slower = planned.passes[0].kernel
+    tuning.record(EMULATED_DEVICE, FPROP, entry(not_planned(FPROP), "torch", slower))
     explanation = explain(functional.conv2d, X, W, backend="emulator")
     forward = explanation.passes[0]
     assert forward.kernel == not_planned(FPROP)
-    assert forward.why == "tuned: fastest of 2 measured on cpu (emulator), 2026-03-04"
-    assert planned.passes[0].kernel in dict(forward.refused)
+    assert forward.why == "tuned: fastest of 3 measured on cpu (emulator), 2026-03-04"
+    refused = dict(forward.refused)
+    assert refused.pop(slower) == f"measured 12 µs, against 10 of {forward.kernel}"
+    assert refused and all(reason.startswith("estimated cost") for reason in refused.values())
     assert explanation.passes[1:] == planned.passes[1:]
     assert explanation.why == "asked for by name"
 

@@ -1,7 +1,8 @@
 """Which implementation runs a call: the names, the policy, and one module per backend with kernels of ours.
 
 A named backend is strict: it runs the call or raises :class:`BackendError` with the reason. `auto` never
-raises for lack of a kernel; it takes torch's own operator instead. The policy is :func:`select`, nothing else.
+raises for lack of a kernel; it takes torch's own operator instead. The policy is :func:`select`, but for one thing: where
+`auto` would take a kernel of ours, cnnkernels.functional asks cnnkernels.tuning whether torch's operator was measured faster.
 """
 
 from __future__ import annotations

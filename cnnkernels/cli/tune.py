@@ -27,7 +27,7 @@ _NOT_GPU = "These are not GPU times: they tune the emulator, which runs our kern
 @click.command()
 @click.option("--suite", "suites", multiple=True, help="A published layer set; repeatable. `cnnkernels bench --list`.")
 @click.option("--model", "models", multiple=True, help="A model: lenet5, torchvision:NAME, timm:NAME, file.py:factory.")
-@click.option("--layer", default="", help="Only layers with this in their name.")
+@click.option("--layer", default="", help="Only layers (with --show: problems) with this in their name.")
 @click.option("--batch", type=click.IntRange(1), help="Images per batch.  [default: the suite's; 32 for a model]")
 @click.option(
     "--dtype",
@@ -128,7 +128,7 @@ def tune(
 
 
 def _measure() -> Any:
-    from cnnkernels.bench.session import measure_candidates
+    from cnnkernels.bench.candidates import measure_candidates
 
     return measure_candidates
 
@@ -165,9 +165,11 @@ def _print_result(console: Console, task: Task, entry: Entry | None, timings: li
     for timing in timings:
         if timing.median_us is None:
             console.print(f"  [red]no time[/] {timing.candidate.name}: {escape(timing.reason)}")
-    winner = "[red]no candidate has a time[/]" if entry is None else f"[cyan]{_winner(entry)}[/]"
-    times = "" if entry is None else f"  [dim]{_times(entry)}[/]"
-    console.print(f"{escape(task.title)}: {winner}{times}", soft_wrap=True)
+    if entry is None:
+        console.print(f"{escape(task.title)}: [red]no candidate has a time[/]")
+        return
+    winner, *others = _times(entry)
+    console.print(f"{escape(task.title)}, median µs: [cyan]{winner}[/]  [dim]{', '.join(others)}[/]", soft_wrap=True)
 
 
 def _show(console: Console, wanted: str, json_output: bool) -> None:
@@ -195,24 +197,22 @@ def _show(console: Console, wanted: str, json_output: bool) -> None:
         origin = "shipped" if table.shipped else "yours"
         grid = Grid(box=box.SIMPLE_HEAD, title=f"{table.device} ({origin}: {table.path})", title_justify="left")
         grid.add_column("problem", overflow="fold")
-        grid.add_column("winner", style="cyan", overflow="fold")
-        grid.add_column("median µs of each", overflow="fold")
+        grid.add_column("median µs of the fastest", style="cyan", overflow="fold")
+        grid.add_column("and of the others", overflow="fold")
         grid.add_column("measured", no_wrap=True)
         for problem, entry in table.entries.items():
             if wanted in problem.key:
-                grid.add_row(problem.key, _winner(entry), _times(entry), entry.measured[:10])
+                winner, *others = _times(entry)
+                grid.add_row(problem.key, winner, "\n".join(others), entry.measured[:10])
         console.print(grid)
         if table.device == tuning.EMULATED_DEVICE:
             console.print(f"[yellow]{_NOT_GPU}[/]")
 
 
-def _winner(entry: Entry) -> str:
-    return min(entry.candidates, key=lambda name: entry.candidates[name])
-
-
-def _times(entry: Entry) -> str:
-    without = [f"{name} none" for name in entry.refused]
-    return ", ".join([f"{name} {time:.4g}" for name, time in entry.candidates.items()] + without)
+def _times(entry: Entry) -> list[str]:
+    """Every candidate with its time, the fastest first; at the end those without one."""
+    timed = sorted(entry.candidates.items(), key=lambda item: item[1])
+    return [f"{time:,.1f} {name}" for name, time in timed] + [f"{name}: no time" for name in entry.refused]
 
 
 def _as_json(problem: Problem, entry: Entry) -> dict[str, Any]:

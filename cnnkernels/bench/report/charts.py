@@ -95,6 +95,7 @@ def _speedups(sheet: views.Sheet) -> Iterator[Chart]:
         "Each point is a layer's pass; left of 1×, on the shaded side, we are slower. The upright stroke is the geometric "
         f"mean over {main.suite}, where every layer of it has its ratio.",
         finish(alt.layer(*layers), max(90, _LINE * len(order))),
+        kind,
     )
 
 
@@ -213,7 +214,7 @@ def _bandwidth(device: views.Device, sheet: views.Sheet) -> Iterator[Chart]:
 
 
 def _sweep(sweep: views.Sweep) -> Chart:
-    points = []
+    points: list[Spec] = []
     for case in sweep.cases:
         for side, row in ((BASELINE, case.strongest), (OURS, case.ours)):
             if row is not None and row.median_us and row.status == "ok":
@@ -257,7 +258,7 @@ def _sweep(sweep: views.Sweep) -> Chart:
 
 
 def _models(cases: Sequence[views.Case]) -> list[Chart]:
-    points = []
+    points: list[Spec] = []
     one_dtype, one_batch = len({case.dtype for case in cases}) < 2, len({case.batch for case in cases}) < 2
     for case in cases:
         # What all have in common would only crowd the names out.
@@ -271,7 +272,7 @@ def _models(cases: Sequence[views.Case]) -> list[Chart]:
         return []
     names = list(dict.fromkeys(str(point["model"]) for point in points))
     y = alt.Y("model:N").sort(names).title(None).axis(labelLimit=190)
-    x = logarithmic(alt.X("ms:Q"), [float(point["ms"]) for point in points], "ms per step")
+    x = logarithmic(alt.X("ms:Q"), [point["ms"] for point in points], "ms per step")
     base = alt.Chart(data(points))
     layers = (
         base.mark_line(style="ceiling", strokeWidth=1).encode(x=x, y=y, detail="model:N"),
@@ -306,16 +307,16 @@ def _history(device: views.Device) -> list[Chart]:
     x = alt.X("version:O").sort(list(found.versions)).title(None).axis(labelAngle=-40, labelLimit=130)
     passes = sorted({point["pass"] for point in points}, key=views.pass_rank)
     base = alt.Chart(data(points))
-    # Passes are told apart by dash and shape: the colours are for us and them.
-    dash = alt.StrokeDash("pass:N").sort(passes)
+    # Passes are told apart by shape: the colours are for us and them.
+    shapes = alt.Shape("pass:N").sort(passes).legend(title=None, columns=3)
     layers = (
         alt.Chart(data([{"ratio": 1}])).mark_rule(style="reference").encode(y="ratio:Q"),
-        base.mark_line(strokeWidth=1.5).encode(x=x, y=y, color=color(points), strokeDash=dash.title(None)),
+        base.mark_line(strokeWidth=1.5).encode(x=x, y=y, detail="pass:N", color=color(points)),
         base.mark_point(filled=True, size=45, opacity=1).encode(
             x=x,
             y=y,
             color=color(points),
-            shape=alt.Shape("pass:N").sort(passes).title(None),
+            shape=shapes,
             tooltip=tooltip(("version", "date", "pass"), ratio=".3~g"),
         ),
     )

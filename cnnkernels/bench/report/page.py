@@ -28,6 +28,9 @@ DETAILS = (
     "error / allowed", "workspace", "peak memory", "first call", "kernels and remarks",
 )  # fmt: skip
 
+#: Statuses without a number, the most telling first; "ok" without one would be a fault of the store.
+_TELLING = ("refused", "failed", "unsteady", "skipped", "ok", "unsupported")
+
 _CLOCKS = {
     "sm_mhz_before": "SM clock before, MHz",
     "sm_mhz_after": "SM clock after, MHz",
@@ -70,9 +73,7 @@ def render(report: views.Report, all_charts: dict[str, dict[str, list[Chart]]], 
             "themes": {"light": style(dark=False), "dark": style(dark=True)},
             "charts": specs,
             "headings": DETAILS,
-            "details": {
-                device.slug: [[_detail(row) for row in case.rows] for case in device.cases] for device in report.devices
-            },
+            "details": {key: table for device in report.devices for key, table in _details(device).items()},
         },
     )
 
@@ -84,7 +85,7 @@ def chart_id(slug: str, chart: Chart) -> str:
 @cache
 def _bundle() -> str:
     """Vega, Vega-Lite and their embedder, as one script, fit to stand inside a page."""
-    bundle: str = vl_convert.javascript_bundle(None, vl_version=vegalite_version())
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=vegalite_version())
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
@@ -215,12 +216,14 @@ def tiles(device: views.Device) -> list[tuple[str, str]]:
         ]
     found += [(f"{count:,}", f"cases {name}") for name, count in device.counts.items() if name != "measured"]
     statuses = Counter(row.status for row in device.without_number)
-    return found + [(f"{count:,}", f"{'row' if count == 1 else 'rows'} {name}") for name, count in statuses.items()]
+    return found + [
+        (f"{count:,}", f"{'row' if count == 1 else 'rows'} {name}")
+        for name, count in sorted(statuses.items(), key=lambda item: _TELLING.index(item[0]))
+    ]
 
 
 def without_number(device: views.Device) -> list[dict[str, Any]]:
     """Rows without a number, those with the same provider, pass and reason together; what the gate refused comes first."""
-    order = ("refused", "failed", "unsteady", "skipped", "ok", "unsupported")
     groups: dict[tuple[str, ...], list[str]] = {}
     for row in device.without_number:
         key = (row.status, row.provider, row.layout, row.role, row.metric, row.name, row.dtype, row.reason)
@@ -229,7 +232,7 @@ def without_number(device: views.Device) -> list[dict[str, Any]]:
         )
     names = ("status", "provider", "layout", "role", "metric", "name", "dtype", "reason")
     found = [dict(zip(names, key, strict=True)) | {"layers": layers} for key, layers in groups.items()]
-    return sorted(found, key=lambda group: order.index(group["status"]))
+    return sorted(found, key=lambda group: _TELLING.index(group["status"]))
 
 
 def settings(run: Run) -> list[tuple[str, str]]:

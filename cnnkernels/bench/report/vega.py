@@ -14,8 +14,13 @@ from cnnkernels.bench.report.theme import SIDES, style
 #: A Vega-Lite specification, or a record of its data.
 Spec = dict[str, Any]
 
-# Beyond this many decades an axis marks powers of ten only.
-_DECADES_OF_TENS = 2.5
+# What an axis of at most so many decades marks in each of them.
+_STEPS: tuple[tuple[float, tuple[float, ...]], ...] = (
+    (0.4, (1, 1.1, 1.2, 1.3, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9)),
+    (1.3, (1, 1.5, 2, 3, 5, 7)),
+    (3.2, (1, 2, 5)),
+    (math.inf, (1,)),
+)
 # A logarithmic axis' room beyond its values, as a factor.
 _MARGIN = 1.15
 _PNG_WIDTH = 800
@@ -91,9 +96,7 @@ def logarithmic(channel: Axis, values: Iterable[float], title: str, form: str = 
     """The channel on a logarithmic axis that `values` fill, marked at round numbers."""
     lowest, highest = bounds(values)
     decades = math.log10(highest / lowest)
-    steps: tuple[float, ...] = (
-        (1,) if decades > _DECADES_OF_TENS else (1, 2, 5) if decades > 1 else (1, 1.5, 2, 3, 5, 7)
-    )
+    steps = next(steps for most, steps in _STEPS if decades <= most)
     exponents = range(math.floor(math.log10(lowest)), math.ceil(math.log10(highest)) + 1)
     # 2 * 10**-1 is not quite 0.2, and the labels would say so.
     marks = [float(f"{step}e{exponent}") for exponent in exponents for step in steps]
