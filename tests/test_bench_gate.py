@@ -275,31 +275,45 @@ def test_latency_has_the_same_gate() -> None:
     assert all(row.metric == "latency" for row in rows)
 
 
+GPU = {"type": "cuda", "name": "some GPU", "slug": "some-gpu"}
+POINTWISE = Layer("conv2d", 512, 16, 14, 14, 12)
+
+
+def at(layer: Layer, median: float, run: store.Run, *notices: str, cache: str = "cold") -> store.Row:
+    row = session.blank_row(Case(layer, "fprop", torch.float32), FEW)
+    return session.against_roofline(session.replace(row, median_us=median, cache=cache), run, list(notices))
+
+
 def test_faster_than_the_hardware_is_refused() -> None:
-    row = session.blank_row(Case(LAYER, "fprop", torch.float32), FEW)
-    gpu = {"type": "cuda", "name": "some GPU", "slug": "some-gpu"}
-    bytes_per_second = 1e12
-    least = 1e6 * row.useful_bytes / bytes_per_second
-    run = run_on(gpu, limits={"bytes": bytes_per_second, "f32": 1e18}, ceilings={"bytes": 0.9e12, "f32": 1e18})
-    measured = session.against_roofline(session.replace(row, median_us=0.99 * least), run, [])
-    refused(measured, "impossible")
-    possible = session.against_roofline(session.replace(row, median_us=1.01 * least), run, [])
-    assert possible.status == "ok" and possible.median_us is not None
+    row = session.blank_row(Case(POINTWISE, "fprop", torch.float32), FEW)
+    by_traffic = run_on(GPU, limits={"bytes": 1e12, "f32": 1e18})
+    least = row.useful_bytes / 1e6
+    refused(at(POINTWISE, 0.99 * least, by_traffic), "impossible")
+    assert at(POINTWISE, 1.01 * least, by_traffic).status == "ok"
+    assert at(POINTWISE, 0.99 * least, by_traffic, cache="hot").status == "ok", "a cache is faster than DRAM"
+    assert at(POINTWISE, 0.99 * least, by_traffic, session._WARM).status == "ok"
+    by_arithmetic = run_on(GPU, limits={"bytes": 1e18, "f32": 1e12})
+    least = row.useful_flops / 1e6
+    refused(at(POINTWISE, 0.99 * least, by_arithmetic), "impossible")
+    assert at(POINTWISE, 1.01 * least, by_arithmetic).status == "ok"
+    # Winograd's transformation multiplies less often than the filter has taps.
+    assert at(LAYER, 1e-3, by_arithmetic).status == "ok"
 
 
 def test_a_share_of_the_roofline_is_told_only_where_it_says_something() -> None:
-    row = session.blank_row(Case(LAYER.with_batch(512), "fprop", torch.float32), FEW)
-    gpu = {"type": "cuda", "name": "some GPU", "slug": "some-gpu"}
     ceilings = {"bytes": 1e12, "f32": 1e18}
-    roofline = 1e6 * row.useful_bytes / 1e12
+    run = run_on(GPU, ceilings=ceilings)
+    roofline = session.blank_row(Case(POINTWISE, "fprop", torch.float32), FEW).useful_bytes / 1e6
     assert roofline > 3
-    half = session.against_roofline(session.replace(row, median_us=2 * roofline), run_on(gpu, ceilings=ceilings), [])
-    assert half.roofline_fraction == pytest.approx(0.5)
-    above = session.against_roofline(session.replace(row, median_us=0.9 * roofline), run_on(gpu, ceilings=ceilings), [])
-    assert above.roofline_fraction is None and "too low" in above.notices[0]
-    floor = run_on(gpu, ceilings=ceilings, floor_us=roofline)
-    near = session.against_roofline(session.replace(row, median_us=2 * roofline), floor, [])
+    half = at(POINTWISE, 2 * roofline, run)
+    assert half.roofline_fraction == pytest.approx(0.5) and half.roofline_us == pytest.approx(roofline)
+    above = at(POINTWISE, 0.9 * roofline, run)
+    assert above.roofline_fraction is None and above.status == "ok" and "111%" in above.notices[0]
+    near = at(POINTWISE, 2 * roofline, run_on(GPU, ceilings=ceilings, floor_us=roofline))
     assert near.roofline_fraction is None and "launch floor" in near.notices[0]
+    assert at(POINTWISE, 2 * roofline, run, cache="hot").roofline_fraction is None
+    assert at(POINTWISE.with_batch(1), 1.0, run).roofline_fraction is None, "below three microseconds it is the launch"
+    assert at(POINTWISE, 1.0, run_on()).roofline_us is None, "no ceilings were measured"
 
 
 def test_clocks_that_move_give_no_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,7 +229,7 @@ class Layer:
     @cached_property
     def _reads(self) -> tuple[list[list[int | None]], list[list[int | None]]]:
         """For rows and for columns: per window, the pixel under each tap; None in the padding."""
-        axes = []
+        axes: list[list[list[int | None]]] = []
         for axis in range(2):
             if self.op in ADAPTIVE:
                 size, out = self.image[axis], self.output_size[axis]
@@ -244,7 +244,7 @@ class Layer:
             pixels = ([start + tap * self.dilation[axis] for tap in range(taps)] for start in starts)
             axes.append([[pixel if 0 <= pixel < size else None for pixel in row] for row in pixels])
         rows, columns = axes
-        return rows, columns  # type: ignore[return-value]
+        return rows, columns
 
 
 def _pair(value: Any) -> Pair | None:

@@ -32,6 +32,7 @@ _FEWEST_ROUNDS = 3
 _WARM_UP = 0.05  # seconds; an idle GPU raises its clock within a few milliseconds
 # A time below this many launch floors, or a roofline below this many microseconds, is about the launch, not the kernel.
 _FLOORS = 3
+_WARM = "warm: the buffers gone round are less than three times the cache"
 _SHORT_ROOFLINE_US = 3.0
 # What the emulator does per second, roughly, for guessing which calls would take too long; a guess decides nothing else.
 _EMULATED_FLOPS = 6e9
@@ -302,11 +303,10 @@ def _finish(entrant: Entrant, case: Case, run: Run, sets: int, before: Clocks, a
     row = entrant.row
     times = [1e6 * seconds for seconds in entrant.times]
     median = percentile(times, 0.5)
-    cold_enough = 3 * run.device.get("l2_bytes", 0)
     rotation = sets * case.useful_bytes
     notices = [] if run.on_gpu else ["not a GPU time"]
-    if row.cache == "cold" and rotation < cold_enough:
-        notices.append("warm: the buffers gone round are less than three times the cache")
+    if row.cache == "cold" and rotation < 3 * run.device.get("l2_bytes", 0):
+        notices.append(_WARM)
     if case.name.endswith("relu") and entrant.provider.role == "ours" and len(row.kernels) == 1:
         notices.append("ReLU and sum by torch: no fused kernel yet")
     row = replace(
@@ -324,39 +324,48 @@ def _finish(entrant: Entrant, case: Case, run: Run, sets: int, before: Clocks, a
 def against_roofline(row: Row, run: Run, notices: list[str]) -> Row:
     """`row` with its roofline, or refused where it beats the hardware itself.
 
-    The roofline is the time of the useful work at the measured ceilings. A share of it is not told where the launch
-    decides the time, nor above 100 percent.
+    The roofline is the time of the useful work at the measured ceilings. The share of it that a kernel reaches is not told
+    where it would say nothing: where the launch decides the time, where data come from the cache, and above 100 percent.
     """
-    median, dtype = row.median_us, row.dtype
+    median = row.median_us
     assert median is not None
-    bound = _bound_us(row, run.limits)
-    if bound is not None and median < bound:
-        reason = f"impossible: {median:.2f} us, while the useful work takes this hardware {bound:.2f} us at least"
+    cold = row.cache == "cold" and _WARM not in notices
+    least = _least_us(row, run.limits, cold)
+    if least is not None and median < least:
+        reason = f"impossible: {median:.2f} us, while the useful work takes this hardware {least:.2f} us at least"
         return replace(row, status="refused", reason=reason, median_us=None, p10_us=None, p90_us=None)
-    roofline = _bound_us(row, run.ceilings)
-    fraction = None
+    traffic, arithmetic = _bounds_us(row, run.ceilings)
+    roofline = None if traffic is None or arithmetic is None else max(traffic, arithmetic)
     near_floor = bool(run.floor_us) and median < _FLOORS * run.floor_us
     if near_floor:
         notices.append(f"near the launch floor of {run.floor_us:.1f} us")
-    if roofline is not None and roofline >= _SHORT_ROOFLINE_US and not near_floor:
+    fraction = None
+    if cold and roofline is not None and roofline >= _SHORT_ROOFLINE_US and not near_floor:
         fraction = roofline / median
         if fraction > 1:
-            notices.append(f"{fraction:.0%} of the measured ceiling, which is therefore too low: share not told")
+            notices.append(f"{fraction:.0%} of the measured ceilings: they are too low, or the algorithm computes less")
             fraction = None
-    assert dtype
     return replace(row, roofline_us=roofline, roofline_fraction=fraction, notices=tuple(notices))
 
 
-def _bound_us(row: Row, rates: dict[str, float]) -> float | None:
-    """Microseconds of the useful work at `rates`; None where they are not known."""
-    if "bytes" not in rates:
-        return None
-    seconds = row.useful_bytes / rates["bytes"]
-    if row.useful_flops:
-        if row.dtype not in rates:
-            return None
-        seconds = max(seconds, row.useful_flops / rates[row.dtype])
-    return 1e6 * seconds
+def _least_us(row: Row, limits: dict[str, float], cold: bool) -> float | None:
+    """Microseconds that no implementation can be under; None where that is not known.
+
+    A filter larger than one tap can be applied with fewer multiplications than it has (Winograd, Fourier), so that only
+    traffic bounds it; and traffic to DRAM bounds only what does not come from the cache.
+    """
+    traffic, arithmetic = _bounds_us(row, limits)
+    direct_only = row.problem.get("R", 1) == row.problem.get("S", 1) == 1
+    bounds = [traffic if cold else None, arithmetic if direct_only else None]
+    return max((bound for bound in bounds if bound is not None), default=None)
+
+
+def _bounds_us(row: Row, rates: dict[str, float]) -> tuple[float | None, float | None]:
+    """Microseconds of the useful bytes and of the useful flops at `rates`, each None where its rate is not known."""
+    traffic = 1e6 * row.useful_bytes / rates["bytes"] if "bytes" in rates else None
+    if not row.useful_flops:
+        return traffic, 0.0
+    return traffic, 1e6 * row.useful_flops / rates[row.dtype] if row.dtype in rates else None
 
 
 def _clocks(before: Clocks, after: Clocks) -> Clocks:

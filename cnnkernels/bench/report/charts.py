@@ -308,7 +308,7 @@ def _history(device: views.Device) -> list[Chart]:
     passes = sorted({point["pass"] for point in points}, key=views.pass_rank)
     base = alt.Chart(data(points))
     # Passes are told apart by shape: the colours are for us and them.
-    shapes = alt.Shape("pass:N").sort(passes).legend(title=None, columns=3)
+    shapes = alt.Shape("pass:N").sort(passes).legend(title=None)
     layers = (
         alt.Chart(data([{"ratio": 1}])).mark_rule(style="reference").encode(y="ratio:Q"),
         base.mark_line(strokeWidth=1.5).encode(x=x, y=y, detail="pass:N", color=color(points)),

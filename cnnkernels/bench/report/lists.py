@@ -30,7 +30,7 @@ class FixedList:
     title: str
     published: bool
     summaries: tuple[Summary, ...]
-    cases: frozenset[compare.Case]
+    cases: tuple[compare.Case, ...]
 
 
 def fixed_lists(
@@ -49,7 +49,7 @@ def fixed_lists(
             Summary(one, tuple(compare.geomeans(compared, cases))) for one, (cases, _) in wanted.items() if cases
         )
         if summaries:
-            found = frozenset(case for cases, _ in wanted.values() for case in cases)
+            found = tuple(case for cases, _ in wanted.values() for case in cases)
             published = all(whole for cases, whole in wanted.values() if cases)
             result.append(FixedList(name, suite.title if suite else name, published, summaries, found))
     return result

@@ -5,8 +5,13 @@
   const dark = matchMedia("(prefers-color-scheme: dark)");
 
   const drawn = new Map();
+  function theme(place) {
+    const chosen = data.themes[dark.matches ? "dark" : "light"];
+    // Beside a narrow chart's labels there is room for one name, not for a row of them.
+    return place.clientWidth > 480 ? chosen : { ...chosen, legend: { ...chosen.legend, columns: 1 } };
+  }
   function draw(place) {
-    const options = { actions: false, renderer: "svg", config: data.themes[dark.matches ? "dark" : "light"] };
+    const options = { actions: false, renderer: "svg", config: theme(place) };
     const before = drawn.get(place);
     const next = vegaEmbed(place, data.charts[place.dataset.chart], options).then((result) => {
       place.style.minHeight = "";

@@ -246,7 +246,7 @@ def _sheets(rows: Sequence[Row], cases: Sequence[Case], suites: Iterable[str]) -
         inside = [row for row in rows if (row.dtype, row.data, row.cache) == (dtype, data, cache)]
         names = sorted({row.name for row in inside}, key=pass_rank)
         lists = tuple(fixed_lists(inside, compared, suites, names))
-        listed = frozenset[compare.Case]().union(*(one.cases for one in lists))
+        listed = {case for one in lists for case in one.cases}
         here = {row.case for row in inside} & listed
         chosen = tuple(case for case in cases if case.rows[0].case in here)
         sheets.append(Sheet(dtype, data, cache, lists, chosen))
