@@ -191,7 +191,8 @@ def _conv2d_problems(
 
 def _pool2d_problems(name: str, input: Tensor, g: Pool2dGeometry) -> dict[Problem, str]:
     roles = {name: "forward", f"{name}_backward": "gradient of the input"}
-    return {tuning.problem_of(op, input, None, g): role for op, role in roles.items()}
+    N, C = input.shape[:2]
+    return {tuning.make_problem(op, input.dtype, N, C, C, g): role for op, role in roles.items()}
 
 
 def _tuned(input: Tensor, problem: Problem) -> Entry | None:

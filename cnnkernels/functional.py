@@ -294,7 +294,7 @@ def prepare_avg_pool2d(
 
 def _fastest(op: str, input: Tensor, weight: Tensor | None, geometry: Conv2dGeometry | Pool2dGeometry) -> str:
     """The backend of ours that "auto" takes. Refused where the tuning table has torch's operator as the fastest."""
-    entry = tuning.lookup(input.get_device(), tuning.problem_of(op, input, weight, geometry))
+    entry = tuning.find(op, input, weight, geometry)
     if entry is not None and entry.backend == "torch":
         raise Refused("torch's operator was measured to be faster")
     return select("auto", input)[0]

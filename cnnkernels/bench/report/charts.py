@@ -196,7 +196,7 @@ def _bandwidth(device: views.Device, sheet: views.Sheet) -> Iterator[Chart]:
             x=alt.X("fraction:Q")
             .scale(domain=[0, most], nice=False)
             .axis(format="%", tickCount=6)
-            .title(f"share of the measured {si(ceiling or 0)}B/s"),
+            .title("share of measured bandwidth"),
             y=alt.Y("group:N").title(None).axis(labelLimit=170),
             yOffset=alt.YOffset("side:N").scale(domain=[OURS, BASELINE]),
             color=color(points),
@@ -208,7 +208,7 @@ def _bandwidth(device: views.Device, sheet: views.Sheet) -> Iterator[Chart]:
     yield Chart(
         f"bandwidth-{slug(kind)}",
         f"Bandwidth of poolings, {kind}",
-        "Poolings only move data: useful bytes per second, as a share of what a copy reaches.",
+        f"Poolings only move data: useful bytes per second, as a share of the {si(ceiling or 0)}B/s that a copy reaches.",
         finish(alt.layer(rule, strip), max(110, 2 * _LINE * groups)),
     )
 
@@ -308,7 +308,7 @@ def _history(device: views.Device) -> list[Chart]:
     passes = sorted({point["pass"] for point in points}, key=views.pass_rank)
     base = alt.Chart(data(points))
     # Passes are told apart by shape: the colours are for us and them.
-    shapes = alt.Shape("pass:N").sort(passes).legend(title=None)
+    shapes = alt.Shape("pass:N").sort(passes).legend(title=None, symbolFillColor="gray", symbolStrokeColor="gray")
     layers = (
         alt.Chart(data([{"ratio": 1}])).mark_rule(style="reference").encode(y="ratio:Q"),
         base.mark_line(strokeWidth=1.5).encode(x=x, y=y, detail="pass:N", color=color(points)),

@@ -56,6 +56,8 @@ def style(dark: bool) -> dict[str, Any]:
             "domain": False,
             "tickColor": colors["line"],
         },
+        # Under the names, not beyond the edge, where a chart is narrower than the title.
+        "axisX": {"titleAnchor": "end"},
         "axisY": {"ticks": False, "labelPadding": 6},
         "legend": {
             "orient": "top",
