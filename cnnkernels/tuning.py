@@ -76,14 +76,8 @@ def find(op: str, first: Tensor, second: Any, geometry: Conv2dGeometry | Pool2dG
     return lookup(first.get_device(), _problem(op, first, second, geometry))
 
 
-def make_problem(
-    op: str, dtype: torch.dtype, N: int, C: int, K: int, geometry: Conv2dGeometry | Pool2dGeometry
-) -> Problem:
-    g = geometry
-    if isinstance(g, Conv2dGeometry):
-        return Problem(op, dtype, N, C, K, *g)
-    # Which pixels an average divides by makes no difference to which kernel is fastest.
-    return Problem(op, dtype, N, C, C, g.image, g.window, g.output, g.stride, g.padding, g.dilation, 1, g.channels_last)
+def make_problem(op: str, dtype: torch.dtype, N: int, C: int, K: int, g: Conv2dGeometry | Pool2dGeometry) -> Problem:
+    return Problem(*_fields(op, dtype, N, C, K, g))
 
 
 def lookup(device: int, problem: tuple[Any, ...]) -> Entry | None:
@@ -93,7 +87,7 @@ def lookup(device: int, problem: tuple[Any, ...]) -> Entry | None:
         with _lock:
             entries = _entries[device] = load(_device_name(device)) if active else {}
     try:
-        return entries.get(problem)  # type: ignore[call-overload, no-any-return]  # equal to a Problem
+        return entries.get(problem)  # type: ignore[call-overload]
     except TypeError:  # a tracer's sizes, which stand for numbers and have no hash
         return None
 
@@ -164,17 +158,25 @@ _entries: dict[int, dict[Problem, Entry]] = {}  # by Tensor.get_device()
 _said: set[str] = set()
 
 
+# Plain tuples, which are equal to a Problem: making the NamedTuple takes as long as all the rest of a lookup.
+
+
 def _problem(op: str, first: Tensor, second: Any, g: Conv2dGeometry | Pool2dGeometry) -> tuple[Any, ...]:
-    """A tuple equal to the call's Problem, at a third of the time that making a NamedTuple takes."""
     N, channels, _, _ = first.shape
     if isinstance(g, Pool2dGeometry):
-        windows = (g.image, g.window, g.output, g.stride, g.padding, g.dilation)
-        return op, first.dtype, N, channels, channels, *windows, 1, g.channels_last
+        return _fields(op, first.dtype, N, channels, channels, g)
     if op == "conv2d_fprop":
-        return op, first.dtype, N, channels, second.shape[0], *g
+        return _fields(op, first.dtype, N, channels, second.shape[0], g)
     if op == "conv2d_dgrad":
-        return op, first.dtype, N, second.shape[1] * g.groups, channels, *g
-    return op, first.dtype, N, second.shape[1], channels, *g
+        return _fields(op, first.dtype, N, second.shape[1] * g.groups, channels, g)
+    return _fields(op, first.dtype, N, second.shape[1], channels, g)
+
+
+def _fields(op: str, dtype: torch.dtype, N: int, C: int, K: int, g: Conv2dGeometry | Pool2dGeometry) -> tuple[Any, ...]:
+    if isinstance(g, Conv2dGeometry):
+        return op, dtype, N, C, K, *g
+    # Which pixels an average divides by makes no difference to which kernel is fastest.
+    return op, dtype, N, C, C, g.image, g.window, g.output, g.stride, g.padding, g.dilation, 1, g.channels_last
 
 
 def _forget() -> None:

@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner, Result
 from tuned import CONV, FPROP, POOL
 
-from cnnkernels import _C, tuning
+from cnnkernels import _C, functional, trace, tuning
 from cnnkernels.bench import suites
 from cnnkernels.bench import tune as engine
 from cnnkernels.bench.layer import Layer
@@ -192,3 +192,18 @@ def test_a_model_is_tuned(stopwatch: Stopwatch) -> None:
     result = run("--model", "lenet5", "--batch", "1", "--layout", "nchw")
     assert result.exit_code == 0, result.output
     assert any(problem.C == 1 and problem.N == 1 for problem in tuning.load(EMULATED_DEVICE))
+
+
+def test_it_measures() -> None:
+    """With the real engine: what is measured fastest among ours is what then runs."""
+    result = run("--suite", "lenet5", "--layer", "pool2", "--batch", "1", "--layout", "nchw")
+    assert result.exit_code == 0, result.output
+    entries = tuning.load(EMULATED_DEVICE)
+    assert [problem.op for problem in entries] == ["max_pool2d", "max_pool2d_backward"]
+    for problem, found in entries.items():
+        names = {candidate.name for candidate in engine.candidates_for(problem, "emulator")[0]}
+        assert set(found.candidates) == names and not found.refused
+    x = torch.randn(1, 16, 10, 10, requires_grad=True)
+    with trace() as launched:
+        functional.max_pool2d(x, 2, backend="emulator").sum().backward()
+    assert launched == [found.kernel for found in entries.values()]

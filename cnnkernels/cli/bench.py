@@ -164,7 +164,7 @@ def bench(
         print_summary(console, rows, run)
     if left_over:
         console.print(f"{left_over} of {len(work)} were not begun within --budget: --resume goes on")
-    console.print(f"{len(rows)} rows in {writer.path}; `cnnkernels report` makes a page of them")
+    console.print(f"{len(rows)} rows in {writer.path}; `cnnkernels report` makes a page of them", soft_wrap=True)
     context.exit(1 if any(row.role == "ours" and row.status in ("refused", "failed") for row in rows) else 0)
 
 

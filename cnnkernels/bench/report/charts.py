@@ -70,7 +70,7 @@ def _speedups(sheet: views.Sheet) -> Iterator[Chart]:
     ]
     ratios = [point["speedup"] for point in points]
     ratios += [0.5, 2.0]  # both sides show, however lopsided the results are
-    heading = "strongest baseline's time ÷ our time"
+    heading = "strongest baseline's time ÷ our time (shaded: slower)"
     x = logarithmic(alt.X("speedup:Q"), ratios, heading, suffix="×")
     y = alt.Y("group:N").sort(order).title(None).axis(labelLimit=150)
     slower = alt.Chart(data([{"from": bounds(ratios)[0], "to": 1}])).mark_rect(style="slower")
