@@ -184,7 +184,7 @@ def test_json_and_show(stopwatch: Stopwatch) -> None:
 
 
 def test_tune_wants_something_to_tune(stopwatch: Stopwatch) -> None:
-    assert "name what to tune" in run().output
+    assert "name the layers" in run().output
     assert "nothing is left to tune by --layer" in run(*SUITE, "--layer", "nothing").output
 
 

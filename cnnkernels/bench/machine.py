@@ -20,8 +20,8 @@ import torch
 
 import cnnkernels
 from cnnkernels import ops
-from cnnkernels.bench.store import slug
 from cnnkernels.bench.timing import make_timer
+from cnnkernels.files import slug
 
 DTYPES = {"f64": torch.float64, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 

@@ -9,7 +9,9 @@ import click
 from cnnkernels import __version__
 from cnnkernels.cli.bench import bench
 from cnnkernels.cli.info import info
+from cnnkernels.cli.report import report
 from cnnkernels.cli.train import train
+from cnnkernels.cli.tune import tune
 from cnnkernels.cli.verify import verify
 
 __all__ = ["main"]
@@ -32,5 +34,5 @@ def main() -> None:
     """torch's 2-D convolutions and poolings on handwritten CUDA kernels."""
 
 
-for _command in (info, verify, train, bench):
+for _command in (info, verify, train, bench, report, tune):
     main.add_command(_command)

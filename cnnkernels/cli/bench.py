@@ -12,6 +12,7 @@ import click
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cnnkernels.cli.chosen_layers import choose
 from cnnkernels.cli.output import make_console, print_json
 
 if TYPE_CHECKING:
@@ -178,48 +179,23 @@ def _settings(on_gpu: bool, **options: Any) -> Settings:
 
 
 def _order(console: Console, on_gpu: bool, **options: Any) -> Order:
-    from cnnkernels.bench import suites as published
-    from cnnkernels.bench.collect import collect
     from cnnkernels.bench.layer import CONVOLUTION_PASSES, FUSED_PASSES, POOLING_PASSES
     from cnnkernels.bench.machine import DTYPES
     from cnnkernels.bench.operands import LAYOUTS
     from cnnkernels.bench.runner import Order
-    from cnnkernels.models.load import load_model
 
     known = (*CONVOLUTION_PASSES, *FUSED_PASSES, *POOLING_PASSES)
     for name in options["passes"]:
         if name not in known:
             raise click.BadParameter(f"{name!r} is none of {', '.join(known)}", param_hint="--pass")
-    names, specs = options["suites"], options["models"]
-    if not names and not specs:
-        raise click.UsageError(
-            "name what to measure: --suite lenet5, --model torchvision:resnet50; --list shows the suites"
-        )
-    chosen: list[Suite] = []
-    models = []
-    try:
-        chosen += [published.load(name) for name in names]
-        for spec in specs:
-            model, shape = load_model(spec)
-            if options["input_shape"]:
-                shape = _shape(options["input_shape"])
-            full = (options["batch"] or 32, *shape)
-            suite = collect(model, full, spec)
-            for layer, reason in suite.left_out:
-                console.print(f"[yellow]left out[/] {escape(spec)} {escape(layer)}: {escape(reason)}")
-            for notice in suite.notices:
-                console.print(f"[dim]{escape(notice)}[/]")
-            chosen.append(suite)
-            models.append((spec, model, full))
-    except (ValueError, ImportError) as error:
-        raise click.ClickException(str(error)) from error
-    chosen = [_narrowed(suite, **options) for suite in chosen]
+    shape = _shape(options["input_shape"]) if options["input_shape"] else None
+    suites, models = choose(console, options["suites"], options["models"], options["batch"], shape)
     metrics = options["metrics"] or ("time", "latency", *(["model"] if models else []))
     if "model" in metrics and not models:
         raise click.UsageError("--metric model needs a --model")
     default = ("bf16",) if on_gpu else ("f32",)
     return Order(
-        suites=tuple(chosen),
+        suites=tuple(_narrowed(suite, options["sweep"], options["layers"]) for suite in suites),
         models=tuple(models),
         metrics=tuple(metrics),
         passes=tuple(options["passes"]),
@@ -230,14 +206,9 @@ def _order(console: Console, on_gpu: bool, **options: Any) -> Order:
     )
 
 
-def _narrowed(suite: Suite, **options: Any) -> Suite:
-    if options["batch"]:
-        suite = suite.with_batch(options["batch"])
-    if options["sweep"]:
-        suite = replace(suite, entries=suite.sweep())
-    if options["layers"]:
-        suite = replace(suite, entries=tuple(entry for entry in suite.entries if entry.layer in options["layers"]))
-    return suite
+def _narrowed(suite: Suite, sweep: bool, layers: tuple[str, ...]) -> Suite:
+    entries = suite.sweep() if sweep else suite.entries
+    return replace(suite, entries=tuple(entry for entry in entries if not layers or entry.layer in layers))
 
 
 def _shape(text: str) -> tuple[int, int, int]:

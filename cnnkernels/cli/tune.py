@@ -11,12 +11,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as Grid
 
 from cnnkernels import tuning
+from cnnkernels.cli.chosen_layers import choose
 from cnnkernels.cli.output import catalogue, kernels_backend, make_console, print_json, require_backend
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cnnkernels.bench.suites import Entry as Line
     from cnnkernels.bench.tune import Task, Timing
     from cnnkernels.tuning import Entry, Problem
 
@@ -80,7 +80,8 @@ def tune(
     device = torch.device("cuda" if backend == "cuda" else "cpu")
     name = tuning.device_name(device)
     names = dtypes or (("bf16", "f32") if backend == "cuda" else ("f32",))
-    lines = [line for line in _lines(console, **options) if layer in line.layer]
+    suites, _ = choose(console, **options)
+    lines = [line for suite in suites for line in suite.entries if layer in line.layer]
     work, left_out = engine.tasks(lines, backend, [DTYPES[dtype] for dtype in names], layouts or LAYOUTS)
     for title, reason in left_out.items():
         console.print(f"[yellow]left out[/] {escape(title)}: {escape(reason)}")
@@ -131,34 +132,6 @@ def _measure() -> Any:
     from cnnkernels.bench.candidates import measure_candidates
 
     return measure_candidates
-
-
-def _lines(console: Console, suites: tuple[str, ...], models: tuple[str, ...], batch: int | None) -> list[Line]:
-    """The layers that are asked for."""
-    from cnnkernels.bench import suites as published
-    from cnnkernels.bench.collect import collect
-    from cnnkernels.models.load import load_model
-
-    if not suites and not models:
-        raise click.UsageError(
-            "name what to tune: --suite lenet5, --model torchvision:resnet50; --show prints the tables"
-        )
-    lines: list[Line] = []
-    try:
-        for name in suites:
-            suite = published.load(name)
-            lines += (suite.with_batch(batch) if batch else suite).entries
-        for spec in models:
-            model, shape = load_model(spec)
-            suite = collect(model, (batch or 32, *shape), spec)
-            lines += suite.entries
-            for layer, reason in suite.left_out:
-                console.print(f"[yellow]left out[/] {escape(spec)} {escape(layer)}: {escape(reason)}")
-            for notice in suite.notices:
-                console.print(f"[dim]{escape(notice)}[/]")
-    except (ValueError, ImportError) as error:
-        raise click.ClickException(str(error)) from error
-    return lines
 
 
 def _print_result(console: Console, task: Task, entry: Entry | None, timings: list[Timing]) -> None:
