@@ -24,7 +24,7 @@ test: $(VENV)/.developed
 
 # All there is: the CUDA library too, for every architecture, where nvcc is.
 build: $(VENV)/.torch
-	CNNKERNELS_CUDA=AUTO $(INSTALL) '.[train,dev]'
+	CNNKERNELS_CUDA=AUTO $(INSTALL) '.[train,report,dev]'
 	@touch $(VENV)/.package $(VENV)/.developed
 
 # BENCH="--suite resnet50 --dtype bf16": what `cnnkernels bench` is given.
@@ -62,9 +62,9 @@ $(VENV)/.torch:
 
 # Built and installed in place, for running and for developing.
 $(VENV)/.package: $(VENV)/.torch $(SOURCES)
-	CNNKERNELS_CUDA=$(CUDA) $(INSTALL) '.[train]'
+	CNNKERNELS_CUDA=$(CUDA) $(INSTALL) '.[train,report]'
 	@touch $@
 
 $(VENV)/.developed: $(VENV)/.torch $(SOURCES)
-	CNNKERNELS_CUDA=$(CUDA) $(INSTALL) '.[train,dev]'
+	CNNKERNELS_CUDA=$(CUDA) $(INSTALL) '.[train,report,dev]'
 	@touch $@ $(VENV)/.package

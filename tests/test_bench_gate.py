@@ -328,7 +328,7 @@ def test_unknown_names_of_providers_are_not_in_the_list() -> None:
     names = [one.name for one in providers()]
     assert names[:3] == ["cuda", "triton", "emulator"], "ours are every backend but auto and torch"
     assert len(names) == len(set(names))
-    assert {one.role for one in providers()} <= {"ours", "baseline", "context"}
+    assert {one.role for one in providers()} == {"ours", "baseline"}
 
 
 @pytest.mark.parametrize(

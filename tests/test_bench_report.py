@@ -21,7 +21,7 @@ pytest.importorskip("vl_convert", reason="the report needs cnnkernels[report]")
 from cnnkernels.bench import suites
 from cnnkernels.bench.layer import Layer
 from cnnkernels.bench.report import charts, page, readme, vega, views
-from cnnkernels.bench.store import Results, Row, Run, Writer
+from cnnkernels.bench.store import Row, Run, Writer
 from cnnkernels.cli.report import report as command
 
 HOSTILE = '</script><img src=x onerror="alert(1)">&"\'<!--'
@@ -32,9 +32,6 @@ def write(store: Path, run: Run, *rows: Row) -> Path:
         for row in rows:
             writer.add(row)
         return writer.path
-
-
-# Views
 
 
 def test_published_suite_is_the_list_whatever_was_run(tmp_path: Path) -> None:
@@ -75,6 +72,11 @@ def test_history_is_over_what_every_version_has(tmp_path: Path) -> None:
     assert [point.relative_time for point in device.history.points] == pytest.approx([1.0, (0.5 * 2) ** 0.5])
 
 
+def test_without_a_row_of_ours_there_is_no_history(tmp_path: Path) -> None:
+    write(tmp_path, make_run(), make_row("torch-eager", 1.0))
+    assert views.report(tmp_path).devices[0].history.points == ()
+
+
 def test_counts_tell_what_became_of_ours(tmp_path: Path) -> None:
     unsupported = make_row("triton", None, layer="b", status="unsupported", reason="no")
     rows = [*rows_of(a=(1.0, 2.0), b=(None, 2.0)), unsupported, make_row("torch-eager", 2.0, layer="c")]
@@ -92,9 +94,6 @@ def test_gpus_come_first_and_one_can_be_chosen(tmp_path: Path) -> None:
     write(tmp_path, make_run(2), make_row())
     assert [device.slug for device in views.report(tmp_path).devices] == ["made-up-gpu", "made-up-cpu"]
     assert [device.slug for device in views.report(tmp_path, "made-up-cpu").devices] == ["made-up-cpu"]
-
-
-# The page
 
 
 class Page(HTMLParser):
@@ -310,9 +309,6 @@ def test_speedups_with_few_digits_keep_them() -> None:
     assert [page.ratio(value) for value in (2.0, 0.8749, 0.0031, None)] == ["2.00×", "0.87×", "0.0031×", ""]
 
 
-# The README
-
-
 def make_readme(folder: Path, text: str) -> Path:
     path = folder / "README.md"
     path.write_text(text)
@@ -358,9 +354,6 @@ def test_our_readme_has_the_markers(tmp_path: Path) -> None:
     readme.rewrite(make_readme(tmp_path, text), views.Report((), ()))
 
 
-# The command
-
-
 def run(*arguments: object, code: int = 0) -> str:
     result = CliRunner().invoke(command, [str(argument) for argument in arguments], catch_exceptions=False)
     assert result.exit_code == code, result.output
@@ -395,10 +388,3 @@ def test_command_without_results_makes_a_page_that_says_so(tmp_path: Path) -> No
     output = run("--results", tmp_path / "none", "--out", tmp_path / "out")
     assert "no result is stored" in " ".join(output.split())
     assert (tmp_path / "out" / "report.html").is_file()
-
-
-def test_results_type_is_what_history_takes(tmp_path: Path) -> None:
-    from cnnkernels.bench.report.history import history
-
-    entry = Results(tmp_path, make_run(), (make_row("torch-eager", 1.0),), ())
-    assert history([entry]).points == ()

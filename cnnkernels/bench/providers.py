@@ -30,7 +30,7 @@ class Provider:
     """`refuse` says why it cannot run a case on a device; None where it can. `forward` runs the case's forward."""
 
     name: str
-    role: str  # "ours", "baseline" or "context"
+    role: str  # "ours" or "baseline"
     refuse: Callable[[Case, torch.device, str], str | None]
     forward: Callable[[Case], Forward]
     layouts: tuple[str, ...] = LAYOUTS

@@ -66,7 +66,7 @@ class Row:
     layout: str  # nchw or channels_last: of the provider's operands and results
     data: str  # "normal": activations N(0, 1); "relu": their negative half set to zero
     provider: str
-    role: str  # "ours", "baseline", or "context": shown, and never the one to beat
+    role: str  # "ours" or "baseline"
     status: str
     reason: str = ""  # a sentence, where status is not "ok"
     median_us: float | None = None
