@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import struct
+import subprocess
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -231,6 +233,57 @@ def test_sections_say_what_they_are(store: Path) -> None:
     assert parsed.text.count("These are not GPU times.") == 1
     assert "Lines that could not be read" in parsed.text
     assert ".jsonl:3: " in parsed.text
+
+
+def test_a_cpu_is_checked_and_not_compared(tmp_path: Path) -> None:
+    """Off a GPU the page tells who passed the gate. Ratios of an emulator's time are folded away and in no other table."""
+    rows = [
+        make_row("emulator", 1e5, error=3e-4, allowed=4e-4),
+        make_row("emulator", None, layout="channels_last"),
+        make_row("torch-eager", 100.0),
+    ]
+    write(tmp_path, make_run(1, gpu=False), *rows)
+    html, parsed = make_page(tmp_path)
+    assert "Checked by family" in parsed.text and "Speedup by family" not in parsed.text
+    (check,) = [row for row in parsed.rows if "of what is allowed" in row]
+    assert "dense" in check and "1 of 2" in check and "75% of what is allowed" in check
+    folded = html[html.index("The emulator's time against torch's CPU operators") : html.index("Every layer")]
+    assert "says nothing about a GPU" in folded and "0.001" in folded and "×" in folded and folded.count("</details>") == 2
+    assert "×" not in html[html.index("<h3>Every layer") : html.index("How it was measured")]
+    assert "slower" not in html[html.index("<h3>Every layer") : html.index("How it was measured")]
+    assert "Rooflines" not in parsed.text, "no ceilings were measured"
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the page with")
+@pytest.mark.parametrize("width", [1280, 360])
+def test_a_browser_draws_it_without_a_word_and_without_scrolling_sideways(
+    store: Path, tmp_path: Path, width: int
+) -> None:
+    """The page in a frame of a screen's or a phone's width; a probe around it writes down what came of it."""
+    html, _ = make_page(store)
+    (tmp_path / "report.html").write_text(html)
+    (tmp_path / "probe.html").write_text(
+        f"<iframe id=f src=report.html style='width:{width}px;height:900px;border:0'></iframe><pre id=o></pre><script>"
+        "addEventListener('load', () => setTimeout(() => { const d = f.contentDocument;"
+        "o.textContent = JSON.stringify({wide: d.documentElement.scrollWidth, drawn: d.querySelectorAll('[data-chart] svg').length,"
+        "visible: [...d.querySelectorAll('[data-chart]')].filter((place) => place.clientWidth > 0).length}); }, 3000));</script>"
+    )
+    assert CHROMIUM is not None
+    command_line = [
+        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=9000", "--window-size=1400,1000", "--dump-dom",
+        (tmp_path / "probe.html").as_uri(),
+    ]  # fmt: skip
+    outcome = subprocess.run(command_line, capture_output=True, text=True, timeout=120, check=False)
+    found = re.search(r'<pre id="o">(\{.*?\})</pre>', outcome.stdout)
+    assert found, outcome.stdout[-500:] + outcome.stderr[-2000:]
+    seen = json.loads(found[1])
+    assert seen["wide"] <= width, "tables scroll in their own box, the page does not"
+    assert seen["visible"] > 3 and seen["drawn"] == seen["visible"], "every chart of the device in view"
+    assert ":CONSOLE" not in outcome.stderr, outcome.stderr
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:

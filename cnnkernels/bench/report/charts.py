@@ -26,7 +26,9 @@ def charts(device: views.Device) -> dict[str, list[Chart]]:
     return {
         "speedups": [chart for sheet in device.sheets for chart in _speedups(sheet)],
         "rooflines": [
-            chart for sheet in device.sheets for chart in (*_roofline(device, sheet), *_bandwidth(device, sheet))
+            chart
+            for sheet in (device.sheets if device.ceilings else ())
+            for chart in (*_roofline(device, sheet), *_bandwidth(device, sheet))
         ],
         "sweeps": [_sweep(sweep) for sweep in device.sweeps],
         "models": _models(device.models),

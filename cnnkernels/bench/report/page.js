@@ -1,4 +1,4 @@
-// The page's behaviour: one device at a time, charts drawn as they come into view, tables that sort, search and unfold.
+// The page's behaviour: one device at a time, charts that fit its width, tables that sort, search and unfold.
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("page-data").textContent);
@@ -21,14 +21,22 @@
     if (before) before.then((result) => result.finalize());
     next.catch((error) => { place.textContent = `This chart cannot be drawn: ${error.message}`; });
   }
+  // What is in view comes first; the rest follows one by one, so that the page can also be printed without scrolling.
+  const places = [...document.querySelectorAll("[data-chart]")];
+  function drawOnce(place) {
+    if (!drawn.has(place)) draw(place);
+  }
   const watcher = new IntersectionObserver((entries) => {
-    for (const entry of entries) {
-      if (!entry.isIntersecting) continue;
-      watcher.unobserve(entry.target);
-      draw(entry.target);
-    }
-  }, { rootMargin: "800px" });
-  document.querySelectorAll("[data-chart]").forEach((place) => watcher.observe(place));
+    entries.filter((entry) => entry.isIntersecting).forEach((entry) => drawOnce(entry.target));
+  });
+  places.forEach((place) => watcher.observe(place));
+  function drawRest() {
+    const next = places.find((place) => !drawn.has(place) && place.clientWidth > 0); // a hidden device's have no width
+    if (!next) return;
+    drawOnce(next);
+    const goOn = () => setTimeout(drawRest);
+    drawn.get(next).then(goOn, goOn);
+  }
   dark.addEventListener("change", () => [...drawn.keys()].forEach(draw));
 
   const devices = [...document.querySelectorAll("[data-device]")];
@@ -40,8 +48,9 @@
     devices.forEach((device) => { device.hidden = device !== shown; });
     links.forEach((link) => link.toggleAttribute("aria-current", link.hash.slice(1) === shown.id));
   }
-  addEventListener("hashchange", choose);
+  addEventListener("hashchange", () => { choose(); drawRest(); });
   choose();
+  drawRest();
 
   function value(body, column) {
     const cell = body.rows[0].cells[column];
@@ -110,13 +119,13 @@
       const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
       let shown = 0;
       for (const [body, text] of bodies) {
-        body.hidden = (losers.checked && !("loss" in body.dataset)) || !words.every((word) => text.includes(word));
+        body.hidden = (losers?.checked && !("loss" in body.dataset)) || !words.every((word) => text.includes(word));
         shown += !body.hidden;
       }
       count.textContent = `${shown.toLocaleString("en")} of ${bodies.length.toLocaleString("en")}`;
     }
     search.addEventListener("input", filter);
-    losers.addEventListener("change", filter);
+    losers?.addEventListener("change", filter);
     filter();
   });
 })();

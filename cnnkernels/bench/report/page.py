@@ -109,6 +109,14 @@ def matrix(found: FixedList) -> list[tuple[str, list[Geomean | None]]]:
     return [(group, [means.get(group) for means in by_pass]) for group in groups]
 
 
+def checked(device: views.Device) -> tuple[list[str], list[tuple[str, list[views.Check | None]]]]:
+    """The passes, and for each family its checks in their order."""
+    names = sorted({check.name for check in device.checks}, key=views.pass_rank)
+    by_place = {(check.family, check.name): check for check in device.checks}
+    families = list(dict.fromkeys(check.family for check in device.checks))
+    return names, [(family, [by_place.get((family, name)) for name in names]) for family in families]
+
+
 def _group_rank(group: str) -> tuple[bool, int]:
     return group == ALL, views.family_rank(group)
 
@@ -187,7 +195,7 @@ def facts(device: views.Device) -> list[tuple[str, str]]:
         ("compute capability", known.get("capability", "")),
         ("multiprocessors", known.get("sms", "")),
         ("cores", known.get("cores", "")),
-        ("L2 cache", size(known.get("l2_bytes"))),
+        ("last-level cache", size(known.get("l2_bytes") or None)),
         ("memory", size(known.get("memory_bytes"))),
         *run.versions.items(),
         ("our library", run.library),
@@ -264,6 +272,7 @@ _FILTERS = {
     "without_number": without_number,
     "settings": settings,
     "matrix": matrix,
+    "checked": checked,
     "date": _date,
     "commit": _commit,
 }

@@ -84,6 +84,17 @@ class Sweep:
 
 
 @dataclass(frozen=True)
+class Check:
+    """Our rows of one family and pass behind the gate: all that a CPU's emulator can tell of a kernel."""
+
+    family: str
+    name: str
+    passed: int
+    asked: int
+    strain: float  # the worst error of those that passed, as a share of what is allowed
+
+
+@dataclass(frozen=True)
 class Clocks:
     """What the rows of the newest run say of clocks, power and temperature: least, median and greatest."""
 
@@ -104,6 +115,7 @@ class Device:
     runs: tuple[Run, ...]
     run_rows: tuple[int, ...]  # rows in each of `runs`
     counts: dict[str, int]  # cases of passes by what became of ours: "measured", or a status, or "not run"
+    checks: tuple[Check, ...]
     clocks: tuple[Clocks, ...]
     ceilings: dict[str, float]  # of the newest run that measured any
     limits: dict[str, float]
@@ -149,6 +161,7 @@ def _device(slug: str, entries: Sequence[Results]) -> Device:
         runs=tuple(entry.run for entry in entries),
         run_rows=tuple(len(entry.rows) for entry in entries),
         counts=_counts(passes),
+        checks=_checks(passes),
         clocks=_clocks(entries[-1].rows),
         ceilings=next((entry.run.ceilings for entry in reversed(entries) if entry.run.ceilings), {}),
         limits=next((entry.run.limits for entry in reversed(entries) if entry.run.limits), {}),
@@ -225,6 +238,19 @@ def _counts(cases: Iterable[Case]) -> dict[str, int]:
         else:
             counts[next((status for status in telling if status in statuses), "not run")] += 1
     return {name: counts[name] for name in ("measured", *telling, "not run") if counts[name]}
+
+
+def _checks(cases: Iterable[Case]) -> tuple[Check, ...]:
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for case in cases:
+        asked = [row for row in case.rows if row.role == "ours" and row.status not in ("unsupported", "skipped")]
+        groups.setdefault((case.family, case.name), []).extend(asked)
+    checks = []
+    for (family, name), rows in groups.items():
+        passed = [row for row in rows if row.status in ("ok", "unsteady")]
+        strains = [row.error / row.allowed for row in passed if row.error is not None and row.allowed]
+        checks.append(Check(family, name, len(passed), len(rows), max(strains, default=0.0)))
+    return tuple(sorted(checks, key=lambda check: (family_rank(check.family), pass_rank(check.name))))
 
 
 def _clocks(rows: Iterable[Row]) -> tuple[Clocks, ...]:
