@@ -248,7 +248,9 @@ def test_a_cpu_is_checked_and_not_compared(tmp_path: Path) -> None:
     (check,) = [row for row in parsed.rows if "of what is allowed" in row]
     assert "dense" in check and "1 of 2" in check and "75% of what is allowed" in check
     folded = html[html.index("The emulator's time against torch's CPU operators") : html.index("Every layer")]
-    assert "says nothing about a GPU" in folded and "0.001" in folded and "×" in folded and folded.count("</details>") == 2
+    assert (
+        "says nothing about a GPU" in folded and "0.001" in folded and "×" in folded and folded.count("</details>") == 2
+    )
     assert "×" not in html[html.index("<h3>Every layer") : html.index("How it was measured")]
     assert "slower" not in html[html.index("<h3>Every layer") : html.index("How it was measured")]
     assert "Rooflines" not in parsed.text, "no ceilings were measured"
@@ -377,8 +379,8 @@ def test_readme_table_is_rewritten_once(store: Path, tmp_path: Path) -> None:
     assert text.endswith(f"{readme.END}\nafter\n")
     assert "stale" not in text
     assert "Made-up CPU" not in text
-    assert "| forward, pool | 1.33 | 1.33 | 1 of 1 | 0 |" in text
-    assert re.search(r"\| fprop, dense \| – \| – \| \d of \d \| 1 \|", text)
+    assert "| pool |  | **1.33** (1.33) 0 of 1 |" in text
+    assert re.search(r"\| dense \| \*\*–\*\* \(–\) 3 of 4 measured, 1 slower \|", text)
     assert not readme.rewrite(path, report)
     assert path.read_text() == text
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from cnnkernels.bench import compare, suites
 from cnnkernels.bench.compare import Comparison, Geomean
+from cnnkernels.bench.layer import FAMILIES
 from cnnkernels.bench.runner import passes_of
 from cnnkernels.bench.store import Row
 
@@ -31,6 +32,13 @@ class FixedList:
     published: bool
     summaries: tuple[Summary, ...]
     cases: tuple[compare.Case, ...]
+
+    def by_family(self) -> list[tuple[str, list[Geomean | None]]]:
+        """The families, then all, each with its means in the order of `summaries`."""
+        by_pass = [{mean.group: mean for mean in summary.geomeans} for summary in self.summaries]
+        groups = {group for means in by_pass for group in means}
+        order = sorted(groups, key=lambda group: (group == compare.ALL, _rank(group)))
+        return [(group, [means.get(group) for means in by_pass]) for group in order]
 
 
 def fixed_lists(
@@ -70,6 +78,10 @@ def _wanted(suite: suites.Suite | None, name: str, rows: Sequence[Row]) -> tuple
     if any(row.case in listed for row in rows):
         return listed, True
     return compare.cases(row for row in rows if row.suite == name), False
+
+
+def _rank(family: str) -> int:
+    return FAMILIES.index(family) if family in FAMILIES else len(FAMILIES)
 
 
 def _load(name: str) -> suites.Suite | None:

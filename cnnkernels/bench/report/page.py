@@ -15,7 +15,6 @@ from typing import Any
 import jinja2
 import vl_convert
 
-from cnnkernels.bench.compare import ALL, Geomean
 from cnnkernels.bench.report import views
 from cnnkernels.bench.report.lists import FixedList
 from cnnkernels.bench.report.theme import PALETTES, style
@@ -102,23 +101,12 @@ def _details(device: views.Device) -> dict[str, list[list[list[str]]]]:
     }
 
 
-def matrix(found: FixedList) -> list[tuple[str, list[Geomean | None]]]:
-    """Geometric means by family and pass."""
-    groups = sorted({mean.group for summary in found.summaries for mean in summary.geomeans}, key=_group_rank)
-    by_pass = [{mean.group: mean for mean in summary.geomeans} for summary in found.summaries]
-    return [(group, [means.get(group) for means in by_pass]) for group in groups]
-
-
 def checked(device: views.Device) -> tuple[list[str], list[tuple[str, list[views.Check | None]]]]:
     """The passes, and for each family its checks in their order."""
     names = sorted({check.name for check in device.checks}, key=views.pass_rank)
     by_place = {(check.family, check.name): check for check in device.checks}
     families = list(dict.fromkeys(check.family for check in device.checks))
     return names, [(family, [by_place.get((family, name)) for name in names]) for family in families]
-
-
-def _group_rank(group: str) -> tuple[bool, int]:
-    return group == ALL, views.family_rank(group)
 
 
 def _detail(row: Row) -> list[str]:
@@ -271,7 +259,7 @@ _FILTERS = {
     "tiles": tiles,
     "without_number": without_number,
     "settings": settings,
-    "matrix": matrix,
+    "matrix": FixedList.by_family,
     "checked": checked,
     "date": _date,
     "commit": _commit,

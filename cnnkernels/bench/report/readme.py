@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from cnnkernels.bench.compare import ALL, Geomean
+from cnnkernels.bench.compare import Geomean
 from cnnkernels.bench.report import views
 from cnnkernels.bench.report.history import version
 
@@ -46,31 +46,29 @@ def _device(device: views.Device) -> Iterator[str]:
     torch, driver = run.versions.get("torch", "?"), run.device.get("driver", "?")
     yield (
         f"**{_escape(device.name)}**, torch {_escape(torch)}, driver {_escape(str(driver))}, commit "
-        f"{_escape(version(run))}, {run.started[:10]}. Geometric means of the other's time ÷ our time: above 1 we are "
-        "faster. Where a layer of the list lacks its number there is no mean."
+        f"{_escape(version(run))}, {run.started[:10]}. Geometric means of the strongest baseline's time ÷ our time, above 1 where we "
+        "are faster; in brackets of torch eager's; then how many of the layers are slower. Where a layer of the list lacks its "
+        "number there is no mean."
     )
     for sheet in device.sheets:
         # Suites overlap: the first is the one made to be published, and the report has the others.
         main = sheet.lists[0]
+        names = [summary.name for summary in main.summaries]
         lines = [
-            f"| {_escape(main.suite)}, {sheet.title} | ÷ strongest baseline | ÷ torch eager | measured | slower |",
-            "| --- | ---: | ---: | ---: | ---: |",
+            f"| {_escape(main.suite)}, {sheet.title} | {' | '.join(names)} |",
+            f"| --- |{' ---: |' * len(names)}",
         ]
-        for summary in main.summaries:
-            lines += [_line(summary.name, mean) for mean in summary.geomeans]
+        for group, means in main.by_family():
+            cells = ["" if mean is None else _cell(mean) for mean in means]
+            lines.append(f"| {_escape(group)} | {' | '.join(cells)} |")
         yield "\n".join(lines)
 
 
-def _line(name: str, mean: Geomean) -> str:
-    group = f"**{name}, all**" if mean.group == ALL else f"{name}, {mean.group}"
-    cells = (
-        _escape(group),
-        _mean(mean.speedup),
-        _mean(mean.to_torch),
-        f"{mean.measured} of {mean.wanted}",
-        str(mean.losses),
-    )
-    return f"| {' | '.join(cells)} |"
+def _cell(mean: Geomean) -> str:
+    ratios = f"**{_mean(mean.speedup)}** ({_mean(mean.to_torch)})"
+    if mean.measured < mean.wanted:
+        return f"{ratios} {mean.measured} of {mean.wanted} measured, {mean.losses} slower"
+    return f"{ratios} {mean.losses} of {mean.wanted}"
 
 
 def _mean(value: float | None) -> str:
