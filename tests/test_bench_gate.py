@@ -244,6 +244,19 @@ def test_results_of_another_form(change: Callable[[Tensor], object], words: str)
     assert words in row.reason or row.status == "failed"
 
 
+def test_a_baseline_may_answer_in_another_layout_and_that_is_said() -> None:
+    """It has less to do for it, and its user pays later; ours has to answer in the layout of its operands."""
+    case = Case(LAYER, "fprop", torch.float32)
+
+    def forward(o: Operands) -> Tensor:
+        return honest(o).contiguous(memory_format=torch.channels_last)
+
+    entrants = [(provider(forward, role="baseline"), "nchw"), (provider(forward, role="ours"), "nchw")]
+    baseline, ours = session.measure(case, session.blank_row(case, FEW), CPU, FEW, run_on(), entrants)
+    assert baseline.status == "ok" and "its result is not in nchw" in baseline.notices
+    refused(ours, "strides")
+
+
 def test_an_exception_is_told_and_the_others_go_on() -> None:
     def broken(o: Operands) -> Tensor:
         raise RuntimeError("no kernel image is available\nand a second line")

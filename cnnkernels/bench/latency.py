@@ -53,7 +53,7 @@ def measure_latency(
             p90_us=percentile(times, 0.9),
             host_us=1e6 * percentile(host, 0.5) if device.type == "cuda" else None,
             samples=len(times),
-            notices=() if run.on_gpu else ("not a GPU time",),
+            notices=entrant.row.notices if run.on_gpu else (*entrant.row.notices, "not a GPU time"),
         )
     return [replace(entrant.row, time=now()) for entrant in everyone]
 

@@ -20,6 +20,7 @@ import torch
 
 import cnnkernels
 from cnnkernels import ops
+from cnnkernels.bench.providers import full_precision
 from cnnkernels.bench.timing import make_timer
 from cnnkernels.files import slug
 
@@ -100,6 +101,11 @@ def measure_ceilings(device: torch.device) -> dict[str, float]:
     """
     if device.type != "cuda":
         return {}
+    with full_precision():
+        return _measure_ceilings(device)
+
+
+def _measure_ceilings(device: torch.device) -> dict[str, float]:
     elements = 2**29
     source, target = (torch.randn(elements, device=device) for _ in range(2))
     ceilings = {"bytes": 2 * elements * 4 / _best(functools.partial(target.copy_, source), device)}

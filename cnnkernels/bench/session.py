@@ -68,6 +68,11 @@ class Entrant:
         self.row = replace(self.row, status=status, reason=reason)
 
     @property
+    def strict_layout(self) -> str:
+        """The layout that a result has to have: ours that of its operands, a baseline's any."""
+        return self.layout if self.provider.role == "ours" else ""
+
+    @property
     def running(self) -> bool:
         return self.row.status == "ok"
 
@@ -159,14 +164,14 @@ def through_gate(entrant: Entrant, evidence: gate.Evidence, settings: Settings) 
         operands = evidence.operands(0, layout)
         first = _attempt(entrant, case, operands, device, first=True)
         kept = first.clone() if isinstance(first, Tensor) else first
-        verdict = gate.judge(case, layout, first, evidence.expected(0))
+        verdict = gate.judge(case, entrant.strict_layout, first, evidence.expected(0))
         if not verdict.passed:
             return entrant.fail("refused", verdict.message)
         operands.copy_(evidence.operands(1, layout))
         second = _attempt(entrant, case, operands, device)
-        again = gate.judge(case, layout, second, evidence.expected(1))
+        again = gate.judge(case, entrant.strict_layout, second, evidence.expected(1))
         if not again.passed:
-            if gate.judge(case, layout, second, evidence.expected(0)).passed:
+            if gate.judge(case, entrant.strict_layout, second, evidence.expected(0)).passed:
                 return entrant.fail("refused", "stale: it returned the result of data that had since been overwritten")
             return entrant.fail("refused", again.message)
         if not torch.equal(first, kept):
@@ -176,7 +181,8 @@ def through_gate(entrant: Entrant, evidence: gate.Evidence, settings: Settings) 
     except Exception as error:  # whatever a provider raises is told in its row; the others go on
         return entrant.fail("failed", f"{type(error).__name__}: {first_line(error)}")
     worst = max((verdict, again), key=lambda one: one.error)
-    entrant.row = replace(entrant.row, error=worst.error, allowed=worst.allowed)
+    notices = () if gate.lies_in(case, layout, first) else (f"its result is not in {layout}",)
+    entrant.row = replace(entrant.row, error=worst.error, allowed=worst.allowed, notices=notices)
     return None
 
 
@@ -198,32 +204,38 @@ def _attempt(entrant: Entrant, case: Case, operands: Operands, device: torch.dev
         # The next result is likely to lie where this one did: what a call does not write shows as NaN.
         discarded.fill_(float("nan"))
         del discarded
-    before = _memory(device)
+    before = memory(device)
     with trace() as launched:
         result = call()
         synchronize(device)
     if first:
-        peak, workspace = _memory_use(before, device, result)
-        entrant.row = replace(entrant.row, kernels=tuple(launched), peak_bytes=peak, workspace_bytes=workspace)
+        workspace = _workspace(before, device, result)
+        held = sum(tensor.nbytes for tensor in (*operands.present(), result) if isinstance(tensor, Tensor))
+        entrant.row = replace(
+            entrant.row,
+            kernels=tuple(launched),
+            workspace_bytes=workspace,
+            peak_bytes=None if workspace is None else held + workspace,
+        )
     for tensor, original in zip(operands.present(), originals.present(), strict=True):
         if not torch.equal(tensor, original):
             raise _Mutated("it wrote to its operands")
     return result
 
 
-def _memory(device: torch.device) -> int:
+def memory(device: torch.device) -> int:
+    """The bytes allocated on a GPU now, from which its peak is counted anew; 0 on a CPU."""
     if device.type != "cuda":
         return 0
     torch.cuda.reset_peak_memory_stats(device)
     return torch.cuda.memory_allocated(device)
 
 
-def _memory_use(before: int, device: torch.device, result: Any) -> tuple[int | None, int | None]:
-    """The most bytes allocated at once, and how many of them a call took beyond its result; None on a CPU."""
+def _workspace(before: int, device: torch.device, result: Any) -> int | None:
+    """How many bytes a call allocated at most beyond its result; None on a CPU."""
     if device.type != "cuda" or not isinstance(result, Tensor):
-        return None, None
-    peak = torch.cuda.max_memory_allocated(device)
-    return peak, max(0, peak - before - result.untyped_storage().nbytes())
+        return None
+    return max(0, torch.cuda.max_memory_allocated(device) - before - result.untyped_storage().nbytes())
 
 
 _Sets = dict[str, list[Operands]]
@@ -293,7 +305,7 @@ def _check_afterwards(entrant: Entrant, evidence: gate.Evidence, sets: _Sets) ->
             synchronize(evidence.device)
         except Exception as error:
             return entrant.fail("failed", f"after timing: {type(error).__name__}: {first_line(error)}")
-        verdict = gate.judge(evidence.case, entrant.layout, result, expected)
+        verdict = gate.judge(evidence.case, entrant.strict_layout, result, expected)
         if not verdict.passed:
             return entrant.fail("refused", f"after timing, on new data: {verdict.message}")
     return None
@@ -304,7 +316,7 @@ def _finish(entrant: Entrant, case: Case, run: Run, sets: int, before: Clocks, a
     times = [1e6 * seconds for seconds in entrant.times]
     median = percentile(times, 0.5)
     rotation = sets * case.useful_bytes
-    notices = [] if run.on_gpu else ["not a GPU time"]
+    notices = [*row.notices, *([] if run.on_gpu else ["not a GPU time"])]
     if row.cache == "cold" and rotation < 3 * run.device.get("l2_bytes", 0):
         notices.append(_WARM)
     if case.name.endswith("relu") and entrant.provider.role == "ours" and len(row.kernels) == 1:

@@ -79,7 +79,7 @@ class Row:
     kernels: tuple[str, ...] = ()  # our kernels that one call launches
     first_call_ms: float | None = None  # the first call in the process, with whatever it compiles and searches
     workspace_bytes: int | None = None  # allocated during a call beyond its result
-    peak_bytes: int | None = None
+    peak_bytes: int | None = None  # operands, result and workspace; of a model all that a step allocates
     useful_flops: int = 0
     useful_bytes: int = 0
     roofline_us: float | None = None

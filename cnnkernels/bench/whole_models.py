@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 from cnnkernels import backends
 from cnnkernels.bench.operands import MEMORY_FORMATS
 from cnnkernels.bench.providers import full_precision
-from cnnkernels.bench.session import Settings, first_line, short_name
+from cnnkernels.bench.session import Settings, first_line, memory, short_name
 from cnnkernels.bench.store import Row, Run, now
 from cnnkernels.bench.timing import Call, percentile, synchronize
 from cnnkernels.convert import convert
@@ -164,20 +164,24 @@ def _prepare(
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = provider.prepare(model)
     errors: list[float] = []
+    peak = None
     for image, reference in zip(inputs, references, strict=True):
         x.copy_(image)  # the second into the same memory: what was remembered of the first is wrong now
+        before = memory(device)
         with provider.around(), trace() as launched:
             result = _result(model, x, step)
             synchronize(device)
         if not errors:
             row = replace(row, first_call_ms=1e3 * (time.perf_counter() - start))
+        else:
+            peak = torch.cuda.max_memory_allocated(device) - before if device.type == "cuda" else None
         errors.append(float((result.double() - reference).norm() / reference.norm().clamp(min=1e-300)))
     error = max(errors) if all(error == error for error in errors) else float("nan")
     if not error <= most:  # a NaN is no number either
         return replace(
             row, status="refused", reason=f"relative error {error:.3g} against fp64, allowed {most:.3g}"
         ), None
-    row = replace(row, error=error, allowed=most, kernels=tuple(dict.fromkeys(launched)))
+    row = replace(row, error=error, allowed=most, kernels=tuple(dict.fromkeys(launched)), peak_bytes=peak)
     if provider.role == "ours" and not launched:
         return replace(row, status="refused", reason="no kernel of ours ran"), None
     if step == "training":

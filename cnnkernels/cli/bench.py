@@ -12,7 +12,7 @@ import click
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cnnkernels.cli.chosen_layers import choose
+from cnnkernels.cli.chosen_layers import choose, layer_options
 from cnnkernels.cli.output import make_console, print_json
 
 if TYPE_CHECKING:
@@ -29,24 +29,12 @@ _NOT_GPU = (
 
 
 @click.command()
-@click.option("--suite", "suites", multiple=True, help="A published layer set, or all; repeatable. --list names them.")
-@click.option("--model", "models", multiple=True, help="A model: lenet5, torchvision:NAME, timm:NAME, file.py:factory.")
-@click.option("--layer", "layers", multiple=True, help="Only layers with this name; repeatable.")
-@click.option("--batch", type=click.IntRange(1), help="Images per batch, instead of the suite's.")
+@layer_options
+@click.option("--layer", "layers", multiple=True, help="Only layers with this in their name; repeatable.")
 @click.option("--input", "input_shape", help="C,H,W of a model's input, instead of its usual one.")
 @click.option("--sweep", is_flag=True, help="Every batch size that the suite lists.")
 @click.option(
     "--pass", "passes", multiple=True, help="fprop, dgrad, wgrad, forward, backward, fprop_relu, fprop_add_relu."
-)
-@click.option(
-    "--dtype",
-    "dtypes",
-    multiple=True,
-    type=click.Choice(["f64", "f32", "f16", "bf16"]),
-    help="Repeatable.  [default: bf16 on a GPU, f32 on a CPU]",
-)
-@click.option(
-    "--layout", "layouts", multiple=True, type=click.Choice(["nchw", "channels_last"]), help="[default: both]"
 )
 @click.option(
     "--provider",
@@ -103,7 +91,7 @@ def bench(
 ) -> None:
     """Time our kernels, torch's and cuDNN's on the layers of real networks.
 
-    Every provider passes the same correctness gate before and after it is timed; one that fails it gets no number. Each
+    In both layouts, in bf16 on a GPU and in f32 on a CPU, unless --layout and --dtype say otherwise. Every provider passes the same correctness gate before and after it is timed; one that fails it gets no number. Each
     result is on disk before the next is begun: Ctrl-C loses nothing, and --resume goes on. `cnnkernels report` makes a
     page of what is stored.
     """
@@ -208,7 +196,8 @@ def _order(console: Console, on_gpu: bool, **options: Any) -> Order:
 
 def _narrowed(suite: Suite, sweep: bool, layers: tuple[str, ...]) -> Suite:
     entries = suite.sweep() if sweep else suite.entries
-    return replace(suite, entries=tuple(entry for entry in entries if not layers or entry.layer in layers))
+    wanted = (entry for entry in entries if not layers or any(part in entry.layer for part in layers))
+    return replace(suite, entries=tuple(wanted))
 
 
 def _shape(text: str) -> tuple[int, int, int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.markup import escape
@@ -16,7 +17,29 @@ if TYPE_CHECKING:
 #: A model's specification, itself, and the shape of its input with the batch.
 ChosenModel = tuple[str, "nn.Module", tuple[int, ...]]
 
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
 _USUAL_BATCH = 32  # of a model, which unlike a suite does not say
+
+
+def layer_options(command: _Command) -> _Command:
+    """The options that `choose` and its callers take: --suite, --model, --batch, --dtype, --layout."""
+    options = (
+        click.option(
+            "--suite", "suites", multiple=True, help="A published layer set, or all. `cnnkernels bench --list`."
+        ),
+        click.option(
+            "--model", "models", multiple=True, help="A model: lenet5, torchvision:NAME, timm:NAME, file.py:factory."
+        ),
+        click.option(
+            "--batch", type=click.IntRange(1), help="Images per batch.  [default: the suite's; 32 for a model]"
+        ),
+        click.option("--dtype", "dtypes", multiple=True, type=click.Choice(["f64", "f32", "f16", "bf16"]), help="Repeatable."),
+        click.option("--layout", "layouts", multiple=True, type=click.Choice(["nchw", "channels_last"]), help="[default: both]"),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def choose(

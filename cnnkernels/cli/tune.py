@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as Grid
 
 from cnnkernels import tuning
-from cnnkernels.cli.chosen_layers import choose
+from cnnkernels.cli.chosen_layers import choose, layer_options
 from cnnkernels.cli.output import catalogue, kernels_backend, make_console, print_json, require_backend
 
 if TYPE_CHECKING:
@@ -25,20 +25,8 @@ _NOT_GPU = "These are not GPU times: they tune the emulator, which runs our kern
 
 
 @click.command()
-@click.option("--suite", "suites", multiple=True, help="A published layer set; repeatable. `cnnkernels bench --list`.")
-@click.option("--model", "models", multiple=True, help="A model: lenet5, torchvision:NAME, timm:NAME, file.py:factory.")
+@layer_options
 @click.option("--layer", default="", help="Only layers (with --show: problems) with this in their name.")
-@click.option("--batch", type=click.IntRange(1), help="Images per batch.  [default: the suite's; 32 for a model]")
-@click.option(
-    "--dtype",
-    "dtypes",
-    multiple=True,
-    type=click.Choice(["f64", "f32", "f16", "bf16"]),
-    help="Repeatable.  [default: bf16 and f32 on a GPU, f32 on a CPU]",
-)
-@click.option(
-    "--layout", "layouts", multiple=True, type=click.Choice(["nchw", "channels_last"]), help="[default: both]"
-)
 @click.option("--backend", type=click.Choice(["cuda", "emulator"]), help="[default: cuda with a GPU, else emulator]")
 @click.option("--budget", type=click.FloatRange(0), help="Begin no new problem after so many seconds.")
 @click.option("--retune", is_flag=True, help="Measure again what the table has already.")
@@ -58,6 +46,8 @@ def tune(
     **options: Any,
 ) -> None:
     """Measure the kernels of a network's layers and keep the fastest of each.
+
+    In both layouts, in bf16 and f32 on a GPU and in f32 on a CPU, unless --layout and --dtype say otherwise.
 
     Every kernel that can run a problem, and torch's operator, passes the correctness gate and is timed. Backend auto then takes
     the fastest; cuda and emulator take the fastest of our kernels. Each winner is in the table before the next problem is
