@@ -17,7 +17,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from cnnkernels.bench import machine, runner, session, suites
+from cnnkernels.bench import machine, measuring, runner, suites
 from cnnkernels.bench.gate import Evidence
 from cnnkernels.bench.operands import LAYOUTS, Case, make_operands, number_of_sets
 from cnnkernels.bench.providers import Provider, full_precision, providers
@@ -26,7 +26,7 @@ from cnnkernels.bench.timing import bind_stream, make_timer
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPE = torch.bfloat16 if DEVICE.type == "cuda" else torch.float32
 BATCH = 64 if DEVICE.type == "cuda" else 8
-SETTINGS = session.Settings()
+SETTINGS = measuring.Settings()
 
 
 class Clock:
@@ -67,9 +67,9 @@ def _as_the_benchmark_runs() -> Iterator[None]:
 @pytest.mark.benchmark(timer=CLOCK)
 @pytest.mark.parametrize(("label", "case", "provider", "layout"), list(measurements()))
 def test_layer(benchmark: BenchmarkFixture, label: str, case: Case, provider: Provider, layout: str) -> None:
-    blank = replace(session.blank_row(case, SETTINGS), provider=provider.name, layout=layout)
-    entrant = session.Entrant(provider, layout, blank)
-    session.through_gate(entrant, Evidence(case, DEVICE, SETTINGS.seed), SETTINGS)
+    blank = replace(measuring.blank_row(case, SETTINGS), provider=provider.name, layout=layout)
+    entrant = measuring.Entrant(provider, layout, blank)
+    measuring.through_gate(entrant, Evidence(case, DEVICE, SETTINGS.seed), SETTINGS)
     assert entrant.running, f"{provider.name} is {entrant.row.status}: {entrant.row.reason}"
     cache = machine.describe_device(DEVICE)["l2_bytes"]
     generator = torch.Generator(DEVICE).manual_seed(SETTINGS.seed + 3)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnkernels.bench import machine, session, store
+from cnnkernels.bench import machine, measuring, store
 from cnnkernels.bench.latency import measure_latency
 from cnnkernels.bench.layer import Layer
 from cnnkernels.bench.operands import Case, Operands
@@ -19,7 +19,7 @@ from cnnkernels.bench.providers import Provider, providers
 CPU = torch.device("cpu")
 LAYER = Layer("conv2d", 3, 16, 14, 14, 12, 3, 3, padding=(1, 1))
 POOL = Layer("max_pool2d", 3, 5, 12, 12, R=3, S=3, stride=(2, 2))
-FEW = session.Settings(samples=4, seconds=0.01)
+FEW = measuring.Settings(samples=4, seconds=0.01)
 
 Forward = Callable[[Operands], Tensor]
 
@@ -38,8 +38,8 @@ def provider(forward: Forward, name: str = "planted", role: str = "ours") -> Pro
 
 def measure(forward: Forward, layer: Layer = LAYER, dtype: torch.dtype = torch.float32, name: str = "") -> store.Row:
     case = Case(layer, name or layer.passes[0], dtype)
-    blank = session.blank_row(case, FEW)
-    (row,) = session.measure(case, blank, CPU, FEW, run_on(), [(provider(forward), "nchw")])
+    blank = measuring.blank_row(case, FEW)
+    (row,) = measuring.measure(case, blank, CPU, FEW, run_on(), [(provider(forward), "nchw")])
     return row
 
 
@@ -252,7 +252,7 @@ def test_a_baseline_may_answer_in_another_layout_and_that_is_said() -> None:
         return honest(o).contiguous(memory_format=torch.channels_last)
 
     entrants = [(provider(forward, role="baseline"), "nchw"), (provider(forward, role="ours"), "nchw")]
-    baseline, ours = session.measure(case, session.blank_row(case, FEW), CPU, FEW, run_on(), entrants)
+    baseline, ours = measuring.measure(case, measuring.blank_row(case, FEW), CPU, FEW, run_on(), entrants)
     assert baseline.status == "ok" and "its result is not in nchw" in baseline.notices
     refused(ours, "strides")
 
@@ -263,7 +263,7 @@ def test_an_exception_is_told_and_the_others_go_on() -> None:
 
     case = Case(LAYER, "fprop", torch.float32)
     entrants = [(provider(broken, "broken"), "nchw"), (provider(honest, "honest"), "nchw")]
-    rows = session.measure(case, session.blank_row(case, FEW), CPU, FEW, run_on(), entrants)
+    rows = measuring.measure(case, measuring.blank_row(case, FEW), CPU, FEW, run_on(), entrants)
     assert [row.status for row in rows] == ["failed", "ok"]
     assert rows[0].reason == "RuntimeError: no kernel image is available" and rows[0].median_us is None
 
@@ -282,7 +282,7 @@ def test_a_maximum_off_by_one_place() -> None:
 def test_latency_has_the_same_gate() -> None:
     case = Case(LAYER, "fprop", torch.float32)
     entrants = [(provider(lambda o: honest(o) * 1.01, "wrong"), "nchw"), (provider(honest), "nchw")]
-    rows = measure_latency(case, session.blank_row(case, FEW), CPU, FEW, run_on(), entrants)
+    rows = measure_latency(case, measuring.blank_row(case, FEW), CPU, FEW, run_on(), entrants)
     assert [row.status for row in rows] == ["refused", "ok"]
     assert rows[0].median_us is None and rows[1].median_us is not None
     assert all(row.metric == "latency" for row in rows)
@@ -293,18 +293,18 @@ POINTWISE = Layer("conv2d", 512, 16, 14, 14, 12)
 
 
 def at(layer: Layer, median: float, run: store.Run, *notices: str, cache: str = "cold") -> store.Row:
-    row = session.blank_row(Case(layer, "fprop", torch.float32), FEW)
-    return session.against_roofline(session.replace(row, median_us=median, cache=cache), run, list(notices))
+    row = measuring.blank_row(Case(layer, "fprop", torch.float32), FEW)
+    return measuring.against_roofline(measuring.replace(row, median_us=median, cache=cache), run, list(notices))
 
 
 def test_faster_than_the_hardware_is_refused() -> None:
-    row = session.blank_row(Case(POINTWISE, "fprop", torch.float32), FEW)
+    row = measuring.blank_row(Case(POINTWISE, "fprop", torch.float32), FEW)
     by_traffic = run_on(GPU, limits={"bytes": 1e12, "f32": 1e18})
     least = row.useful_bytes / 1e6
     refused(at(POINTWISE, 0.99 * least, by_traffic), "impossible")
     assert at(POINTWISE, 1.01 * least, by_traffic).status == "ok"
     assert at(POINTWISE, 0.99 * least, by_traffic, cache="hot").status == "ok", "a cache is faster than DRAM"
-    assert at(POINTWISE, 0.99 * least, by_traffic, session._WARM).status == "ok"
+    assert at(POINTWISE, 0.99 * least, by_traffic, measuring._WARM).status == "ok"
     by_arithmetic = run_on(GPU, limits={"bytes": 1e18, "f32": 1e12})
     least = row.useful_flops / 1e6
     refused(at(POINTWISE, 0.99 * least, by_arithmetic), "impossible")
@@ -316,7 +316,7 @@ def test_faster_than_the_hardware_is_refused() -> None:
 def test_a_share_of_the_roofline_is_told_only_where_it_says_something() -> None:
     ceilings = {"bytes": 1e12, "f32": 1e18}
     run = run_on(GPU, ceilings=ceilings)
-    roofline = session.blank_row(Case(POINTWISE, "fprop", torch.float32), FEW).useful_bytes / 1e6
+    roofline = measuring.blank_row(Case(POINTWISE, "fprop", torch.float32), FEW).useful_bytes / 1e6
     assert roofline > 3
     half = at(POINTWISE, 2 * roofline, run)
     assert half.roofline_fraction == pytest.approx(0.5) and half.roofline_us == pytest.approx(roofline)
@@ -331,8 +331,8 @@ def test_a_share_of_the_roofline_is_told_only_where_it_says_something() -> None:
 
 def test_clocks_that_move_give_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     readings = itertools.cycle([{"sm_mhz": 1980.0}, {"sm_mhz": 1800.0}])
-    monkeypatch.setattr(session, "read_clocks", lambda device: next(readings))
-    monkeypatch.setattr(session.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(measuring, "read_clocks", lambda device: next(readings))
+    monkeypatch.setattr(measuring.time, "sleep", lambda seconds: None)
     row = measure(honest)
     assert row.status == "unsteady" and row.median_us is None and "9%" in row.reason
 
@@ -362,7 +362,7 @@ def test_every_provider_on_every_kind_of_layer(layer: Layer) -> None:
     entrants = [(one, layout) for one in providers() for layout in one.layouts if one.name != "torch-compile"]
     for name in passes:
         case = Case(layer, name, torch.float32)
-        for row in session.measure(case, session.blank_row(case, FEW), CPU, FEW, run_on(), entrants):
+        for row in measuring.measure(case, measuring.blank_row(case, FEW), CPU, FEW, run_on(), entrants):
             assert row.status in ("ok", "unsupported"), f"{row.provider} {row.layout} {name}: {row.reason}"
             assert row.reason if row.status == "unsupported" else row.median_us is not None
             if row.provider == "emulator" and row.status == "ok":

@@ -16,7 +16,7 @@ import torch
 from click.testing import CliRunner
 
 from cnnkernels import backends
-from cnnkernels.bench import machine, session, store, timing
+from cnnkernels.bench import machine, measuring, store, timing
 from cnnkernels.bench.layer import Layer
 from cnnkernels.bench.operands import Case
 from cnnkernels.bench.providers import providers
@@ -219,7 +219,7 @@ def test_a_long_call_is_not_repeated_within_a_graph(monkeypatch: pytest.MonkeyPa
 @pytest.mark.gpu
 def test_a_case_on_a_real_gpu() -> None:
     """Everyone who can run on a GPU passes the gate on it, forward and backward, captured as graphs."""
-    place, few = torch.device("cuda"), session.Settings(samples=5, seconds=0.2)
+    place, few = torch.device("cuda"), measuring.Settings(samples=5, seconds=0.2)
     run = run_on(machine.describe_device(place), floor_us=machine.measure_floor(place), limits=machine.limits(place))
     for layer in (
         Layer("conv2d", 8, 16, 28, 28, 32, 3, 3, padding=(1, 1)),
@@ -228,7 +228,7 @@ def test_a_case_on_a_real_gpu() -> None:
         for name in layer.passes:
             case = Case(layer, name, torch.bfloat16)
             entrants = [(one, layout) for one in providers() for layout in one.layouts if one.name != "torch-compile"]
-            rows = session.measure(case, session.blank_row(case, few), place, few, run, entrants)
+            rows = measuring.measure(case, measuring.blank_row(case, few), place, few, run, entrants)
             by_name = {(row.provider, row.layout): row for row in rows}
             for layout in ("nchw", "channels_last"):
                 assert by_name["cuda", layout].status == "ok", by_name["cuda", layout].reason

@@ -15,7 +15,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from cnnkernels.bench import runner, session, store, suites, whole_models
+from cnnkernels.bench import measuring, runner, store, suites, whole_models
 from cnnkernels.bench.layer import Layer
 from cnnkernels.bench.operands import Case, number_of_sets
 from cnnkernels.cli import main
@@ -114,7 +114,7 @@ def test_a_killed_run_keeps_its_rows_and_resume_measures_the_rest(tmp_path: Path
     # What is measured again is at most the case that the kill fell into.
     assert len({row.case for row in killed.rows} & {row.case for row in rest.rows}) <= 1
     order = runner.Order(suites=(suites.load("lenet5").with_batch(4),), layouts=("nchw",))
-    wanted = {identity for item in runner.items(order, CPU, session.Settings()) for identity in item.identities}
+    wanted = {identity for item in runner.items(order, CPU, measuring.Settings()) for identity in item.identities}
     assert everything == wanted
     again = bench(tmp_path, *arguments, "--resume")
     assert "13 of 13 measurements are stored already" in again.output and len(stored(tmp_path)) == 2
@@ -135,7 +135,7 @@ def test_another_build_or_another_setting_is_measured_anew(tmp_path: Path) -> No
 
 def test_failures_are_tried_again(tmp_path: Path) -> None:
     run = run_on()
-    row = session.blank_row(Case(Layer("max_pool2d", 1, 1, 4, 4, R=2, S=2), "forward", torch.float32), FEW)
+    row = measuring.blank_row(Case(Layer("max_pool2d", 1, 1, 4, 4, R=2, S=2), "forward", torch.float32), FEW)
     with store.Writer(tmp_path, run) as writer:
         for provider, status in (("a", "ok"), ("b", "failed"), ("c", "unsteady"), ("d", "refused")):
             writer.add(replace(row, provider=provider, role="ours", status=status, reason="why"))
@@ -143,7 +143,7 @@ def test_failures_are_tried_again(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_tells_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = session.measure, []
+    real, calls = measuring.measure, []
 
     def interrupted(*arguments: Any) -> list[store.Row]:
         calls.append(arguments)
@@ -151,7 +151,7 @@ def test_ctrl_c_tells_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(session, "measure", interrupted)
+    monkeypatch.setattr(measuring, "measure", interrupted)
     outcome = CliRunner().invoke(main, ["bench", "--results", str(tmp_path), *SMALL])
     assert outcome.exit_code == 130 and "--resume" in outcome.output
     (results,) = stored(tmp_path)
@@ -168,7 +168,7 @@ def test_two_runs_at_once_share_nothing(tmp_path: Path) -> None:
 
 
 def test_a_line_cut_short_costs_that_line_only(tmp_path: Path) -> None:
-    row = session.blank_row(Case(Layer("conv2d", 1, 1, 4, 4, 1, 3, 3), "fprop", torch.float32), FEW)
+    row = measuring.blank_row(Case(Layer("conv2d", 1, 1, 4, 4, 1, 3, 3), "fprop", torch.float32), FEW)
     with store.Writer(tmp_path, run_on()) as writer:
         for provider in ("a", "b"):
             writer.add(replace(row, provider=provider, role="ours"))
@@ -182,7 +182,7 @@ def test_a_line_cut_short_costs_that_line_only(tmp_path: Path) -> None:
 
 
 def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
-    blank = session.blank_row(
+    blank = measuring.blank_row(
         Case(Layer("conv2d", 1, 3, 4, 4, 2, 3, 2), "wgrad", torch.bfloat16), FEW, net="a", layer="b"
     )
     row = replace(
@@ -195,7 +195,7 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
 
 
 def test_a_row_that_is_no_json_number_is_an_error(tmp_path: Path) -> None:
-    row = session.blank_row(Case(Layer("conv2d", 1, 1, 4, 4, 1, 3, 3), "fprop", torch.float32), FEW)
+    row = measuring.blank_row(Case(Layer("conv2d", 1, 1, 4, 4, 1, 3, 3), "fprop", torch.float32), FEW)
     with store.Writer(tmp_path, run_on()) as writer, pytest.raises(ValueError, match="JSON"):
         writer.add(replace(row, median_us=float("nan")))
 
@@ -296,14 +296,14 @@ def test_providers_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
             order.append(self.name)
             return 1e-6
 
-    def entrant(name: str) -> session.Entrant:
-        row = session.blank_row(Case(Layer("conv2d", 1, 1, 4, 4, 1, 3, 3), "fprop", torch.float32), FEW)
-        one = session.Entrant(None, "nchw", row)  # type: ignore[arg-type]
+    def entrant(name: str) -> measuring.Entrant:
+        row = measuring.blank_row(Case(Layer("conv2d", 1, 1, 4, 4, 1, 3, 3), "fprop", torch.float32), FEW)
+        one = measuring.Entrant(None, "nchw", row)  # type: ignore[arg-type]
         one.timer = Timer([lambda: name])  # type: ignore[assignment]
         return one
 
     entrants = [entrant(name) for name in "ABC"]
-    session._take_turns(entrants, CPU, session.Settings(samples=3, seconds=10))
+    measuring._take_turns(entrants, CPU, measuring.Settings(samples=3, seconds=10))
     assert "".join(order) == "ABC" + "ABCCBAABC", "one round to warm up, then turns"
     assert all(len(one.times) == 3 for one in entrants)
 

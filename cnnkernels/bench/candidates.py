@@ -9,9 +9,9 @@ import torch
 
 from cnnkernels.bench import machine
 from cnnkernels.bench.layer import Layer
+from cnnkernels.bench.measuring import Settings, blank_row, measure
 from cnnkernels.bench.operands import Case
 from cnnkernels.bench.providers import forced, providers
-from cnnkernels.bench.session import Settings, blank_row, measure
 from cnnkernels.bench.store import Run
 from cnnkernels.bench.tune import Candidate, Timing
 

@@ -14,9 +14,9 @@ from dataclasses import replace
 import torch
 
 from cnnkernels.bench.gate import Evidence
+from cnnkernels.bench.measuring import Entrant, Settings, first_line, through_gate
 from cnnkernels.bench.operands import Case, make_operands
 from cnnkernels.bench.providers import Provider, full_precision
-from cnnkernels.bench.session import Entrant, Settings, first_line, through_gate
 from cnnkernels.bench.store import Row, Run, now
 from cnnkernels.bench.timing import Call, bind_stream, percentile, synchronize
 
@@ -24,7 +24,7 @@ from cnnkernels.bench.timing import Call, bind_stream, percentile, synchronize
 def measure_latency(
     case: Case, blank: Row, device: torch.device, settings: Settings, run: Run, entrants: Sequence[tuple[Provider, str]]
 ) -> list[Row]:
-    """As :func:`cnnkernels.bench.session.measure`, for single eager calls."""
+    """As :func:`cnnkernels.bench.measuring.measure`, for single eager calls."""
     blank = replace(blank, metric="latency", cache="hot")
     everyone = [
         Entrant(provider, layout, replace(blank, provider=provider.name, role=provider.role, layout=layout))

@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from cnnkernels import tuning
-from cnnkernels.bench import machine, session, store
+from cnnkernels.bench import machine, measuring, store
 from cnnkernels.bench.latency import measure_latency
 from cnnkernels.bench.layer import FUSED_PASSES, Layer
+from cnnkernels.bench.measuring import Settings
 from cnnkernels.bench.operands import LAYOUTS, Case, Data
 from cnnkernels.bench.providers import Provider, providers
-from cnnkernels.bench.session import Settings
 from cnnkernels.bench.suites import Entry, Suite
 from cnnkernels.bench.whole_models import STEPS, ModelProvider, blank_model_row, measure_model, model_providers
 
@@ -146,14 +146,14 @@ def _layer_items(
     device: torch.device,
     settings: Settings,
 ) -> Iterator[Item]:
-    measure = session.measure
+    measure = measuring.measure
     if metric == "latency":
         measure = measure_latency
         entry = entry.with_batch(1)
     for dtype in order.dtypes:
         for name in passes_of(entry.problem, order.passes):
             case = Case(entry.problem, name, dtype, order.data)
-            blank = session.blank_row(
+            blank = measuring.blank_row(
                 case, settings, suite=suite.name, net=entry.net, layer=entry.layer, count=entry.count
             )
             if metric == "latency":

@@ -18,8 +18,8 @@ from cnnkernels.cli.output import make_console, print_json
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cnnkernels.bench.measuring import Settings
     from cnnkernels.bench.runner import Order
-    from cnnkernels.bench.session import Settings
     from cnnkernels.bench.store import Row
     from cnnkernels.bench.suites import Suite
 
@@ -158,7 +158,7 @@ def bench(
 
 
 def _settings(on_gpu: bool, **options: Any) -> Settings:
-    from cnnkernels.bench.session import Settings
+    from cnnkernels.bench.measuring import Settings
 
     seconds = options["seconds"]
     if seconds is None:

@@ -34,8 +34,12 @@ def layer_options(command: _Command) -> _Command:
         click.option(
             "--batch", type=click.IntRange(1), help="Images per batch.  [default: the suite's; 32 for a model]"
         ),
-        click.option("--dtype", "dtypes", multiple=True, type=click.Choice(["f64", "f32", "f16", "bf16"]), help="Repeatable."),
-        click.option("--layout", "layouts", multiple=True, type=click.Choice(["nchw", "channels_last"]), help="[default: both]"),
+        click.option(
+            "--dtype", "dtypes", multiple=True, type=click.Choice(["f64", "f32", "f16", "bf16"]), help="Repeatable."
+        ),
+        click.option(
+            "--layout", "layouts", multiple=True, type=click.Choice(["nchw", "channels_last"]), help="[default: both]"
+        ),
     )
     for option in reversed(options):
         command = option(command)
