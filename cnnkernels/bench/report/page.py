@@ -7,6 +7,7 @@ puts it into the page as text, never as HTML. The page's own security policy for
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from functools import cache
 from importlib.resources import files
@@ -241,7 +242,7 @@ def settings(run: Run) -> list[tuple[str, str]]:
 
 
 def _date(started: str) -> str:
-    return started.replace("T", " ").replace("+00:00", " UTC")
+    return re.sub(r"\.\d+", "", started).replace("T", " ").replace("+00:00", " UTC")
 
 
 def _commit(run: Run) -> str:
