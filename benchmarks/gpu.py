@@ -276,8 +276,9 @@ def run_each_pass_once() -> None:
     import torch
 
     from cnnkernels.bench import suites
+    from cnnkernels.bench.flags import full_precision
     from cnnkernels.bench.operands import Case, make_operands
-    from cnnkernels.bench.providers import full_precision, providers
+    from cnnkernels.bench.providers import providers
 
     device = torch.device("cuda")
     ours = next(provider for provider in providers() if provider.name == "cuda")

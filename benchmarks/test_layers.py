@@ -18,9 +18,10 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from cnnkernels.bench import machine, measuring, runner, suites
+from cnnkernels.bench.flags import full_precision
 from cnnkernels.bench.gate import Evidence
 from cnnkernels.bench.operands import LAYOUTS, Case, make_operands, number_of_sets
-from cnnkernels.bench.providers import Provider, full_precision, providers
+from cnnkernels.bench.providers import Provider, providers
 from cnnkernels.bench.timing import bind_stream, make_timer
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -16,6 +16,7 @@ import torch
 from click.testing import CliRunner
 
 from cnnkernels.bench import measuring, runner, store, suites, whole_models
+from cnnkernels.bench.flags import full_precision
 from cnnkernels.bench.layer import Layer
 from cnnkernels.bench.operands import Case, number_of_sets
 from cnnkernels.cli import main
@@ -308,16 +309,21 @@ def test_providers_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(len(one.times) == 3 for one in entrants)
 
 
-def test_settings_of_torch_are_put_back(tmp_path: Path) -> None:
-    before = (
-        torch.backends.cudnn.benchmark,
-        torch.backends.cudnn.conv.fp32_precision,
-        torch.backends.cudnn.deterministic,
-    )
+@pytest.mark.parametrize("frozen", [False, True])
+def test_settings_of_torch_are_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frozen: bool) -> None:
+    """Also where torch's own tests have been imported, which freeze them."""
+
+    def switches() -> list[Any]:
+        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+        return [
+            cudnn.benchmark, cudnn.deterministic, cudnn.conv.fp32_precision, matmul.fp32_precision,
+            matmul.allow_fp16_reduced_precision_reduction, matmul.allow_bf16_reduced_precision_reduction,
+        ]  # fmt: skip
+
+    monkeypatch.setattr(torch.backends, "__allow_nonbracketed_mutation_flag", not frozen)
+    before = switches()
     bench(tmp_path, *SMALL)
-    after = (
-        torch.backends.cudnn.benchmark,
-        torch.backends.cudnn.conv.fp32_precision,
-        torch.backends.cudnn.deterministic,
-    )
-    assert before == after
+    assert switches() == before
+    with full_precision():
+        assert switches() == [True, False, "ieee", "ieee", False, False]
+    assert switches() == before

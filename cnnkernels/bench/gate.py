@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cnnkernels.bench.flags import without_search
 from cnnkernels.bench.layer import Layer
 from cnnkernels.bench.operands import MEMORY_FORMATS, Case, Operands, make_operands, refresh
 from cnnkernels.testing.oracles import compare_to_fp64
@@ -60,12 +61,8 @@ class Verdict:
 
 def expect(case: Case, operands: Operands) -> Expected:
     """What `case` should give for `operands`: torch's fp64 result on their device."""
-    # cuDNN's search, which the contestants get, would try every fp64 algorithm on a problem that is computed twice.
-    search, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
-    try:
+    with without_search():
         return _expect(case, operands)
-    finally:
-        torch.backends.cudnn.benchmark = search
 
 
 def _expect(case: Case, operands: Operands) -> Expected:

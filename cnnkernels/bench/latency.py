@@ -13,10 +13,11 @@ from dataclasses import replace
 
 import torch
 
+from cnnkernels.bench.flags import full_precision
 from cnnkernels.bench.gate import Evidence
 from cnnkernels.bench.measuring import Entrant, Settings, first_line, through_gate
 from cnnkernels.bench.operands import Case, make_operands
-from cnnkernels.bench.providers import Provider, full_precision
+from cnnkernels.bench.providers import Provider
 from cnnkernels.bench.store import Row, Run, now
 from cnnkernels.bench.timing import Call, bind_stream, percentile, synchronize
 

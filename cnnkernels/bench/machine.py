@@ -20,7 +20,7 @@ import torch
 
 import cnnkernels
 from cnnkernels import ops
-from cnnkernels.bench.providers import full_precision
+from cnnkernels.bench.flags import full_precision
 from cnnkernels.bench.timing import make_timer
 from cnnkernels.files import slug
 

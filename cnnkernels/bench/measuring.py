@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from cnnkernels.bench import gate
+from cnnkernels.bench.flags import full_precision
 from cnnkernels.bench.machine import DTYPES
 from cnnkernels.bench.operands import Case, Operands, make_operands, number_of_sets
-from cnnkernels.bench.providers import Forward, Provider, full_precision
+from cnnkernels.bench.providers import Forward, Provider
 from cnnkernels.bench.store import Row, Run, now
 from cnnkernels.bench.timing import Clocks, Timer, bind_stream, make_timer, percentile, read_clocks, synchronize
 from cnnkernels.explain import trace

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,32 +65,6 @@ def forced(backend: str, kernel: str) -> Provider:
         return _refuse_ours(backend, case, device, layout)
 
     return Provider(name, "ours", refuse, lambda case: _forced_forward(backend, kernel, case))
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """fp32 is IEEE fp32 and sums are fp32, for everyone; cuDNN searches all its algorithms, once per problem."""
-    cudnn: Any = torch.backends.cudnn
-    matmul: Any = torch.backends.cuda.matmul
-    settings: list[tuple[Any, str, Any]] = [
-        (cudnn.conv, "fp32_precision", "ieee"),
-        (matmul, "fp32_precision", "ieee"),
-        (matmul, "allow_fp16_reduced_precision_reduction", False),
-        (matmul, "allow_bf16_reduced_precision_reduction", False),
-        (cudnn, "benchmark", True),
-        (cudnn, "benchmark_limit", 0),
-        (cudnn, "deterministic", False),
-    ]
-    if not torch.backends.cudnn.is_available():  # its setters ask the library
-        settings = [entry for entry in settings if entry[1] != "benchmark_limit"]
-    before = [getattr(owner, name) for owner, name, _ in settings]
-    try:
-        for owner, name, value in settings:
-            setattr(owner, name, value)
-        yield
-    finally:
-        for (owner, name, _), value in zip(settings, before, strict=True):
-            setattr(owner, name, value)
 
 
 def _ours(backend: str) -> Provider:

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from cnnkernels import backends
+from cnnkernels.bench.flags import full_precision
 from cnnkernels.bench.measuring import Settings, first_line, memory, short_name
 from cnnkernels.bench.operands import MEMORY_FORMATS
-from cnnkernels.bench.providers import full_precision
 from cnnkernels.bench.store import Row, Run, now
 from cnnkernels.bench.timing import Call, percentile, synchronize
 from cnnkernels.convert import convert
