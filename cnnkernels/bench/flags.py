@@ -15,6 +15,8 @@ def full_precision() -> Iterator[None]:
     cudnn: Any = torch.backends.cudnn
     matmul: Any = torch.backends.cuda.matmul
     wanted = [
+        # The old switch first: reading it fails where it and the new one contradict each other.
+        (cudnn, "allow_tf32", False),
         (cudnn.conv, "fp32_precision", "ieee"),
         (matmul, "fp32_precision", "ieee"),
         (matmul, "allow_fp16_reduced_precision_reduction", False),
@@ -42,7 +44,7 @@ def _switched(wanted: list[tuple[Any, str, Any]]) -> Iterator[None]:
         _set(wanted)
         yield
     finally:
-        _set(before)
+        _set(before[::-1])
 
 
 def _set(values: list[tuple[Any, str, Any]]) -> None:

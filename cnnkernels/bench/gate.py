@@ -5,7 +5,9 @@ Every provider passes the same gate, ours, torch's and a vendor's. It is asked t
 1. with data A, its memory poisoned with NaN beforehand;
 2. with data B written into the same tensors: a result remembered from A is wrong now, and the result it gave for A must
    not have changed meanwhile;
-3. after timing, with data C written into the tensors that were timed, through the very thing that was timed.
+3. after timing, with data C written into the tensors that were timed, through the very thing that was timed: for the
+   first and the last set of buffers and one in between, which nobody knows beforehand. What a provider prepared of a
+   filter earlier is wrong now.
 
 A result has to have torch's shape and the case's dtype, and of ours also the memory format of the operands: a baseline that
 leaves it to its user has less to do, which is said. The operands must be as they were. Against fp64, with M the size to which sums of terms of random sign wander (see cnnkernels.testing.oracles) and u
@@ -22,6 +24,7 @@ a dtype's unit roundoff, two things are demanded:
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +33,7 @@ from torch import Tensor
 
 from cnnkernels.bench.flags import without_search
 from cnnkernels.bench.layer import Layer
-from cnnkernels.bench.operands import MEMORY_FORMATS, Case, Operands, make_operands, refresh
+from cnnkernels.bench.operands import MEMORY_FORMATS, Case, Operands, make_operands, renew
 from cnnkernels.testing.oracles import compare_to_fp64
 
 # Unit roundoff of the format that a cheat would compute in instead.
@@ -78,7 +81,9 @@ def _expect(case: Case, operands: Operands) -> Expected:
             wander = torch.zeros_like(value) if exact else _pooling(layer, case.name, x, absolute)
         else:
             wander = _pooling(layer, case.name, x.abs(), absolute)
-        return Expected(value, wander, None)
+        # torch divides each gradient by the window before it adds them up, and rounds it to the operands' dtype.
+        rounded = wander if case.name == "backward" and "avg" in layer.op else None
+        return Expected(value, wander, rounded)
     assert w is not None
     if case.is_backward:
         assert dy is not None
@@ -119,12 +124,16 @@ class Evidence:
             self._expected[number] = expect(self.case, self.operands(number, "nchw"))
         return self._expected[number]
 
+    def places(self, sets: int) -> list[int]:
+        """Which of `sets` are looked at after timing: the first, the last, and any."""
+        return sorted({0, sets - 1, secrets.randbelow(sets)})
+
     def renew(self, operands: Operands, place: int) -> Expected:
         """Write data C into `operands`, the timed set number `place`, and tell what should come of it.
 
         Sets with the same number hold the same values in every layout, so that this too is computed once.
         """
-        refresh(operands, self.case, torch.Generator(self.device).manual_seed(self.seed + 2))
+        renew(operands, self.case, torch.Generator(self.device).manual_seed(self.seed + 2 + place))
         if place not in self._afterwards:
             self._afterwards[place] = expect(self.case, operands)
         return self._afterwards[place]

@@ -17,7 +17,7 @@ from cnnkernels.bench.flags import full_precision
 from cnnkernels.bench.gate import Evidence
 from cnnkernels.bench.measuring import Entrant, Settings, first_line, through_gate
 from cnnkernels.bench.operands import Case, make_operands
-from cnnkernels.bench.providers import Provider
+from cnnkernels.bench.providers import Provider, forget_compilations
 from cnnkernels.bench.store import Row, Run, now
 from cnnkernels.bench.timing import Call, bind_stream, percentile, synchronize
 
@@ -43,6 +43,7 @@ def measure_latency(
                 operands = make_operands(case, entrant.layout, device, generator)
                 calls.append((entrant, entrant.provider.make_call(case, operands, entrant.forward)))
         hosts = _take_turns(calls, device, settings)
+    forget_compilations()
     for entrant, host in zip((entrant for entrant, _ in calls), hosts, strict=True):
         if not entrant.running:
             continue

@@ -149,6 +149,7 @@ def _best(call: Any, device: torch.device) -> float:
         return min(timer.sample() for _ in range(10))
 
 
+@functools.cache
 def _driver() -> str:
     try:
         return _run("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").splitlines()[0]

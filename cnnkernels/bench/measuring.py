@@ -22,7 +22,7 @@ from cnnkernels.bench import gate
 from cnnkernels.bench.flags import full_precision
 from cnnkernels.bench.machine import DTYPES
 from cnnkernels.bench.operands import Case, Operands, make_operands, number_of_sets
-from cnnkernels.bench.providers import Forward, Provider
+from cnnkernels.bench.providers import Forward, Provider, forget_compilations
 from cnnkernels.bench.store import Row, Run, now
 from cnnkernels.bench.timing import Clocks, Timer, bind_stream, make_timer, percentile, read_clocks, synchronize
 from cnnkernels.explain import trace
@@ -64,6 +64,7 @@ class Entrant:
     forward: Forward | None = None
     timer: Timer | None = None
     times: list[float] = field(default_factory=list)
+    spent: float = 0.0  # seconds of sampling
 
     def fail(self, status: str, reason: str) -> None:
         self.row = replace(self.row, status=status, reason=reason)
@@ -121,6 +122,7 @@ def measure(
             if entrant.timer is not None:
                 entrant.timer.close()
     del sets, evidence
+    forget_compilations()
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -272,14 +274,13 @@ def _take_turns(entrants: list[Entrant], device: torch.device, settings: Setting
             break
     for entrant in entrants:
         entrant.times.clear()
+        entrant.spent = 0.0
     before = read_clocks(device)
-    start, rounds = time.perf_counter(), 0
-    while rounds < settings.samples:
-        for entrant in entrants if rounds % 2 == 0 else reversed(entrants):
+    for rounds in range(settings.samples):
+        # Whoever is slow leaves when its time is up; the others go on.
+        left = [one for one in entrants if rounds < _FEWEST_ROUNDS or one.spent < settings.seconds]
+        for entrant in left if rounds % 2 == 0 else reversed(left):
             _sample(entrant)
-        rounds += 1
-        if rounds >= _FEWEST_ROUNDS and time.perf_counter() - start > settings.seconds * len(entrants):
-            break
     return before, read_clocks(device)
 
 
@@ -287,19 +288,21 @@ def _sample(entrant: Entrant) -> None:
     if not entrant.running:
         return
     assert entrant.timer is not None
+    start = time.perf_counter()
     try:
         entrant.times.append(entrant.timer.sample())
     except Exception as error:
         entrant.fail("failed", f"while timed: {type(error).__name__}: {first_line(error)}")
+    entrant.spent += time.perf_counter() - start
 
 
 def _check_afterwards(entrant: Entrant, evidence: gate.Evidence, sets: _Sets) -> None:
-    """The gate again, through what was timed: its first set of buffers, and its last."""
+    """The gate again, through what was timed."""
     if not entrant.running:
         return None
     assert entrant.timer is not None
     mine = sets[entrant.layout]
-    for place in sorted({0, len(mine) - 1}):
+    for place in evidence.places(len(mine)):
         expected = evidence.renew(mine[place], place)
         try:
             result = entrant.timer.result(place)

@@ -101,13 +101,17 @@ def fill(operands: Operands, case: Case, generator: torch.Generator) -> None:
             operands.x.relu_()
 
 
-def refresh(operands: Operands, case: Case, generator: torch.Generator) -> None:
-    """New data in place where a call reads it that was made ready before: dy of a backward, else x."""
-    tensor = operands.x if operands.dy is None else operands.dy
-    with torch.no_grad():
-        tensor.copy_(torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device).normal_(generator=generator))
-        if case.data == "relu" and tensor is operands.x:
-            tensor.relu_()
+def renew(operands: Operands, case: Case, generator: torch.Generator) -> None:
+    """New data, in place, in everything that a call reads which was made ready before.
+
+    A pooling's backward keeps its window positions from its forward, so that there only dy is new. Autograd is not told:
+    it would refuse a backward whose forward saw other data, which is the point here.
+    """
+    new = make_operands(case, "nchw", operands.x.device, generator)
+    only_dy = case.name == "backward"
+    for mine, theirs in zip(operands.present(), new.present(), strict=True):
+        if mine is operands.dy or not only_dy:
+            mine.data.copy_(theirs)
 
 
 def number_of_sets(case: Case, device: torch.device, cache_bytes: int, hot: bool) -> int:

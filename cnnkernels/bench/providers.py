@@ -8,6 +8,7 @@ there are none of: operands come in the provider's layout, and results stay in i
 from __future__ import annotations
 
 import functools
+import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -163,8 +164,6 @@ def _eager(case: Case) -> Forward:
 
 
 def _compiled(case: Case) -> Forward:
-    # A fresh function: dynamo counts recompilations per function, and gives up after a few.
-    torch._dynamo.reset()
     plain = _plain_forward(case, F)
 
     def forward(x: Tensor, w: Tensor | None, b: Tensor | None, z: Tensor | None) -> Tensor:
@@ -173,6 +172,12 @@ def _compiled(case: Case) -> Forward:
     # Without CUDA graphs of its own: the timer puts every provider into one.
     compiled = torch.compile(forward, fullgraph=True, dynamic=False, mode="max-autotune-no-cudagraphs")
     return lambda o: compiled(o.x, o.w, o.b, o.z)
+
+
+def forget_compilations() -> None:
+    """Between cases: dynamo counts recompilations per function, and gives up after a few."""
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()
 
 
 def _refuse_linear(case: Case, device: torch.device, layout: str) -> str | None:

@@ -8,10 +8,12 @@ same block to all of them, and it would never leave the L2.
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -21,8 +23,11 @@ Call = Callable[[], Any]
 Clocks = dict[str, float]
 
 # A round shorter than this is repeated within the graph: the events that bracket it resolve about half a microsecond.
-_SHORTEST_ROUND = 200e-6
-_LONGEST_REPETITION = 64
+_SHORTEST_ROUND = 1e-3
+_LONGEST_REPETITION = 512
+# Clock cycles that the GPU is kept busy for while the CPU sends the graph: otherwise the first event is stamped at once, and
+# the time until the graph arrives counts as the kernels'. 50 us at 2 GHz.
+_HEAD_START = 100_000
 
 
 class CudaTimer:
@@ -42,31 +47,30 @@ class CudaTimer:
                 for _ in range(repetitions):
                     self.results = [call() for call in self.calls]
         self.calls_per_round = repetitions * len(self.calls)
-        self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
 
     def _repetitions(self) -> int:
-        """Rounds per graph, from one round run eagerly: a lower bound of the graph's time is not needed, an idea of it is."""
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        """Rounds per graph, from a graph of one round."""
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self._stream):
             kept = [call() for call in self.calls]
         graph.replay()
+        seconds = max(self._seconds(graph), 1e-7)
+        del kept
+        return min(_LONGEST_REPETITION, max(1, math.ceil(_SHORTEST_ROUND / seconds)))
+
+    def _seconds(self, graph: torch.cuda.CUDAGraph) -> float:
+        """Of one replay, on the current stream."""
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda._sleep(_HEAD_START)
         start.record()
         graph.replay()
         end.record()
         end.synchronize()
-        del kept
-        seconds = max(start.elapsed_time(end) * 1e-3, 1e-7)
-        return min(_LONGEST_REPETITION, max(1, round(_SHORTEST_ROUND / seconds)))
+        return start.elapsed_time(end) * 1e-3
 
     def sample(self) -> float:
         with torch.cuda.stream(self._stream):
-            start, end = self._events
-            start.record()
-            self._graph.replay()
-            end.record()
-            end.synchronize()
-        return start.elapsed_time(end) * 1e-3 / self.calls_per_round
+            return self._seconds(self._graph) / self.calls_per_round
 
     def result(self, place: int) -> Any:
         """Run a round on whatever the buffers hold now; the result of call `place`."""
@@ -174,12 +178,17 @@ def _clocks_by_nvml(index: int) -> Clocks:
 
     pynvml.nvmlInit()
     handle = pynvml.nvmlDeviceGetHandleByUUID(_uuid(index))
-    return {
-        "sm_mhz": float(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)),
-        "mem_mhz": float(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM)),
-        "power_w": pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3,
-        "temperature_c": float(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)),
+    readings: dict[str, Callable[[], float]] = {
+        "sm_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
+        "mem_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),
+        "power_w": lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3,
+        "temperature_c": lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU),
     }
+    clocks = {}
+    for name, read in readings.items():
+        with suppress(pynvml.NVMLError):  # a virtual machine may not tell everything
+            clocks[name] = float(read())
+    return clocks
 
 
 def _clocks_by_smi(index: int) -> Clocks:
@@ -189,6 +198,10 @@ def _clocks_by_smi(index: int) -> Clocks:
     command = ["nvidia-smi", f"--id={_uuid(index)}", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
     try:
         text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
-        return {name: float(value) for name, value in zip(_CLOCK_FIELDS.values(), text.split(","), strict=True)}
-    except (OSError, subprocess.SubprocessError, ValueError):
+    except (OSError, subprocess.SubprocessError):
         return {}
+    clocks = {}
+    for name, value in zip(_CLOCK_FIELDS.values(), text.split(","), strict=False):
+        with suppress(ValueError):  # "[N/A]"
+            clocks[name] = float(value)
+    return clocks
