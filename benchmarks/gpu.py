@@ -8,7 +8,8 @@ Nothing has to be prepared but a Python with torch. Libraries in cnnkernels/lib 
 built; without them they are built here for this GPU, which takes nvcc and CMake. The package is not installed.
 
 Results go to $OUT, else to benchmarks/results: the store, gpu.log with everything that was printed, gpu.json with what is
-done. Each part has a time limit; one that runs over is interrupted, keeps what it has, and goes on the next time.
+done. Each part has a time limit; one that runs over is interrupted, keeps what it has, and goes on the next time. A build
+comes first where one is needed, and can be had by itself: `python benchmarks/gpu.py build`.
 """
 
 from __future__ import annotations
@@ -50,13 +51,19 @@ class Step:
     modules: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
     keep: str = ""  # a file in the output folder that its standard output goes to, instead of the log
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+# Without torch's cache of blocks, which would make an access past a tensor's end one inside the same block.
+_EXACT_ALLOCATIONS = (("PYTORCH_NO_CUDA_MEMORY_CACHING", "1"),)
+# What the plan chooses: whether `tune` has run already must not change what is measured.
+_PLANNED = (("CNNKERNELS_TUNING", "0"),)
 
 
 def parts(out: Path, rehearse: bool) -> dict[str, tuple[Step, ...]]:
-    """The parts, in the order in which they matter. Together they stay under ten minutes, a build included."""
+    """The parts, in the order in which they matter. Their limits leave two of the ten minutes for a build."""
     python = sys.executable
     cli = (python, "-m", "cnnkernels.cli")
-    store = ("--results", str(out))
     backend = "emulator" if rehearse else "cuda"
     suite = ("--suite", "lenet5", "--batch", "2", "--samples", "3") if rehearse else ("--suite", "core")
     tests = [python, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests"]
@@ -65,31 +72,38 @@ def parts(out: Path, rehearse: bool) -> dict[str, tuple[Step, ...]]:
     if not find_spec("expecttest"):
         tests += ["--ignore", "tests/test_opinfo.py"]  # torch's own samples import it
     sanitized = (*cli, "verify", "--backend", backend, "--quick", "--dtype", "f32")
-    bench = (*cli, "bench", *suite, *store, "--resume")
-    models = ("lenet5",) if rehearse or not find_spec("torchvision") else ("lenet5", "torchvision:resnet50")
-    named = [argument for model in models for argument in ("--model", model)]
-    tuned = ("--suite", "lenet5", "--batch", "2") if rehearse else ("--suite", "core")
+    bench = (*cli, "bench", "--results", str(out), "--resume")
+    ours_and_torch = ("--provider", backend, "--provider", "torch-[el]*")
+    compiled = () if rehearse else ("--provider", "torch-compile")
     return {
         "tests": (
-            Step(tuple(tests), 150, ("pytest", "hypothesis")),
-            Step((*cli, "verify", "--backend", backend, *(["--quick"] if rehearse else [])), 30),
-            Step(("compute-sanitizer", "--tool", "memcheck", "--error-exitcode", "9", *sanitized), 30, (), ("compute-sanitizer",)),
-            Step(("compute-sanitizer", "--tool", "racecheck", "--error-exitcode", "9", *sanitized), 30, (), ("compute-sanitizer",)),
+            Step(tuple(tests), 110, ("pytest", "hypothesis")),
+            Step((*cli, "verify", "--backend", backend, *(["--quick"] if rehearse else [])), 20),
+            Step(("compute-sanitizer", "--tool", "memcheck", "--error-exitcode", "9", *sanitized), 50, (),
+                 ("compute-sanitizer",), environment=_EXACT_ALLOCATIONS),
+            Step(("compute-sanitizer", "--tool", "racecheck", "--error-exitcode", "9", *sanitized, "--op", "conv2d"), 40, (),
+                 ("compute-sanitizer",)),
         ),
         "bench": (
-            Step((*bench, "--metric", "time", "--provider", backend, "--provider", "torch-[el]*", "--provider", "cudnn*", "--budget", "100"), 130),
-            Step((*bench, "--metric", "latency", "--pass", "fprop", "--pass", "forward", "--provider", backend, "--provider", "torch-[el]*", "--budget", "15"), 30),
+            # A compiled pooling is quick to compile and hard to beat; a convolution's search takes minutes for all of them.
+            Step((*bench, *suite, "--metric", "time", "--pass", "forward", "--pass", "backward", *ours_and_torch, *compiled,
+                  "--budget", "35"), 50, environment=_PLANNED),
+            Step((*bench, *suite, "--metric", "time", "--pass", "fprop", "--pass", "dgrad", "--pass", "wgrad", *ours_and_torch,
+                  "--budget", "65"), 80, environment=_PLANNED),
+            Step((*bench, "--suite", "lenet5", "--metric", "latency", "--pass", "fprop", "--pass", "forward", *ours_and_torch,
+                  "--budget", "10"), 20, environment=_PLANNED),
         ),
         "models": (
-            Step((*cli, "bench", *named, "--batch", "2" if rehearse else "32", *store, "--metric", "model", "--samples", "20", "--provider", backend, "--provider", "torch-eager", "--resume"), 45),
+            Step((*bench, "--model", "lenet5", "--batch", "2" if rehearse else "64", "--metric", "model", "--samples", "20",
+                  "--provider", backend, "--provider", "torch-eager"), 30, environment=_PLANNED),
         ),
-        "tune": (Step((*cli, "tune", *tuned, "--backend", backend, "--budget", "5" if rehearse else "40"), 50),),
+        "tune": (
+            Step((*cli, "tune", *(("--suite", "lenet5", "--batch", "2") if rehearse else ("--suite", "core")),
+                  "--backend", backend, "--budget", "5" if rehearse else "25"), 35),
+        ),
         "profile": (
-            Step(
-                ("ncu", "--clock-control", "none", "--csv", "--metrics", NCU_METRICS, "--kernel-name-base", "demangled",
-                 "-k", "regex:cnn", python, str(Path(__file__)), "--launch-once"),
-                35, (), ("ncu",), "profile.csv",
-            ),
+            Step(("ncu", "--clock-control", "none", "--csv", "--metrics", NCU_METRICS, "--kernel-name-base", "demangled",
+                  "-k", "regex:cnn", python, str(Path(__file__)), "--launch-once"), 45, (), ("ncu",), "profile.csv"),
         ),
     }  # fmt: skip
 
@@ -97,26 +111,24 @@ def parts(out: Path, rehearse: bool) -> dict[str, tuple[Step, ...]]:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("part", required=False)
 @click.option("--rehearse", is_flag=True, envvar="REHEARSE", help="Toy sizes on the CPU's emulator.")
-@click.option(
-    "--launch-once", is_flag=True, hidden=True, help="Run each pass of the core suite once: what ncu looks at."
-)
+@click.option("--launch-once", is_flag=True, hidden=True, help="Run a layer of each family once: what ncu looks at.")
 def main(part: str | None, rehearse: bool, launch_once: bool) -> None:
-    """Run every PART that is not done yet, or the one named: tests, bench, models, tune, profile."""
+    """Run every PART that is not done yet, or the one named: build, tests, bench, models, tune, profile."""
     if launch_once:
-        return run_each_pass_once()
+        return run_each_family_once()
     out = Path(os.environ.get("OUT") or ROOT / "benchmarks" / "results").resolve()
     out.mkdir(parents=True, exist_ok=True)
     everything = parts(out, rehearse)
-    if part is not None and part not in everything:
-        raise click.BadParameter(f"{part!r} is none of {', '.join(everything)}", param_hint="PART")
+    if part is not None and part not in ("build", *everything):
+        raise click.BadParameter(f"{part!r} is none of build, {', '.join(everything)}", param_hint="PART")
     check_python(rehearse)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "COLUMNS": "140"}
-    environment.setdefault("CNNKERNELS_TUNING_DIR", str(out))
+    environment.setdefault("CNNKERNELS_TUNING_DIR", str(out / "tuning"))
     with (out / "gpu.log").open("ab") as log:
         build(log, environment, rehearse)
         state = State(out / "gpu.json", fingerprint(rehearse))
         failed = []
-        for name in [part] if part else everything:
+        for name in everything if part is None else [name for name in everything if name == part]:
             if part is None and state.is_done(name):
                 click.echo(f"{name}: done already; `make gpu PART={name}` runs it again")
                 continue
@@ -187,6 +199,7 @@ def run(step: Step, part: str, out: Path, log: BinaryIO, environment: dict[str, 
         click.secho(f"{part}: left out, {', '.join(lacking)} missing: {text}", fg="yellow")
         return 0
     click.secho(f"{part}: {text}", bold=True)
+    environment = environment | dict(step.environment)
     if not step.keep:
         return execute(step.command, step.seconds, log, environment)
     with (out / step.keep).open("wb") as kept:
@@ -271,7 +284,7 @@ def sources() -> Iterator[Path]:
         yield from sorted((ROOT / folder).glob(pattern))
 
 
-def run_each_pass_once() -> None:
+def run_each_family_once() -> None:
     sys.path.insert(0, str(ROOT))
     import torch
 
@@ -282,10 +295,11 @@ def run_each_pass_once() -> None:
 
     device = torch.device("cuda")
     ours = next(provider for provider in providers() if provider.name == "cuda")
+    first = {entry.problem.family: entry.problem for entry in reversed(suites.load("core").entries)}
     with full_precision():
-        for entry in suites.load("core").entries:
-            for name in entry.problem.passes:
-                case = Case(entry.problem, name, torch.bfloat16)
+        for layer in first.values():
+            for name in layer.passes:
+                case = Case(layer, name, torch.bfloat16)
                 if ours.refuse(case, device, "channels_last") is None:
                     generator = torch.Generator(device).manual_seed(0)
                     ours.make_call(case, make_operands(case, "channels_last", device, generator))()

@@ -95,6 +95,16 @@ def test_refused_baseline_is_visible_and_unsupported_is_not_missed() -> None:
     assert found.weakened == "without torch-compile (nchw), refused: wrong at [0, 0]"
 
 
+def test_baseline_that_was_not_asked_is_visible() -> None:
+    found = one(make_row("cuda", 10.0), make_row("torch-eager", 30.0))
+    assert found.weakened == "without torch-compile, which was not asked"
+    pointwise = Layer("conv2d", 2, 8, 6, 6, 8)
+    found = one(make_row("cuda", 10.0, problem=pointwise), make_row("torch-compile", 30.0, problem=pointwise))
+    assert found.weakened == "without torch-eager, which was not asked; without torch-linear, which was not asked"
+    latency = one(make_row("cuda", 10.0, metric="latency"), make_row("torch-eager", 30.0, metric="latency"))
+    assert latency.weakened == ""
+
+
 @pytest.mark.parametrize("status", ["refused", "failed", "unsteady", "skipped"])
 def test_row_without_a_number_never_competes(status: str) -> None:
     """A time that does not count may well be in the row."""

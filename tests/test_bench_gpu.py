@@ -64,7 +64,7 @@ def test_the_rehearsal_runs_the_real_commands(tmp_path: Path) -> None:
 def test_parts_fit_into_ten_minutes(gpu: Any, tmp_path: Path) -> None:
     everything = gpu.parts(tmp_path, False)
     assert list(everything) == ["tests", "bench", "models", "tune", "profile"]
-    assert sum(step.seconds for steps in everything.values() for step in steps) < 600
+    assert sum(step.seconds for steps in everything.values() for step in steps) <= 480, "and two minutes for a build"
 
 
 def test_done_parts_are_left_out_and_a_failed_one_is_run_again(

@@ -121,26 +121,86 @@ def test_a_killed_run_keeps_its_rows_and_resume_measures_the_rest(tmp_path: Path
     assert "13 of 13 measurements are stored already" in again.output and len(stored(tmp_path)) == 2
 
 
+def small_work() -> list[runner.Item]:
+    """Two cases, forward and backward of one layer."""
+    suite = suites.load("lenet5").with_batch(2)
+    order = runner.Order(suites=(replace(suite, entries=(suite.find("pool2"),)),))
+    return runner.items(order, CPU, measuring.Settings(samples=3, seconds=0.1))
+
+
+def left(results: Path, run: store.Run) -> list[str]:
+    return [item.blank.name for item in runner.left_over(small_work(), results, run)]
+
+
 def test_another_build_or_another_setting_is_measured_anew(tmp_path: Path) -> None:
     bench(tmp_path, *SMALL)
     (results,) = stored(tmp_path)
-    assert runner.already_measured(tmp_path, results.run) == {row.identity for row in results.rows}
+    assert left(tmp_path, results.run) == []
     for change in (
         {"library": "0" * 12},
         {"versions": results.run.versions | {"torch": "9.9"}},
         {"settings": results.run.settings | {"samples": 7}},
         {"device": results.run.device | {"slug": "other"}},
     ):
-        assert runner.already_measured(tmp_path, replace(results.run, **change)) == set(), change
+        assert left(tmp_path, replace(results.run, **change)) == ["forward", "backward"], change
 
 
-def test_failures_are_tried_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("status", "again"),
+    [("ok", False), ("refused", False), ("unsupported", False), ("failed", True), ("unsteady", True)],
+)
+def test_failures_are_tried_again(tmp_path: Path, status: str, again: bool) -> None:
     run = run_on()
-    row = measuring.blank_row(Case(Layer("max_pool2d", 1, 1, 4, 4, R=2, S=2), "forward", torch.float32), FEW)
     with store.Writer(tmp_path, run) as writer:
-        for provider, status in (("a", "ok"), ("b", "failed"), ("c", "unsteady"), ("d", "refused")):
-            writer.add(replace(row, provider=provider, role="ours", status=status, reason="why"))
-    assert {identity[-2] for identity in runner.already_measured(tmp_path, run)} == {"a", "d"}
+        for item in small_work():
+            for (provider, layout), its_status in zip(
+                item.entrants, [status] + ["ok"] * (len(item.entrants) - 1), strict=True
+            ):
+                writer.add(replace(item.blank, provider=provider.name, role="ours", layout=layout, status=its_status))
+    assert left(tmp_path, run) == (["forward", "backward"] if again else [])
+
+
+def test_a_case_that_never_ended_comes_last(tmp_path: Path) -> None:
+    """A kernel that hangs must not keep everything after it from being measured, run after run."""
+    run = run_on()
+    with store.Writer(tmp_path, run) as writer:
+        writer.begin(small_work()[0].blank.case)
+    assert left(tmp_path, run) == ["backward", "forward"]
+
+
+def test_a_case_that_takes_everything_down_leaves_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any) -> list[store.Row]:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(measuring, "measure", broken)
+    outcome = bench(tmp_path, *SMALL)
+    assert outcome.exit_code == 1 and "illegal memory access" in outcome.output and "--resume" in outcome.output
+    (results,) = stored(tmp_path)
+    assert {(row.status, row.name) for row in results.rows} == {("failed", "forward")}
+    assert all("illegal memory access" in row.reason for row in results.rows)
+    monkeypatch.undo()
+    outcome = bench(tmp_path, *SMALL, "--resume")
+    assert outcome.output.index("pool2 backward") < outcome.output.index("pool2 forward")
+
+
+def test_whoever_is_slow_leaves_and_the_others_go_on() -> None:
+    class Timer:
+        def __init__(self, seconds: float) -> None:
+            self.seconds = seconds
+
+        def sample(self) -> float:
+            time.sleep(self.seconds)
+            return self.seconds
+
+    entrants = []
+    for seconds in (0.0, 0.05):
+        row = measuring.blank_row(Case(Layer("conv2d", 1, 1, 4, 4, 1, 3, 3), "fprop", torch.float32), FEW)
+        one = measuring.Entrant(None, "nchw", row)  # type: ignore[arg-type]
+        one.timer = Timer(seconds)  # type: ignore[assignment]
+        entrants.append(one)
+    measuring._take_turns(entrants, CPU, measuring.Settings(samples=40, seconds=0.2))
+    quick, slow = entrants
+    assert len(quick.times) == 40 and 3 <= len(slow.times) <= 5
 
 
 def test_ctrl_c_tells_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

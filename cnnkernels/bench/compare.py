@@ -10,7 +10,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from cnnkernels.bench.layer import FAMILIES
+from cnnkernels.bench.layer import FAMILIES, Layer
+from cnnkernels.bench.providers import baselines_of
 from cnnkernels.bench.store import Row
 
 #: :attr:`Row.case`: same layer, pass and dtype, whatever the layout and the provider.
@@ -38,6 +39,7 @@ class Comparison:
     strongest: Row | None  # the fastest ok baseline of the case, in any layout
     torch: Row | None  # torch's eager operator in our layout, where it is ok
     absent: tuple[Row, ...]  # baselines of the case without a number: see `weakened`
+    not_asked: tuple[str, ...]  # baselines that the case has no row of
     reason: str  # a sentence, where there is no speedup; else ""
 
     @property
@@ -51,9 +53,8 @@ class Comparison:
     @property
     def weakened(self) -> str:
         """Which baselines are missing from the opposition and why: a sentence, or "" where it is complete."""
-        return "; ".join(
-            f"without {_named(row)}, {row.status}: {row.reason or 'no reason given'}" for row in self.absent
-        )
+        without = [f"without {_named(row)}, {row.status}: {row.reason or 'no reason given'}" for row in self.absent]
+        return "; ".join(without + [f"without {name}, which was not asked" for name in self.not_asked])
 
 
 def comparisons(rows: Iterable[Row]) -> list[Comparison]:
@@ -74,6 +75,9 @@ def _compare(ours: Row, case: list[Row]) -> Comparison:
     strongest = min(filter(has_time, baselines), key=_time, default=None)
     torch = next((row for row in case if (row.provider, row.layout) == (TORCH, ours.layout) and has_time(row)), None)
     absent = tuple(row for row in baselines if row.status in _WITHOUT_NUMBER)
+    asked = {row.provider for row in baselines}
+    expected = baselines_of(Layer.from_dict(ours.problem), ours.name) if ours.metric == "time" else ()
+    not_asked = tuple(name for name in expected if name not in asked)
     reason = ""
     if not has_time(ours):
         reason = f"{_named(ours)} is {ours.status}: {ours.reason or 'no reason given'}"
@@ -81,7 +85,7 @@ def _compare(ours: Row, case: list[Row]) -> Comparison:
         # An empty list of baselines and a list of refused ones are different failures.
         tried = ", ".join(f"{_named(row)} {row.status}" for row in baselines)
         reason = f"no baseline has a number: {tried}" if tried else "no baseline was measured"
-    return Comparison(ours, strongest, torch, absent, reason)
+    return Comparison(ours, strongest, torch, absent, not_asked, reason)
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,7 @@ def _geomean(group: str, cases: list[Case], best: Mapping[Case, Comparison]) -> 
         torch_measured=len(to_torch),
         wins=sum(speedup > 1 for speedup in speedups),
         losses=sum(speedup < 1 for speedup in speedups),
-        weakened=sum(bool(comparison.absent) for comparison in measured),
+        weakened=sum(bool(comparison.absent or comparison.not_asked) for comparison in measured),
     )
 
 

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnkernels import autograd, backends, functional
+from cnnkernels.bench.layer import Layer
 from cnnkernels.bench.operands import LAYOUTS, Case, Operands
 from cnnkernels.bench.timing import Call
 
@@ -231,3 +232,9 @@ _BASELINES = (
     Provider("cudnn-fused", "baseline", _refuse_cudnn_fused, _cudnn_fused),
     Provider("torch-linear", "baseline", _refuse_linear, _linear, ("channels_last",)),
 )
+
+
+def baselines_of(layer: Layer, name: str) -> tuple[str, ...]:
+    """Who could run pass `name` of `layer` on a GPU: without one of them the opposition is weaker than it could be."""
+    case, gpu = Case(layer, name, torch.float32), torch.device("cuda")
+    return tuple(one.name for one in _BASELINES if any(one.refuse(case, gpu, layout) is None for layout in one.layouts))

@@ -97,16 +97,20 @@ def _tuned(device: torch.device) -> int:
     return len(tuning.load(tuning.device_name(device))) if tuning.active else 0
 
 
-def already_measured(results: Path, run: store.Run) -> set[tuple[str, ...]]:
-    """What runs like this one have measured: same device, driver, library, versions and settings.
+def left_over(work: Sequence[Item], results: Path, run: store.Run) -> list[Item]:
+    """What runs like this one (same device, driver, library, versions, settings) have not measured.
 
-    Failures and unsteady rows do not count: they may go well the next time.
+    Failures and unsteady rows do not count: they may go well the next time. But what has been begun before comes last: a
+    kernel that hangs or takes the driver down must not keep everything after it from being measured.
     """
-    done = set()
+    done: set[tuple[str, ...]] = set()
+    begun: set[tuple[str, ...]] = set()
     for earlier in store.read_all(results)[0]:
         if _alike(earlier.run) == _alike(run):
             done |= {row.identity for row in earlier.rows if row.status not in ("failed", "unsteady")}
-    return done
+            begun |= set(earlier.begun)
+    left = [item for item in work if not done.issuperset(item.identities)]
+    return sorted(left, key=lambda item: item.blank.case in begun)
 
 
 def run_items(
@@ -124,11 +128,34 @@ def run_items(
         if budget is not None and time.perf_counter() - start > budget:
             return
         before(item)
-        rows = item.measure(run, item.entrants)
+        writer.begin(item.blank.case)
+        try:
+            rows = item.measure(run, item.entrants)
+        except Exception as error:
+            for row in _failed(item, error):
+                writer.add(row)
+            raise
         for row in rows:
             writer.add(row)
         after(item, rows)
         yield rows
+
+
+def _failed(item: Item, error: Exception) -> list[store.Row]:
+    """What is kept of a case that took everything down: out of memory, or a GPU that answers no more."""
+    reason = f"{type(error).__name__}: {measuring.first_line(error)}"
+    return [
+        replace(
+            item.blank,
+            provider=one.name,
+            role=one.role,
+            layout=layout,
+            status="failed",
+            reason=reason,
+            time=store.now(),
+        )
+        for one, layout in item.entrants
+    ]
 
 
 def passes_of(layer: Layer, asked: tuple[str, ...]) -> tuple[str, ...]:

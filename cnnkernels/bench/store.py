@@ -126,6 +126,10 @@ class Writer:
     def add(self, row: Row) -> None:
         self._write({"kind": "row"} | _compact(row))
 
+    def begin(self, case: tuple[str, ...]) -> None:
+        """Note that a case is begun: one that never ends can then be told from one that nobody came to."""
+        self._write({"kind": "begun", "case": list(case)})
+
     def _write(self, record: dict[str, Any]) -> None:
         line = (json.dumps(record, allow_nan=False) + "\n").encode()
         if os.write(self._descriptor, line) != len(line):
@@ -149,6 +153,7 @@ class Results:
     path: Path
     run: Run
     rows: tuple[Row, ...]
+    begun: tuple[tuple[str, ...], ...]  # cases, whether or not they have rows
     damaged: tuple[str, ...]  # a sentence per line that could not be read; the rest counts
 
 
@@ -160,6 +165,7 @@ def read(path: Path) -> Results:
     """
     run: Run | None = None
     rows: list[Row] = []
+    begun: list[tuple[str, ...]] = []
     damaged: list[str] = []
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
@@ -170,13 +176,15 @@ def read(path: Path) -> Results:
                     run = Run(**_known(Run, record))
                 elif kind == "row":
                     rows.append(_row(record))
+                elif kind == "begun":
+                    begun.append(tuple(record["case"]))
                 else:
                     damaged.append(f"{path}:{number}: neither a run of format {FORMAT} nor a row")
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 damaged.append(f"{path}:{number}: {error}")
     if run is None:
         raise ValueError(f"{path} does not begin with a run of format {FORMAT}")
-    return Results(path, run, tuple(rows), tuple(damaged))
+    return Results(path, run, tuple(rows), tuple(begun), tuple(damaged))
 
 
 def read_all(results: Path) -> tuple[list[Results], list[str]]:

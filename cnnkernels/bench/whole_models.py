@@ -5,7 +5,8 @@ everyone computes the same), a loss (the mean square of each output), the backwa
 rate 0: all of its work, and the same weights for everyone at every step.
 
 The gate: outputs (inference) or gradients of the parameters (training) against the same model in fp64, in relative L2
-norm. torch's own eager error may be at most what its arithmetic explains (`_MOST`), everyone else's at most twice that
+norm. The gradients are those with running statistics in the normalisations: with a batch's own, an untrained network is
+chaotic, and its gradients in fp32 and in fp64 have nothing in common whoever computes them. The kernels are the same. torch's own eager error may be at most what its arithmetic explains (`_MOST`), everyone else's at most twice that
 of torch eager, which a network's depth and conditioning decide and no formula of ours.
 """
 
@@ -184,6 +185,7 @@ def _prepare(
     row = replace(row, error=error, allowed=most, kernels=tuple(dict.fromkeys(launched)), peak_bytes=peak)
     if provider.role == "ours" and not launched:
         return replace(row, status="refused", reason="no kernel of ours ran"), None
+    _set_mode(model, step)
     if step == "training":
         optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
 
@@ -204,15 +206,22 @@ def _prepare(
 
 def _result(model: nn.Module, x: Tensor, step: str) -> Tensor:
     """What the gate compares, as one vector."""
-    model.train(step == "training")
-    for module in model.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
-            module.eval()
+    _set_mode(model, step, gate=True)
     if step == "inference":
         with torch.no_grad():
             return _flat(model(x))
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return _flat(torch.autograd.grad(_loss(model(x)), parameters))
+
+
+def _set_mode(model: nn.Module, step: str, gate: bool = False) -> None:
+    model.train(step == "training")
+    fixed: tuple[type[nn.Module], ...] = (nn.modules.dropout._DropoutNd,)
+    if gate:
+        fixed += (nn.modules.batchnorm._NormBase,)
+    for module in model.modules():
+        if isinstance(module, fixed):
+            module.eval()
 
 
 def _loss(output: Any) -> Tensor:

@@ -120,8 +120,7 @@ def bench(
     directory = results or results_directory()
     run = runner.start_run(place, settings, order, "cnnkernels " + shlex.join(sys.argv[1:]))
     if options["resume"]:
-        done = runner.already_measured(directory, run)
-        left = [item for item in work if not done.issuperset(item.identities)]
+        left = runner.left_over(work, directory, run)
         console.print(f"{len(work) - len(left)} of {len(work)} measurements are stored already")
         work = left
         if not work:
@@ -147,6 +146,9 @@ def bench(
         except KeyboardInterrupt:
             console.print(f"[yellow]interrupted[/]: {len(rows)} rows are in {writer.path}; --resume goes on from there")
             raise
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}; what was measured is in {writer.path}; --resume goes on, with this case last"
+            raise click.ClickException(text) from error
     if json_output:
         print_json({"run": asdict(run), "rows": [asdict(row) for row in rows]})
     else:
