@@ -381,6 +381,7 @@ def test_readme_table_is_rewritten_once(store: Path, tmp_path: Path) -> None:
     assert "Made-up CPU" not in text
     assert "| pool |  | **1.33** (1.33) 0 of 1 |" in text
     assert re.search(r"\| dense \| \*\*–\*\* \(–\) 3 of 4 measured, 1 slower \|", text)
+    assert "4 of these 4 comparisons lack a baseline that could have run" in text
     assert not readme.rewrite(path, report)
     assert path.read_text() == text
 

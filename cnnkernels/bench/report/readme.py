@@ -62,6 +62,10 @@ def _device(device: views.Device) -> Iterator[str]:
             cells = ["" if mean is None else _cell(mean) for mean in means]
             lines.append(f"| {_escape(group)} | {' | '.join(cells)} |")
         yield "\n".join(lines)
+        weakened = sum(summary.geomeans[-1].weakened for summary in main.summaries)
+        if weakened:
+            measured = sum(summary.geomeans[-1].measured for summary in main.summaries)
+            yield f"{weakened} of these {measured} comparisons lack a baseline that could have run; the report names it for each."
 
 
 def _cell(mean: Geomean) -> str:
