@@ -228,6 +228,16 @@ def test_two_runs_at_once_share_nothing(tmp_path: Path) -> None:
     assert {row.identity for row in one.rows} == {row.identity for row in other.rows}
 
 
+def test_a_run_never_writes_into_anothers_file(tmp_path: Path) -> None:
+    run = run_on()
+    row = measuring.blank_row(Case(Layer("conv2d", 1, 1, 4, 4, 1, 3, 3), "fprop", torch.float32), FEW)
+    with store.Writer(tmp_path, run) as writer:
+        writer.add(row)
+    with pytest.raises(FileExistsError):
+        store.Writer(tmp_path, run)
+    assert len(stored(tmp_path)[0].rows) == 1
+
+
 def test_a_line_cut_short_costs_that_line_only(tmp_path: Path) -> None:
     row = measuring.blank_row(Case(Layer("conv2d", 1, 1, 4, 4, 1, 3, 3), "fprop", torch.float32), FEW)
     with store.Writer(tmp_path, run_on()) as writer:
