@@ -212,7 +212,8 @@ def tiles(device: views.Device) -> list[tuple[str, str]]:
             (f"{sum(value < 1 for value in ratios):,}", "slower than it"),
         ]
     found += [(f"{count:,}", f"cases {name}") for name, count in device.counts.items() if name != "measured"]
-    statuses = Counter(row.status for row in device.without_number)
+    # Who cannot run a case at all (a GPU's backend on a CPU, a fused operator on a plain pass) is in a table further down.
+    statuses = Counter(row.status for row in device.without_number if row.status != "unsupported")
     return found + [
         (f"{count:,}", f"{'row' if count == 1 else 'rows'} {name}")
         for name, count in sorted(statuses.items(), key=lambda item: _TELLING.index(item[0]))
@@ -220,16 +221,25 @@ def tiles(device: views.Device) -> list[tuple[str, str]]:
 
 
 def without_number(device: views.Device) -> list[dict[str, Any]]:
-    """Rows without a number, those with the same provider, pass and reason together; what the gate refused comes first."""
-    groups: dict[tuple[str, ...], list[str]] = {}
+    """Rows without a number, those with the same provider and reason together; what the gate refused comes first."""
+    groups: dict[tuple[str, str, str, str], list[Row]] = {}
     for row in device.without_number:
-        key = (row.status, row.provider, row.layout, row.role, row.metric, row.name, row.dtype, row.reason)
-        groups.setdefault(key, []).append(
-            f"{row.net} {row.layer}: {row.what}" if row.layer else f"{row.net}: {row.what}"
-        )
-    names = ("status", "provider", "layout", "role", "metric", "name", "dtype", "reason")
-    found = [dict(zip(names, key, strict=True)) | {"layers": layers} for key, layers in groups.items()]
-    return sorted(found, key=lambda group: _TELLING.index(group["status"]))
+        groups.setdefault((row.status, row.provider, row.role, row.reason), []).append(row)
+    found = [
+        {
+            "status": status,
+            "provider": provider,
+            "role": role,
+            "reason": reason,
+            "layouts": ", ".join(dict.fromkeys(row.layout for row in rows)),
+            "passes": ", ".join(sorted({row.name for row in rows}, key=views.pass_rank)),
+            "dtypes": ", ".join(dict.fromkeys(row.dtype for row in rows)),
+            "count": len(rows),
+            "layers": list(dict.fromkeys(f"{row.net} {row.layer}: {row.what}".replace(" :", ":") for row in rows)),
+        }
+        for (status, provider, role, reason), rows in groups.items()
+    ]
+    return sorted(found, key=lambda group: _TELLING.index(str(group["status"])))
 
 
 def settings(run: Run) -> list[tuple[str, str]]:
