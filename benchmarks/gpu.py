@@ -29,7 +29,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
 
-import click
+try:
+    import click
+except ImportError:
+    sys.exit(f"{sys.executable} lacks click: pip install click rich numpy pytest hypothesis")
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ("libcnnkernels_emulator.so", "libcnnkernels_cuda.so")
@@ -44,7 +47,7 @@ NCU_METRICS = (
 
 @dataclass(frozen=True)
 class Step:
-    """A command, its time limit in seconds, and the Python modules and programs without which it is left out."""
+    """A command, its time limit in seconds, and what it needs: Python modules, and programs without which it is left out."""
 
     command: tuple[str, ...]
     seconds: int
@@ -133,8 +136,15 @@ def main(part: str | None, rehearse: bool, launch_once: bool) -> None:
                 click.echo(f"{name}: done already; `make gpu PART={name}` runs it again")
                 continue
             start = time.monotonic()
-            codes = [run(step, name, out, log, environment) for step in everything[name]]
-            state.finish(name, codes, time.monotonic() - start)
+            codes, left_out = [], []
+            for step in everything[name]:
+                lacking = [program for program in step.programs if shutil.which(program) is None]
+                if lacking:
+                    left_out += [f"{', '.join(lacking)} missing: {' '.join(step.command)}"]
+                    click.secho(f"{name}: left out, {left_out[-1]}", fg="yellow")
+                else:
+                    codes.append(run(step, name, out, log, environment))
+            state.finish(name, codes, left_out, time.monotonic() - start)
             failed += [name] if any(codes) else []
     click.echo(f"results in {out}")
     if failed:
@@ -191,13 +201,12 @@ def cuda_options() -> list[str]:
 
 
 def run(step: Step, part: str, out: Path, log: BinaryIO, environment: dict[str, str]) -> int:
-    """Run a step; 0 where it went well, or had to be left out, which is said."""
-    lacking = [name for name in step.modules if find_spec(name) is None]
-    lacking += [name for name in step.programs if shutil.which(name) is None]
+    """Run a step; its exit code, 127 where a Python module is missing."""
     text = " ".join(step.command)
+    lacking = [name for name in step.modules if find_spec(name) is None]
     if lacking:
-        click.secho(f"{part}: left out, {', '.join(lacking)} missing: {text}", fg="yellow")
-        return 0
+        click.secho(f"{part}: cannot run, pip install {' '.join(lacking)}: {text}", fg="red")
+        return 127
     click.secho(f"{part}: {text}", bold=True)
     environment = environment | dict(step.environment)
     if not step.keep:
@@ -264,8 +273,9 @@ class State:
         entry = self.parts.get(part, {})
         return entry.get("fingerprint") == self.fingerprint and not any(entry.get("codes", [1]))
 
-    def finish(self, part: str, codes: list[int], seconds: float) -> None:
-        self.parts[part] = {"fingerprint": self.fingerprint, "codes": codes, "seconds": round(seconds, 1)}
+    def finish(self, part: str, codes: list[int], left_out: list[str], seconds: float) -> None:
+        entry = {"fingerprint": self.fingerprint, "codes": codes, "left_out": left_out, "seconds": round(seconds, 1)}
+        self.parts[part] = entry
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text(json.dumps(self.parts, indent=1))
         temporary.replace(self.path)

@@ -105,10 +105,18 @@ def test_a_step_that_runs_over_is_interrupted_and_may_store_what_it_has(
 
 
 def test_what_is_missing_is_said(gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = (gpu.Step(("true",), 5, programs=("no-such-program",)), gpu.Step(("true",), 5, modules=("no_such_module",)))
-    monkeypatch.setattr(gpu, "parts", lambda out, rehearse: {"part": steps})
+    """A tool that a machine may lack is left out, and that is kept; without a Python module the part has failed."""
+    tool, module = (
+        gpu.Step(("true",), 5, programs=("no-such-program",)),
+        gpu.Step(("true",), 5, modules=("no_such_module",)),
+    )
+    monkeypatch.setattr(gpu, "parts", lambda out, rehearse: {"part": (tool,)})
     outcome = invoke(gpu, tmp_path, monkeypatch)
-    assert outcome.exit_code == 0 and "no-such-program missing" in outcome.output and "no_such_module" in outcome.output
+    assert outcome.exit_code == 0 and "no-such-program missing" in outcome.output
+    assert "no-such-program" in json.loads((tmp_path / "gpu.json").read_text())["part"]["left_out"][0]
+    monkeypatch.setattr(gpu, "parts", lambda out, rehearse: {"other": (module,), "part": (tool,)})
+    outcome = invoke(gpu, tmp_path, monkeypatch)
+    assert outcome.exit_code == 1 and "pip install no_such_module" in outcome.output
     outcome = invoke(gpu, tmp_path, monkeypatch, "nothing")
     assert outcome.exit_code == 2 and "part" in outcome.output
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -19,7 +20,7 @@ from cnnkernels.bench.measuring import Entrant, Settings, first_line, through_ga
 from cnnkernels.bench.operands import Case, make_operands
 from cnnkernels.bench.providers import Provider, forget_compilations
 from cnnkernels.bench.store import Row, Run, now
-from cnnkernels.bench.timing import Call, bind_stream, percentile, synchronize
+from cnnkernels.bench.timing import Call, bind_stream, percentile, synchronize, take_turns
 
 
 def measure_latency(
@@ -61,23 +62,24 @@ def measure_latency(
 
 
 def _take_turns(calls: list[tuple[Entrant, Call]], device: torch.device, settings: Settings) -> list[list[float]]:
+    """Sample everyone; the seconds until each call returned. Those until its result was there are in the entrants."""
     hosts: list[list[float]] = [[] for _ in calls]
-    order = list(zip(calls, hosts, strict=True))
-    start, rounds = time.perf_counter(), 0
+
+    def sample(entrant: Entrant, call: Call, host: list[float]) -> None:
+        if not entrant.running:
+            return
+        try:
+            began = time.perf_counter()
+            kept = call()
+            returned = time.perf_counter()
+            synchronize(device)
+            entrant.times.append(time.perf_counter() - began)
+            host.append(returned - began)
+            del kept
+        except Exception as error:
+            entrant.fail("failed", f"while timed: {type(error).__name__}: {first_line(error)}")
+
+    samplers = [partial(sample, *one, host) for one, host in zip(calls, hosts, strict=True)]
     # Single calls are quick and noisy: four times the samples of a kernel's time, in the same budget.
-    while rounds < 4 * settings.samples and (rounds < 3 or time.perf_counter() - start < settings.seconds * len(calls)):
-        for (entrant, call), host in order if rounds % 2 == 0 else reversed(order):
-            if not entrant.running:
-                continue
-            try:
-                began = time.perf_counter()
-                kept = call()
-                returned = time.perf_counter()
-                synchronize(device)
-                entrant.times.append(time.perf_counter() - began)
-                host.append(returned - began)
-                del kept
-            except Exception as error:
-                entrant.fail("failed", f"while timed: {type(error).__name__}: {first_line(error)}")
-        rounds += 1
+    take_turns(samplers, 4 * settings.samples, settings.seconds)
     return hosts

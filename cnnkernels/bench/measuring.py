@@ -8,6 +8,7 @@ the time of the first call.
 
 from __future__ import annotations
 
+import functools
 import gc
 import time
 from collections.abc import Sequence
@@ -24,12 +25,20 @@ from cnnkernels.bench.machine import DTYPES
 from cnnkernels.bench.operands import Case, Operands, make_operands, number_of_sets
 from cnnkernels.bench.providers import Forward, Provider, forget_compilations
 from cnnkernels.bench.store import Row, Run, now
-from cnnkernels.bench.timing import Clocks, Timer, bind_stream, make_timer, percentile, read_clocks, synchronize
+from cnnkernels.bench.timing import (
+    Clocks,
+    Timer,
+    bind_stream,
+    make_timer,
+    percentile,
+    read_clocks,
+    synchronize,
+    take_turns,
+)
 from cnnkernels.explain import trace
 
 _CLOCK_DRIFT = 0.03
 _ATTEMPTS = 3
-_FEWEST_ROUNDS = 3
 _WARM_UP = 0.05  # seconds; an idle GPU raises its clock within a few milliseconds
 # A time below this many launch floors, or a roofline below this many microseconds, is about the launch, not the kernel.
 _FLOORS = 3
@@ -64,7 +73,6 @@ class Entrant:
     forward: Forward | None = None
     timer: Timer | None = None
     times: list[float] = field(default_factory=list)
-    spent: float = 0.0  # seconds of sampling
 
     def fail(self, status: str, reason: str) -> None:
         self.row = replace(self.row, status=status, reason=reason)
@@ -274,13 +282,8 @@ def _take_turns(entrants: list[Entrant], device: torch.device, settings: Setting
             break
     for entrant in entrants:
         entrant.times.clear()
-        entrant.spent = 0.0
     before = read_clocks(device)
-    for rounds in range(settings.samples):
-        # Whoever is slow leaves when its time is up; the others go on.
-        left = [one for one in entrants if rounds < _FEWEST_ROUNDS or one.spent < settings.seconds]
-        for entrant in left if rounds % 2 == 0 else reversed(left):
-            _sample(entrant)
+    take_turns([functools.partial(_sample, entrant) for entrant in entrants], settings.samples, settings.seconds)
     return before, read_clocks(device)
 
 
@@ -288,12 +291,10 @@ def _sample(entrant: Entrant) -> None:
     if not entrant.running:
         return
     assert entrant.timer is not None
-    start = time.perf_counter()
     try:
         entrant.times.append(entrant.timer.sample())
     except Exception as error:
         entrant.fail("failed", f"while timed: {type(error).__name__}: {first_line(error)}")
-    entrant.spent += time.perf_counter() - start
 
 
 def _check_afterwards(entrant: Entrant, evidence: gate.Evidence, sets: _Sets) -> None:

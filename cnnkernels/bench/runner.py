@@ -23,7 +23,7 @@ from cnnkernels.bench.providers import Provider, providers
 from cnnkernels.bench.suites import Entry, Suite
 from cnnkernels.bench.whole_models import STEPS, ModelProvider, blank_model_row, measure_model, model_providers
 
-#: What a kernel waits for that no other stage can hide: torch.compile searches for seconds to minutes per case.
+#: Left out on a CPU unless asked for by name: they compile for seconds to minutes per case.
 SLOW_PROVIDERS = ("torch-compile",)
 
 

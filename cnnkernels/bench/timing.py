@@ -139,6 +139,23 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+_FEWEST_ROUNDS = 3
+
+
+def take_turns(samplers: Sequence[Callable[[], object]], samples: int, seconds: float) -> None:
+    """Call each sampler up to `samples` times, A B C C B A, so that drift meets all alike.
+
+    Whoever has used up its own `seconds` leaves, after three rounds at the earliest; the others go on.
+    """
+    spent = [0.0] * len(samplers)
+    for rounds in range(samples):
+        left = [place for place in range(len(samplers)) if rounds < _FEWEST_ROUNDS or spent[place] < seconds]
+        for place in left if rounds % 2 == 0 else reversed(left):
+            start = time.perf_counter()
+            samplers[place]()
+            spent[place] += time.perf_counter() - start
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     """By linear interpolation; `share` in [0, 1]."""
     ordered = sorted(values)

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from cnnkernels.bench.flags import full_precision
 from cnnkernels.bench.measuring import Settings, first_line, memory, short_name
 from cnnkernels.bench.operands import MEMORY_FORMATS
 from cnnkernels.bench.store import Row, Run, now
-from cnnkernels.bench.timing import Call, percentile, synchronize
+from cnnkernels.bench.timing import Call, percentile, synchronize, take_turns
 from cnnkernels.convert import convert
 from cnnkernels.explain import trace
 
@@ -237,16 +238,16 @@ def _tensors(output: Any) -> list[Tensor]:
 
 
 def _take_turns(calls: list[Call], device: torch.device, settings: Settings) -> list[list[float]]:
-    """Seconds per step of each call, taking turns; the device is idle before and after each."""
+    """Seconds per step of each call; the device is idle before and after each."""
     times: list[list[float]] = [[] for _ in calls]
-    order = list(zip(calls, times, strict=True))
-    start, rounds = time.perf_counter(), 0
-    while rounds < settings.samples and (rounds < 3 or time.perf_counter() - start < settings.seconds * len(calls)):
-        for call, samples in order if rounds % 2 == 0 else reversed(order):
-            synchronize(device)
-            began = time.perf_counter()
-            call()
-            synchronize(device)
-            samples.append(time.perf_counter() - began)
-        rounds += 1
+
+    def sample(call: Call, samples: list[float]) -> None:
+        synchronize(device)
+        began = time.perf_counter()
+        call()
+        synchronize(device)
+        samples.append(time.perf_counter() - began)
+
+    samplers = [partial(sample, call, samples) for call, samples in zip(calls, times, strict=True)]
+    take_turns(samplers, settings.samples, settings.seconds)
     return times
