@@ -19,7 +19,10 @@ from torch import Tensor
 
 # Another build of the libraries (a sanitizer's, for one) can be tried without installing it over this one.
 LIBRARY_DIRECTORY = Path(os.environ.get("CNNKERNELS_LIBRARY_DIR") or Path(__file__).parent / "lib")
-EMULATOR_LIBRARY = LIBRARY_DIRECTORY / "libcnnkernels_emulator.so"
+EMULATOR_LIBRARY = LIBRARY_DIRECTORY / {
+    "": "libcnnkernels_emulator.so",
+    "checked": "libcnnkernels_emulator_checked.so",  # every access checked and counted: docs/emulator.md
+}[os.environ.get("CNNKERNELS_EMULATOR", "")]
 CUDA_LIBRARY = LIBRARY_DIRECTORY / "libcnnkernels_cuda.so"
 
 

@@ -33,22 +33,23 @@ void set_w(Problem& problem, const Tensor& w) {
   problem.w = strides_of(w);
 }
 
-void set_bias(conv2d::Arguments& arguments, const std::optional<Tensor>& bias, const Tensor& weight, int64_t channels) {
+void set_bias(conv2d::Arguments& arguments, Buffers& buffers, const std::optional<Tensor>& bias, const Tensor& weight, int64_t channels) {
   if (!bias) return;
   require_like(*bias, "bias", weight, "weight");
   require(bias->dim() == 1 && bias->size(0) == channels, "bias must have shape [", channels, "], not ", ShapeOf{*bias});
-  arguments.bias = bias->const_data_ptr();
+  arguments.bias = buffers.input("bias", *bias);
   arguments.bias_stride = bias->stride(0);
 }
 
 // Plans the problem, gives it its workspace and launches.
-void run(const Problem& problem, conv2d::Arguments arguments, const std::string& kernel, const Tensor& like) {
+void run(const Problem& problem, conv2d::Arguments arguments, Buffers& buffers, const std::string& kernel, const Tensor& like) {
   const Device device(like);
   const conv2d::Plan plan = conv2d::plan(problem, kernel);
-  const std::optional<Tensor> scratch = workspace(plan.configuration.workspace_bytes, problem.dtype, like);
-  arguments.workspace = scratch ? scratch->mutable_data_ptr() : nullptr;
+  std::optional<Tensor> scratch = workspace(plan.configuration.workspace_bytes, problem.dtype, like);
+  arguments.workspace = scratch ? buffers.workspace(*scratch) : nullptr;
   arguments.stream = device.stream();
   plan.kernel->run(*plan.kernel, problem, plan.configuration, arguments);
+  buffers.require_written(plan.kernel->name);
 }
 
 Tensor conv2d_fprop(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias, Sizes output_size, Sizes stride,
@@ -67,13 +68,14 @@ Tensor conv2d_fprop(const Tensor& input, const Tensor& weight, const std::option
   require(weight.size(1) * groups == problem.C, "input ", ShapeOf{input}, " does not fit weight ", ShapeOf{weight},
           " with groups=", groups);
   conv2d::Arguments arguments;
-  set_bias(arguments, bias, weight, problem.K);
+  Buffers buffers;
+  set_bias(arguments, buffers, bias, weight, problem.K);
   Tensor output = empty_4d({problem.N, problem.K, problem.P, problem.Q}, input, channels_last);
   problem.y = strides_of(output);
-  arguments.x = input.const_data_ptr();
-  arguments.w = weight.const_data_ptr();
-  arguments.out = output.mutable_data_ptr();
-  run(problem, arguments, kernel, input);
+  arguments.x = buffers.input("input", input);
+  arguments.w = buffers.input("weight", weight);
+  arguments.out = buffers.output("output", output);
+  run(problem, arguments, buffers, kernel, input);
   return output;
 }
 
@@ -92,13 +94,14 @@ Tensor conv2d_dgrad(const Tensor& grad_output, const Tensor& weight, const std::
   problem.C = weight.size(1) * groups, problem.H = input_size[0], problem.W = input_size[1];
   require(weight.size(0) == problem.K, "grad_output ", ShapeOf{grad_output}, " does not fit weight ", ShapeOf{weight});
   conv2d::Arguments arguments;
-  set_bias(arguments, bias, weight, problem.C);
+  Buffers buffers;
+  set_bias(arguments, buffers, bias, weight, problem.C);
   Tensor grad_input = empty_4d({problem.N, problem.C, problem.H, problem.W}, grad_output, channels_last);
   problem.x = strides_of(grad_input);
-  arguments.y = grad_output.const_data_ptr();
-  arguments.w = weight.const_data_ptr();
-  arguments.out = grad_input.mutable_data_ptr();
-  run(problem, arguments, kernel, grad_output);
+  arguments.y = buffers.input("grad_output", grad_output);
+  arguments.w = buffers.input("weight", weight);
+  arguments.out = buffers.output("grad_input", grad_input);
+  run(problem, arguments, buffers, kernel, grad_output);
   return grad_input;
 }
 
@@ -122,10 +125,11 @@ Tensor conv2d_wgrad(const Tensor& grad_output, const Tensor& input, Sizes kernel
   Tensor grad_weight = empty_4d({problem.K, problem.channels_per_group(), problem.R, problem.S}, input, channels_last);
   problem.w = strides_of(grad_weight);
   conv2d::Arguments arguments;
-  arguments.x = input.const_data_ptr();
-  arguments.y = grad_output.const_data_ptr();
-  arguments.out = grad_weight.mutable_data_ptr();
-  run(problem, arguments, kernel, input);
+  Buffers buffers;
+  arguments.x = buffers.input("input", input);
+  arguments.y = buffers.input("grad_output", grad_output);
+  arguments.out = buffers.output("grad_weight", grad_weight);
+  run(problem, arguments, buffers, kernel, input);
   return grad_weight;
 }
 
@@ -138,9 +142,10 @@ Tensor conv2d_bias_grad(const Tensor& grad_output, std::string kernel) {
   set_y(problem, grad_output);
   Tensor grad_bias = empty({problem.K}, grad_output.scalar_type(), grad_output, false);
   conv2d::Arguments arguments;
-  arguments.y = grad_output.const_data_ptr();
-  arguments.out = grad_bias.mutable_data_ptr();
-  run(problem, arguments, kernel, grad_output);
+  Buffers buffers;
+  arguments.y = buffers.input("grad_output", grad_output);
+  arguments.out = buffers.output("grad_bias", grad_bias);
+  run(problem, arguments, buffers, kernel, grad_output);
   return grad_bias;
 }
 

@@ -40,13 +40,14 @@ void set_y(Problem& problem, const Tensor& y) {
   problem.y = strides_of(y);
 }
 
-void set_indices(Problem& problem, pool2d::Arguments& arguments, const Tensor& indices, const Tensor& like, const char* like_what) {
+void set_indices(Problem& problem, pool2d::Arguments& arguments, Buffers& buffers, const Tensor& indices, const Tensor& like,
+                 const char* like_what) {
   require_4d(indices, "indices");
   require(indices.scalar_type() == ScalarType::Long, "indices must be int64");
   require(indices.is_cuda() == like.is_cuda() && indices.get_device_index() == like.get_device_index(), "indices and ", like_what,
           " must be on the same device");
   problem.index = strides_of(indices);
-  arguments.index = static_cast<const int64_t*>(indices.const_data_ptr());
+  arguments.index = static_cast<const int64_t*>(buffers.input("indices", indices));
 }
 
 // A tensor of x's or y's shape, and its strides in the problem.
@@ -63,11 +64,12 @@ Tensor empty_y(Problem& problem, const Tensor& like, bool channels_last) {
 }
 
 // Plans the problem and launches.
-void run(const Problem& problem, pool2d::Arguments arguments, const std::string& kernel, const Tensor& like) {
+void run(const Problem& problem, pool2d::Arguments arguments, const Buffers& buffers, const std::string& kernel, const Tensor& like) {
   const Device device(like);
   const pool2d::Plan plan = pool2d::plan(problem, kernel);
   arguments.stream = device.stream();
   plan.kernel->run(*plan.kernel, problem, plan.configuration, arguments);
+  buffers.require_written(plan.kernel->name);
 }
 
 std::tuple<Tensor, Tensor> max_pool2d(const Tensor& input, Sizes output_size, Sizes kernel_size, Sizes stride, Sizes padding,
@@ -85,10 +87,11 @@ std::tuple<Tensor, Tensor> max_pool2d(const Tensor& input, Sizes output_size, Si
   Tensor indices = empty({problem.N, problem.C, problem.P, problem.Q}, ScalarType::Long, input, channels_last);
   problem.index = strides_of(indices);
   pool2d::Arguments arguments;
-  arguments.x = input.const_data_ptr();
-  arguments.out = output.mutable_data_ptr();
-  arguments.index_out = static_cast<int64_t*>(indices.mutable_data_ptr());
-  run(problem, arguments, kernel, input);
+  Buffers buffers;
+  arguments.x = buffers.input("input", input);
+  arguments.out = buffers.output("output", output);
+  arguments.index_out = static_cast<int64_t*>(buffers.output("indices", indices));
+  run(problem, arguments, buffers, kernel, input);
   return {output, indices};
 }
 
@@ -98,10 +101,11 @@ Tensor max_pool2d_backward(const Tensor& grad_output, const Tensor& indices, Siz
   require_pair(input_size, "input_size");
   Problem problem;
   pool2d::Arguments arguments;
+  Buffers buffers;
   problem.op = Op::kMaxBackward;
   problem.dtype = dtype_of(grad_output, "grad_output");
   set_y(problem, grad_output);
-  set_indices(problem, arguments, indices, grad_output, "grad_output");
+  set_indices(problem, arguments, buffers, indices, grad_output, "grad_output");
   for (int64_t i = 0; i < 4; ++i)
     require(indices.size(i) == grad_output.size(i), "indices ", ShapeOf{indices}, " and grad_output ", ShapeOf{grad_output},
             " must have the same shape");
@@ -109,9 +113,9 @@ Tensor max_pool2d_backward(const Tensor& grad_output, const Tensor& indices, Siz
   set_dilation(problem, dilation);
   problem.H = input_size[0], problem.W = input_size[1];
   Tensor grad_input = empty_x(problem, grad_output, channels_last);
-  arguments.y = grad_output.const_data_ptr();
-  arguments.out = grad_input.mutable_data_ptr();
-  run(problem, arguments, kernel, grad_output);
+  arguments.y = buffers.input("grad_output", grad_output);
+  arguments.out = buffers.output("grad_input", grad_input);
+  run(problem, arguments, buffers, kernel, grad_output);
   return grad_input;
 }
 
@@ -119,17 +123,18 @@ Tensor max_pool2d_gather(const Tensor& input, const Tensor& indices, bool channe
   require_4d(input, "input");
   Problem problem;
   pool2d::Arguments arguments;
+  Buffers buffers;
   problem.op = Op::kMaxGather;
   problem.dtype = dtype_of(input, "input");
   set_x(problem, input);
-  set_indices(problem, arguments, indices, input, "input");
+  set_indices(problem, arguments, buffers, indices, input, "input");
   require(indices.size(0) == problem.N && indices.size(1) == problem.C, "indices ", ShapeOf{indices}, " and input ", ShapeOf{input},
           " must have the same batch and channels");
   problem.P = indices.size(2), problem.Q = indices.size(3);
   Tensor output = empty_y(problem, input, channels_last);
-  arguments.x = input.const_data_ptr();
-  arguments.out = output.mutable_data_ptr();
-  run(problem, arguments, kernel, input);
+  arguments.x = buffers.input("input", input);
+  arguments.out = buffers.output("output", output);
+  run(problem, arguments, buffers, kernel, input);
   return output;
 }
 
@@ -146,9 +151,10 @@ Tensor avg_pool2d(const Tensor& input, Sizes output_size, Sizes kernel_size, Siz
   problem.P = output_size[0], problem.Q = output_size[1];
   Tensor output = empty_y(problem, input, channels_last);
   pool2d::Arguments arguments;
-  arguments.x = input.const_data_ptr();
-  arguments.out = output.mutable_data_ptr();
-  run(problem, arguments, kernel, input);
+  Buffers buffers;
+  arguments.x = buffers.input("input", input);
+  arguments.out = buffers.output("output", output);
+  run(problem, arguments, buffers, kernel, input);
   return output;
 }
 
@@ -165,9 +171,10 @@ Tensor avg_pool2d_backward(const Tensor& grad_output, Sizes input_size, Sizes ke
   problem.H = input_size[0], problem.W = input_size[1];
   Tensor grad_input = empty_x(problem, grad_output, channels_last);
   pool2d::Arguments arguments;
-  arguments.y = grad_output.const_data_ptr();
-  arguments.out = grad_input.mutable_data_ptr();
-  run(problem, arguments, kernel, grad_output);
+  Buffers buffers;
+  arguments.y = buffers.input("grad_output", grad_output);
+  arguments.out = buffers.output("grad_input", grad_input);
+  run(problem, arguments, buffers, kernel, grad_output);
   return grad_input;
 }
 

@@ -7,6 +7,7 @@
 #include <torch/headeronly/core/MemoryFormat.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <list>
 #include <optional>
 #include <sstream>
 #include <stdexcept>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "common/integers.h"
+#include "common/platform.h"
 #include "common/types.h"
 
 #if defined(CNN_TARGET_CUDA)
@@ -88,6 +90,57 @@ inline std::optional<Tensor> workspace(int64_t bytes, DType dtype, const Tensor&
   const bool wide = dtype == DType::kFloat64;
   return empty({bytes / (wide ? 8 : 4)}, wide ? ScalarType::Double : ScalarType::Float, like, false);
 }
+
+// The memory that an operator's kernels may touch, by name: the checked emulator holds each of their accesses against it.
+class Buffers {
+ public:
+  const void* input(const char* name, const Tensor& tensor) {
+#if !defined(CNN_TARGET_CUDA)
+    declare(name, tensor, emulator::Use::kInput);
+#endif
+    return tensor.const_data_ptr();
+  }
+  void* output(const char* name, Tensor& tensor) {
+#if !defined(CNN_TARGET_CUDA)
+    declare(name, tensor, emulator::Use::kOutput);
+#endif
+    return tensor.mutable_data_ptr();
+  }
+  void* workspace(Tensor& tensor) {
+#if !defined(CNN_TARGET_CUDA)
+    declare("workspace", tensor, emulator::Use::kWorkspace);
+#endif
+    return tensor.mutable_data_ptr();
+  }
+
+#if defined(CNN_TARGET_CUDA)
+  void require_written(const std::string&) const {}
+#else
+  // Under the checked emulator: an error unless every element of every output has been written. `kernel`: who should have.
+  void require_written(const std::string& kernel) const {
+    for (const emulator::Declared* output : outputs_) output->require_written(kernel);
+  }
+
+ private:
+  void declare(const char* name, const Tensor& tensor, emulator::Use use) {
+    if (!emulator::observer) return;
+    emulator::Buffer buffer;
+    buffer.name = name;
+    buffer.data = tensor.const_data_ptr();
+    buffer.item_bytes = std::size_t(tensor.element_size());
+    for (int64_t axis = 0; axis < tensor.dim(); ++axis) {
+      buffer.sizes.push_back(tensor.size(axis));
+      buffer.strides.push_back(tensor.stride(axis));
+    }
+    buffer.use = use;
+    declared_.emplace_back(buffer);
+    if (use == emulator::Use::kOutput) outputs_.push_back(&declared_.back());
+  }
+
+  std::list<emulator::Declared> declared_;
+  std::vector<const emulator::Declared*> outputs_;
+#endif
+};
 
 // Makes the tensor's device current while it lives and knows the stream to launch on.
 class Device {

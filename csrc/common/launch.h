@@ -39,7 +39,8 @@ void launch(const char* name, const LaunchShape& shape, void (*kernel)(Params...
 
 template <class... Params, class... Args>
 void launch(const char* name, const LaunchShape& shape, void (*kernel)(Params...), const Args&... args) {
-  emulator::launch(name, shape.grid, shape.block, shape.dynamic_shared_bytes, [&] { kernel(args...); });
+  const auto body = [&] { kernel(args...); };
+  emulator::launch(name, shape.grid, shape.block, shape.dynamic_shared_bytes, body, reinterpret_cast<const void*>(kernel));
   log_launch(name);
 }
 

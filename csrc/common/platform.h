@@ -42,7 +42,11 @@ struct Identity {
   auto& name = *static_cast<typename ::cnn::Identity<__VA_ARGS__>::type*>(::cnn::emulator::static_shared(&name##_site))
 #define CNN_DYNAMIC_SHARED(name, ...) auto* const name = static_cast<__VA_ARGS__*>(::cnn::emulator::dynamic_shared())
 #define CNN_UNROLL _Pragma("GCC unroll 128")
+#if defined(CNN_EMULATOR_CHECKED)
+#define CNN_INNER_LOOP inline __attribute__((always_inline))  // nothing is vectorised there, and locals in registers are not instrumented
+#else
 #define CNN_INNER_LOOP __attribute__((noinline))
+#endif
 #define CNN_HOST_DEVICE inline
 
 #endif

@@ -21,10 +21,17 @@
 #define __grid_constant__
 #define __shared__ static_assert(false, "declare shared memory with CNN_SHARED or CNN_DYNAMIC_SHARED (common/platform.h)");
 
+#if defined(CNN_EMULATOR_CHECKED)
+#define threadIdx (::cnn::emulator::thread_index())
+#define blockIdx (::cnn::emulator::block_index())
+#define blockDim (::cnn::emulator::block_dimensions())
+#define gridDim (::cnn::emulator::grid_dimensions())
+#else
 #define threadIdx (::cnn::emulator::current->thread_idx)
 #define blockIdx (::cnn::emulator::current->block_idx)
 #define blockDim (::cnn::emulator::current->block_dim)
 #define gridDim (::cnn::emulator::current->grid_dim)
+#endif
 constexpr int warpSize = ::cnn::emulator::kWarpSize;
 
 using cudaStream_t = void*;
@@ -33,13 +40,17 @@ inline void __syncthreads() { ::cnn::emulator::barrier(0, -1); }
 inline int __syncthreads_count(int predicate) { return ::cnn::emulator::barrier_count(predicate != 0); }
 inline int __syncthreads_or(int predicate) { return ::cnn::emulator::barrier_count(predicate != 0) != 0; }
 inline int __syncthreads_and(int predicate) { return ::cnn::emulator::barrier_count(predicate == 0) == 0; }
-inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
-inline void __threadfence_block() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+inline void __threadfence() { ::cnn::emulator::fence(); }
+inline void __threadfence_block() {}  // a block's threads share one OS thread
 [[noreturn]] inline void __trap() { ::cnn::emulator::fail("__trap()"); }
 
 namespace cnn::emulator {
 
+#if defined(CNN_EMULATOR_CHECKED)
+inline unsigned lane_id() { return linear_thread() % kWarpSize; }
+#else
 inline unsigned lane_id() { return current->linear % kWarpSize; }
+#endif
 
 template <class T>
 std::uint64_t to_bits(T value) {
@@ -61,7 +72,8 @@ T from_bits(std::uint64_t bits) {
 template <class T>
 T shuffle(const char* operation, unsigned mask, T value, unsigned source) {
   const std::uint64_t* slots = warp_exchange(operation, mask, to_bits(value));
-  if (!(mask >> source & 1u)) fail(std::string(operation) + " reads lane " + std::to_string(source) + ", which is not in its mask");
+  if (!(mask >> source & 1u))
+    fail(std::string(operation) + " reads lane " + std::to_string(source) + ", which is not in its mask", "warp operation");
   return from_bits<T>(slots[source]);
 }
 
@@ -143,13 +155,19 @@ CNN_EMULATOR_WARP_REDUCE(__reduce_xor_sync, unsigned, a ^ b)
 
 // Atomics. Blocks run on several OS threads, so they are real; relaxed, as on the GPU.
 namespace cnn::emulator {
+// Not instrumented: what the checked build has to know it is told, as one operation.
 template <class T, class Update>
-T atomic_update(T* address, Update update) {
+__attribute__((noinline, no_sanitize("thread"), no_sanitize_coverage)) T exchange_atomically(T* address, Update update) {
   T expected;
   __atomic_load(address, &expected, __ATOMIC_RELAXED);
   T desired = update(expected);
   while (!__atomic_compare_exchange(address, &expected, &desired, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) desired = update(expected);
   return expected;
+}
+template <class T, class Update>
+T atomic_update(T* address, Update update) {
+  note_atomic(address, sizeof(T));
+  return exchange_atomically(address, update);
 }
 }  // namespace cnn::emulator
 

@@ -12,7 +12,9 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
+#include "emulator/observer.h"
 #include "emulator/vector_types.h"
 
 #pragma GCC visibility push(default)
@@ -33,12 +35,20 @@ class KernelError : public std::runtime_error {
 enum class Schedule { kForward, kReverse, kRandom };
 
 struct Config {
-  int threads = 0;  // OS threads; 0: all cores, and one for launches too small to share
+  int threads = 0;  // OS threads; 0: all cores, and one for launches too small to share. The checked build has one.
   Schedule schedule = Schedule::kForward;
   std::uint64_t seed = 0;
+  // Of the checked build alone:
+  bool check = true;   // hold every access against the rules
+  bool count = false;  // record counters of each launch
+  int sample = 1;      // run one block in so many: counters of large problems, with incomplete results
 };
 Config config();
 void configure(const Config&);
+
+// What the launches since the last call reported; the newest kMaxReports. Clears.
+constexpr std::size_t kMaxReports = 1000;
+std::vector<Report> take_reports();
 
 // What a fiber's code sees as the built-in variables, and the scheduler's own view of it behind them.
 struct ThreadView {
@@ -48,19 +58,27 @@ struct ThreadView {
   dim3 grid_dim;
   unsigned linear;  // threadIdx flattened, x fastest
 };
-// initial-exec: one register-relative load instead of a call on every threadIdx; 8 bytes of static TLS.
-extern thread_local ThreadView* current __attribute__((tls_model("initial-exec")));
+// initial-exec and constinit: one register-relative load instead of a call on every threadIdx; 8 bytes of static TLS.
+extern constinit thread_local ThreadView* current __attribute__((tls_model("initial-exec")));
+// The same by value, for code in which every memory access is instrumented.
+__attribute__((const)) uint3 thread_index();
+__attribute__((const)) uint3 block_index();
+__attribute__((const)) uint3 block_dimensions();
+__attribute__((const)) uint3 grid_dimensions();
+__attribute__((const)) unsigned linear_thread();
 
 // A kernel with its arguments bound; called once per thread.
 struct Body {
   void (*call)(const void* closure);
   const void* closure;
 };
-void launch(const char* kernel, dim3 grid, dim3 block, std::size_t dynamic_shared_bytes, Body body);
+// `function` is the kernel's address, by which the checked build finds its symbol.
+void launch(const char* kernel, dim3 grid, dim3 block, std::size_t dynamic_shared_bytes, Body body, const void* function = nullptr);
 
 template <class F>
-void launch(const char* kernel, dim3 grid, dim3 block, std::size_t dynamic_shared_bytes, const F& body) {
-  launch(kernel, grid, block, dynamic_shared_bytes, Body{[](const void* closure) { (*static_cast<const F*>(closure))(); }, &body});
+void launch(const char* kernel, dim3 grid, dim3 block, std::size_t dynamic_shared_bytes, const F& body, const void* function = nullptr) {
+  const auto call = [](const void* closure) { (*static_cast<const F*>(closure))(); };
+  launch(kernel, grid, block, dynamic_shared_bytes, Body{call, &body}, function);
 }
 
 struct SharedSite {
@@ -81,8 +99,43 @@ int barrier_count(bool predicate);
 // returns the table of all 32 slots, valid until this lane's next exchange. `operation` must be the same for all lanes.
 const std::uint64_t* warp_exchange(const char* operation, unsigned mask, std::uint64_t value);
 
+// __threadfence().
+void fence();
+// An atomic operation is about to happen.
+void note_atomic(const void* address, std::size_t size);
+
+// cp.async: `bytes` to shared memory, of which the first `valid` come from global memory and the rest are zeros. The copy lands when
+// the thread waits for its group, and never if it does not.
+void copy_async(void* shared, const void* global, int bytes, int valid);
+void commit_async();
+// Waits until at most `groups` of the thread's newest groups are in flight.
+void wait_async(int groups);
+
+// Memory that kernels may touch, told to the checked build: which of its bytes are elements, and whether they hold values.
+enum class Use { kInput, kOutput, kWorkspace };
+struct Buffer {
+  const char* name = "";
+  const void* data = nullptr;
+  std::size_t item_bytes = 1;
+  std::vector<std::int64_t> sizes, strides;  // strides in elements
+  Use use = Use::kInput;
+};
+// While it lives the buffer may be touched. Costs nothing in the fast build.
+class Declared {
+ public:
+  explicit Declared(const Buffer& buffer);
+  ~Declared();
+  Declared(const Declared&) = delete;
+  Declared& operator=(const Declared&) = delete;
+  // Throws KernelError if the launches so far, `kernel` the last of them, have left an element unwritten.
+  void require_written(const std::string& kernel) const;
+
+ private:
+  std::uint64_t handle_ = 0;
+};
+
 // Ends the launch with an error that names the running thread.
-[[noreturn]] void fail(const std::string& what);
+[[noreturn]] void fail(const std::string& what, const char* kind = "other");
 
 }  // namespace cnn::emulator
 #pragma GCC visibility pop

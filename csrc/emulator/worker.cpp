@@ -12,7 +12,7 @@
 
 namespace cnn::emulator {
 
-thread_local ThreadView* current = nullptr;
+constinit thread_local ThreadView* current = nullptr;
 thread_local Worker* active_worker = nullptr;
 
 namespace {
@@ -24,7 +24,23 @@ constexpr std::size_t kStackStagger = 5 * 64, kStackStaggerRange = 8192;
 
 unsigned round_up_to_warp(unsigned threads) { return (threads + kWarpSize - 1) / kWarpSize * kWarpSize; }
 
+// One block of every `sample`, at a place of its own in each run of them: tiles that repeat with the same period are all seen.
+bool sampled(const Config& config, std::uint64_t index) {
+  const auto every = std::uint64_t(config.sample);
+  return every <= 1 || index % every == (index / every * 0x9e3779b97f4a7c15ull >> 32) % every;
+}
+
+std::string at(const void* site) { return observer ? observer->at(site) : std::string(); }
+
 }  // namespace
+
+std::string sentence(const Launch& launch, const Finding& finding) {
+  std::string text = std::string("kernel '") + launch.kernel + "'";
+  if (finding.whole_launch) return text + " " + finding.what;
+  const uint3 b = finding.party.block, t = finding.party.thread;
+  return text + ", block " + coordinates(b.x, b.y, b.z) + ", thread " + coordinates(t.x, t.y, t.z) + at(finding.party.site) + ": " +
+         finding.what;
+}
 
 Worker::~Worker() {
   for (unsigned char* stack : stacks_) munmap(stack, kStackBytes + kStackGuard);
@@ -36,10 +52,14 @@ void Worker::fiber_main(Fiber& fiber) {
     try {
       launch_->body.call(launch_->body.closure);
     } catch (const std::exception& error) {
-      launch_->report(where(fiber) + ": " + error.what());
+      Finding finding;
+      finding.what = error.what();
+      finding.party = party(fiber);
+      launch_->report(finding);
       stop_block();
     }
     fiber.state = State::kDone;
+    if (observer) observer->thread_ends(fiber.view.linear);
     advance();
   }
 }
@@ -92,7 +112,10 @@ void Worker::run(Launch& launch) {
   try {
     reserve_fibers(launch.threads_per_block);
   } catch (const std::exception& error) {
-    launch.report(std::string("kernel '") + launch.kernel + "': no memory for its fibers");
+    Finding finding;
+    finding.what = "cannot be launched: no memory for its fibers";
+    finding.whole_launch = true;
+    launch.report(finding);
     return;
   }
   warps_.resize((launch.threads_per_block + kWarpSize - 1) / kWarpSize);
@@ -114,6 +137,7 @@ void Worker::run(Launch& launch) {
     std::uint64_t index = taken;
     if (launch.config.schedule == Schedule::kReverse) index = launch.blocks - 1 - taken;
     if (!launch.block_order.empty()) index = launch.block_order[taken];
+    if (!sampled(launch.config, index)) continue;
     run_block(index);
   }
   active_worker = outer;
@@ -135,8 +159,11 @@ void Worker::run_block(std::uint64_t index) {
   for (unsigned i = 0; i < launch_->threads_per_block; ++i) {
     fibers_[i]->view.block_idx = block_idx;
     fibers_[i]->state = State::kReady;
+    fibers_[i]->async_groups.clear();
+    fibers_[i]->async_open.clear();
   }
   running_ = nullptr;
+  if (observer) observer->block_begins(index, block_idx);
   if (_setjmp(scheduler_) == 0) {
     start_pass();
     advance();
@@ -144,11 +171,20 @@ void Worker::run_block(std::uint64_t index) {
   current = nullptr;
   if (launch_->failed.load(std::memory_order_relaxed)) {
     contexts_lost_ = true;
+    if (observer) observer->block_abandoned();
     return;
   }
-  if (const char* name = shared_.overwritten())
-    launch_->report(std::string("kernel '") + launch_->kernel + "', block " + coordinates(block_idx.x, block_idx.y, block_idx.z) +
-                    ": out-of-range shared memory write next to '" + name + "'");
+  if (observer) observer->block_ends();
+  if (const char* name = shared_.overwritten()) {
+    Finding finding;
+    finding.kind = "out of bounds";
+    finding.place = std::string("next to '") + name + "'";
+    finding.what =
+        "block " + coordinates(block_idx.x, block_idx.y, block_idx.z) + ": out-of-range shared memory write next to '" + name + "'";
+    finding.party.block = block_idx;
+    finding.whole_launch = true;
+    launch_->report(finding);
+  }
 }
 
 void Worker::start_pass() {
@@ -185,41 +221,64 @@ void Worker::advance() {
 
 void Worker::stop_block() { _longjmp(scheduler_, 1); }
 
-std::string Worker::where(const Fiber& fiber) const {
-  const uint3 b = fiber.view.block_idx, t = fiber.view.thread_idx;
-  return std::string("kernel '") + launch_->kernel + "', block " + coordinates(b.x, b.y, b.z) + ", thread " + coordinates(t.x, t.y, t.z);
+void Worker::yield() {
+  // Still ready, but after everyone else of this pass.
+  advance();
 }
 
-void Worker::abandon(const std::string& what) {
-  launch_->report(where(*running_) + ": " + what);
+const unsigned char* Worker::stack_begin(unsigned thread) const { return stacks_[thread] + kStackGuard; }
+const unsigned char* Worker::stack_end(unsigned thread) const { return stacks_[thread] + kStackGuard + kStackBytes; }
+
+Party Worker::party(const Fiber& fiber) const {
+  Party party;
+  party.block = fiber.view.block_idx;
+  party.thread = fiber.view.thread_idx;
+  party.site = fiber.site;
+  return party;
+}
+
+void Worker::abandon(const Finding& finding) {
+  launch_->report(finding);
   stop_block();
   __builtin_unreachable();
 }
 
-void Worker::abandon_after_fault(const void* address) {
+void Worker::abandon(const char* kind, const std::string& what, const void* site) {
+  Finding finding;
+  finding.kind = kind;
+  finding.what = what;
+  finding.party = party(*running_);
+  finding.party.site = site;
+  abandon(finding);
+}
+
+void Worker::abandon_after_fault(const void* address, const void* site) {
   const auto* byte = static_cast<const unsigned char*>(address);
   const unsigned char* stack = stacks_[running_->view.linear];
-  if (byte >= stack && byte < stack + kStackGuard) abandon("stack overflow");
+  if (byte >= stack && byte < stack + kStackGuard) abandon("other", "stack overflow", site);
   std::string what = shared_.describe(address);
   if (what.empty()) {
     char text[32];
     snprintf(text, sizeof text, "%p", address);
     what = std::string("invalid memory access at ") + text;
   }
-  abandon(what);
+  abandon("out of bounds", what, site);
 }
 
-std::string Worker::describe_deadlock() const {
+Finding Worker::describe_deadlock() const {
   const Fiber* waiting = nullptr;
   for (unsigned i = 0; i < launch_->threads_per_block && !waiting; ++i)
     if (fibers_[i]->state != State::kDone) waiting = fibers_[i].get();
-  std::string text = where(*waiting);
+  Finding finding;
+  finding.party = party(*waiting);
   if (waiting->state == State::kAtBarrier) {
     const Barrier& barrier = barriers_[std::size_t(waiting->barrier)];
-    text += ": divergent barrier: barrier " + std::to_string(waiting->barrier) + " was reached by " + std::to_string(barrier.arrived) +
-            " of " + std::to_string(barrier.expected) + " threads";
+    finding.kind = "divergent barrier";
+    finding.what = "divergent barrier: barrier " + std::to_string(waiting->barrier) + " was reached by " + std::to_string(barrier.arrived) +
+                   " of " + std::to_string(barrier.expected) + " threads";
   } else {
-    text += std::string(": divergent warp operation: ") + waiting->operation + " waits for lanes that never call it";
+    finding.kind = "warp operation";
+    finding.what = std::string("divergent warp operation: ") + waiting->operation + " waits for lanes that never call it";
   }
   // The first thread that is not waiting at the same place says most about why.
   for (unsigned i = 0; i < launch_->threads_per_block; ++i) {
@@ -231,33 +290,46 @@ std::string Worker::describe_deadlock() const {
     if (same_place) continue;
     if (waiting->state == State::kAtExchange && i / kWarpSize != waiting->view.linear / kWarpSize) continue;
     const uint3 t = other.view.thread_idx;
-    text += "; thread " + coordinates(t.x, t.y, t.z);
-    if (other.state == State::kDone) text += " has returned";
-    if (other.state == State::kAtBarrier) text += " waits at barrier " + std::to_string(other.barrier);
-    if (other.state == State::kAtExchange) text += std::string(" waits in ") + other.operation;
+    finding.what += "; thread " + coordinates(t.x, t.y, t.z);
+    if (other.state == State::kDone) finding.what += " has returned";
+    if (other.state == State::kAtBarrier) finding.what += " waits at barrier " + std::to_string(other.barrier);
+    if (other.state == State::kAtExchange) finding.what += std::string(" waits in ") + other.operation;
+    if (other.state != State::kDone) {
+      finding.what += at(other.site);
+      finding.has_other = true;
+      finding.other = party(other);
+    }
     break;
   }
-  return text;
+  return finding;
 }
 
-Barrier& Worker::arrive(int id, int count) {
-  if (id < 0 || id >= kNamedBarriers)
-    abandon("barrier " + std::to_string(id) + " does not exist: there are " + std::to_string(kNamedBarriers));
+Barrier& Worker::arrive(int id, int count, const void* site) {
+  const auto refuse = [&](const std::string& what) { abandon("divergent barrier", "barrier " + std::to_string(id) + what, site); };
+  if (id < 0 || id >= kNamedBarriers) refuse(" does not exist: there are " + std::to_string(kNamedBarriers));
   const bool whole_block = count < 0;
   const int expected = whole_block ? int(launch_->threads_per_block) : count;
   if (!whole_block && (count == 0 || count % kWarpSize != 0 || unsigned(count) > round_up_to_warp(launch_->threads_per_block)))
-    abandon("barrier " + std::to_string(id) + ": a thread count of " + std::to_string(count) +
-            " is not a multiple of the warp size within the block");
+    refuse(": a thread count of " + std::to_string(count) + " is not a multiple of the warp size within the block");
   Barrier& barrier = barriers_[std::size_t(id)];
   if (barrier.arrived > 0 && barrier.expected != expected)
-    abandon("barrier " + std::to_string(id) + " is used with " + std::to_string(expected) + " threads while others wait at it for " +
-            std::to_string(barrier.expected));
+    refuse(" is used with " + std::to_string(expected) + " threads while others wait at it for " + std::to_string(barrier.expected));
+  // __syncthreads() in two branches may work on a GPU, but is undefined: all threads must meet at one.
+  if (whole_block && barrier.arrived > 0 && barrier.site != site && at(site) != at(barrier.site))
+    refuse(" is reached here and" + at(barrier.site) + ": divergent barrier, a block's threads must all meet at the same __syncthreads()");
   barrier.expected = expected;
+  barrier.site = site;
   ++barrier.arrived;
   return barrier;
 }
 
-void Worker::release_barrier(int id) {
+void Worker::release_barrier(int id, bool whole_block) {
+  if (observer) {
+    std::vector<unsigned> waiting;
+    for (unsigned i = 0; i < launch_->threads_per_block; ++i)
+      if (fibers_[i]->state == State::kAtBarrier && fibers_[i]->barrier == id) waiting.push_back(i);
+    observer->barrier_completes(id, whole_block, waiting);
+  }
   barriers_[std::size_t(id)] = {};
   for (unsigned i = 0; i < launch_->threads_per_block; ++i) {
     Fiber& fiber = *fibers_[i];
@@ -271,41 +343,45 @@ void Worker::release_barrier(int id) {
 }
 
 // The last thread to arrive also goes back to the end of the queue, so that the order after a barrier is the schedule's.
-void Worker::wait_at_barrier(int id, int count) {
-  const Barrier& barrier = arrive(id, count);
+void Worker::wait_at_barrier(int id, int count, const void* site) {
+  const Barrier& barrier = arrive(id, count, site);
   running_->state = State::kAtBarrier;
   running_->barrier = id;
-  if (barrier.arrived == barrier.expected) release_barrier(id);
+  running_->site = site;
+  if (observer) observer->barrier_arrives(running_->view.linear, id, count < 0, true, site);
+  if (barrier.arrived == barrier.expected) release_barrier(id, count < 0);
   advance();
 }
 
-void Worker::arrive_at_barrier(int id, int count) {
-  const Barrier& barrier = arrive(id, count);
-  if (barrier.arrived == barrier.expected) release_barrier(id);
+void Worker::arrive_at_barrier(int id, int count, const void* site) {
+  const Barrier& barrier = arrive(id, count, site);
+  if (observer) observer->barrier_arrives(running_->view.linear, id, count < 0, false, site);
+  if (barrier.arrived == barrier.expected) release_barrier(id, count < 0);
 }
 
-int Worker::count_at_barrier(bool predicate) {
+int Worker::count_at_barrier(bool predicate, const void* site) {
   predicate_count_ += predicate;
-  wait_at_barrier(0, -1);
+  wait_at_barrier(0, -1, site);
   return predicate_result_;
 }
 
-const std::uint64_t* Worker::exchange(const char* operation, unsigned mask, std::uint64_t value) {
+const std::uint64_t* Worker::exchange(const char* operation, unsigned mask, std::uint64_t value, const void* site) {
   Fiber& fiber = *running_;
   const unsigned lane = fiber.view.linear % kWarpSize;
   const unsigned warp_index = fiber.view.linear / kWarpSize;
-  if (!(mask >> lane & 1u)) abandon(std::string(operation) + ": the calling lane " + std::to_string(lane) + " is not in its own mask");
+  const auto refuse = [&](const std::string& what) { abandon("warp operation", operation + what, site); };
+  if (!(mask >> lane & 1u)) refuse(": the calling lane " + std::to_string(lane) + " is not in its own mask");
   Warp& warp = warps_[warp_index];
   Exchange& exchange = warp.exchanges[std::size_t(__builtin_ctz(mask))];
   for (const Exchange& other : warp.exchanges)
     if (other.arrived && (other.mask & mask) && (other.mask != mask || std::strcmp(other.operation, operation) != 0))
-      abandon(std::string(operation) + ": mask does not agree with other lanes of the warp, which wait in " + other.operation);
+      refuse(std::string(": mask does not agree with other lanes of the warp, which wait in ") + other.operation);
   for (unsigned other = 0; other < kWarpSize; ++other) {
     if (!(mask >> other & 1u)) continue;
     const unsigned linear = warp_index * kWarpSize + other;
     if (linear >= launch_->threads_per_block || fibers_[linear]->state == State::kDone)
-      abandon(std::string(operation) + ": its mask names lane " + std::to_string(other) + ", which " +
-              (linear >= launch_->threads_per_block ? "does not exist" : "has returned"));
+      refuse(": its mask names lane " + std::to_string(other) + ", which " +
+             (linear >= launch_->threads_per_block ? "does not exist" : "has returned"));
   }
   if (!exchange.arrived) {
     exchange.mask = mask;
@@ -313,6 +389,8 @@ const std::uint64_t* Worker::exchange(const char* operation, unsigned mask, std:
   }
   exchange.arrived |= 1u << lane;
   exchange.given[lane] = value;
+  fiber.site = site;
+  if (observer) observer->exchange_arrives(fiber.view.linear, operation, site);
   if (exchange.arrived != mask) {
     fiber.state = State::kAtExchange;
     fiber.operation = operation;
@@ -321,6 +399,7 @@ const std::uint64_t* Worker::exchange(const char* operation, unsigned mask, std:
     return fiber.received.data();
   }
   exchange.arrived = 0;
+  if (observer) observer->exchange_completes(warp_index, mask, operation);
   for (unsigned other = 0; other < kWarpSize; ++other) {
     if (!(mask >> other & 1u)) continue;
     Fiber& peer = *fibers_[warp_index * kWarpSize + other];
@@ -331,12 +410,43 @@ const std::uint64_t* Worker::exchange(const char* operation, unsigned mask, std:
 }
 
 void* Worker::shared(const SharedSite* site) {
-  void* data = shared_.array(site, site->name, site->bytes);
+  auto* const data = static_cast<unsigned char*>(shared_.array(site, site->name, site->bytes));
   if (shared_.bytes_in_use() > kMaxStaticShared + launch_->dynamic_shared_bytes)
-    abandon("static shared memory over 48 KiB: " + std::to_string(shared_.bytes_in_use()) + " bytes");
+    abandon("launch", "static shared memory over 48 KiB: " + std::to_string(shared_.bytes_in_use()) + " bytes", nullptr);
+  if (observer) observer->shared_array(site, site->name, data, site->bytes);
   return data;
 }
 
-void* Worker::dynamic_shared() { return shared_.array(this, "dynamic shared memory", launch_->dynamic_shared_bytes); }
+void* Worker::dynamic_shared() {
+  constexpr const char* kName = "dynamic shared memory";
+  auto* const data = static_cast<unsigned char*>(shared_.array(this, kName, launch_->dynamic_shared_bytes));
+  if (observer) observer->shared_array(this, kName, data, launch_->dynamic_shared_bytes);
+  return data;
+}
+
+void Worker::copy_async(void* shared, const void* global, int bytes, int valid, const void* site) {
+  if (valid < 0 || valid > bytes)
+    abandon("async copy", "copy_async of " + std::to_string(valid) + " of " + std::to_string(bytes) + " bytes", site);
+  if (observer) observer->async_copy_begins(running_->view.linear, shared, global, bytes, valid, site);
+  running_->async_open.push_back({static_cast<unsigned char*>(shared), static_cast<const unsigned char*>(global), bytes, valid});
+}
+
+void Worker::commit_async() {
+  running_->async_groups.push_back(std::move(running_->async_open));
+  running_->async_open.clear();
+}
+
+void Worker::wait_async(int groups) {
+  auto& pending = running_->async_groups;
+  const std::size_t landing = pending.size() - std::min(pending.size(), std::size_t(groups));
+  for (std::size_t i = 0; i < landing; ++i) {
+    for (const AsyncCopy& copy : pending[i]) {
+      std::memcpy(copy.shared, copy.global, std::size_t(copy.valid));
+      std::memset(copy.shared + copy.valid, 0, std::size_t(copy.bytes - copy.valid));
+      if (observer) observer->async_copy_lands(running_->view.linear, copy.shared, copy.bytes);
+    }
+  }
+  pending.erase(pending.begin(), pending.begin() + std::ptrdiff_t(landing));
+}
 
 }  // namespace cnn::emulator

@@ -32,19 +32,34 @@ struct Launch {
   dim3 grid, block;
   std::size_t dynamic_shared_bytes = 0;
   Body body{};
+  const void* function = nullptr;  // the kernel's
   Config config;
   unsigned threads_per_block = 0;
   std::uint64_t blocks = 0;
   std::vector<std::uint64_t> block_order;  // empty: in order
   std::atomic<std::uint64_t> next_block{0};
-  std::atomic<bool> failed{false};
-  std::mutex error_mutex;
-  std::string error;
+  std::atomic<bool> failed{false};  // no further block is begun
+  std::mutex findings_mutex;
+  std::vector<Finding> findings;
 
-  void report(const std::string& what) {
-    std::lock_guard<std::mutex> lock(error_mutex);
-    if (!failed.exchange(true)) error = what;
+  // Ends the launch; the first to say so is heard.
+  void report(const Finding& finding) {
+    std::lock_guard<std::mutex> lock(findings_mutex);
+    if (!failed.exchange(true)) findings.push_back(finding);
   }
+};
+
+// Keeps the findings for take_reports() and throws them as one error.
+[[noreturn]] void fail_launch(const Launch& launch);
+
+// "kernel 'k', block (0,0,0), thread (3,0,0) at gather.cuh:120: what it did".
+std::string sentence(const Launch& launch, const Finding& finding);
+
+// A copy to shared memory that is on its way.
+struct AsyncCopy {
+  unsigned char* shared;
+  const unsigned char* global;
+  int bytes, valid;
 };
 
 enum class State { kReady, kAtBarrier, kAtExchange, kDone };
@@ -57,7 +72,10 @@ struct Fiber {
   int barrier = 0;
   const char* operation = "";  // of the warp exchange it waits at
   unsigned mask = 0;
+  const void* site = nullptr;  // where it waits
   std::array<std::uint64_t, kWarpSize> received;
+  std::vector<std::vector<AsyncCopy>> async_groups;  // oldest first
+  std::vector<AsyncCopy> async_open;                 // not committed yet
   jmp_buf context;
   Worker* worker = nullptr;
 };
@@ -65,6 +83,7 @@ struct Fiber {
 struct Barrier {
   int arrived = 0;
   int expected = 0;
+  const void* site = nullptr;  // of the first to arrive
 };
 
 // Lanes that wait for one another, found by the lowest lane of their mask.
@@ -83,14 +102,27 @@ class Worker {
   ~Worker();
   void run(Launch& launch);
 
-  void wait_at_barrier(int id, int count);
-  void arrive_at_barrier(int id, int count);
-  int count_at_barrier(bool predicate);
-  const std::uint64_t* exchange(const char* operation, unsigned mask, std::uint64_t value);
+  void wait_at_barrier(int id, int count, const void* site);
+  void arrive_at_barrier(int id, int count, const void* site);
+  int count_at_barrier(bool predicate, const void* site);
+  const std::uint64_t* exchange(const char* operation, unsigned mask, std::uint64_t value, const void* site);
   void* shared(const SharedSite* site);
   void* dynamic_shared();
-  [[noreturn]] void abandon(const std::string& what);
-  [[noreturn]] void abandon_after_fault(const void* address);
+  void copy_async(void* shared, const void* global, int bytes, int valid, const void* site);
+  void commit_async();
+  void wait_async(int groups);
+  // Lets the other threads go first.
+  void yield();
+  [[noreturn]] void abandon(const char* kind, const std::string& what, const void* site);
+  [[noreturn]] void abandon(const Finding& finding);
+  [[noreturn]] void abandon_after_fault(const void* address, const void* site);
+
+  // The memory of a thread's own stack; what lies outside it is not the thread's.
+  const unsigned char* stack_begin(unsigned thread) const;
+  const unsigned char* stack_end(unsigned thread) const;
+  uint3 thread_index(unsigned thread) const { return fibers_[thread]->view.thread_idx; }
+  // A sentence about an address next to a shared array, or nothing.
+  std::string describe_shared(const void* address) const { return shared_.describe(address); }
 
  private:
   void fiber_main(Fiber& fiber);
@@ -100,10 +132,10 @@ class Worker {
   void start_pass();
   void advance();
   void stop_block();
-  void release_barrier(int id);
-  Barrier& arrive(int id, int count);
-  std::string where(const Fiber& fiber) const;
-  std::string describe_deadlock() const;
+  void release_barrier(int id, bool whole_block);
+  Barrier& arrive(int id, int count, const void* site);
+  Party party(const Fiber& fiber) const;
+  Finding describe_deadlock() const;
 
   Launch* launch_ = nullptr;
   std::vector<std::unique_ptr<Fiber>> fibers_;

@@ -154,6 +154,7 @@ py::dict build_info() {
   d["compiler"] = CNN_COMPILER;
   d["flags"] = CNN_FLAGS;
   d["torch_target_version"] = CNN_TORCH_TARGET_VERSION;
+  d["checked_flags"] = CNN_CHECKED_FLAGS;
   d["cuda_compiler"] = CNN_CUDA_COMPILER;
   d["cuda_archs"] = CNN_CUDA_ARCHS;
   return d;
@@ -164,6 +165,131 @@ emulator::Schedule parse_schedule(const std::string& name) {
   if (name == "reverse") return emulator::Schedule::kReverse;
   if (name == "random") return emulator::Schedule::kRandom;
   throw py::value_error("schedule must be forward, reverse or random, not '" + name + "'");
+}
+
+py::list coordinates(uint3 at) {
+  py::list list;
+  for (unsigned value : {at.x, at.y, at.z}) list.append(value);
+  return list;
+}
+uint3 coordinates_of(dim3 extent) { return {extent.x, extent.y, extent.z}; }
+
+py::dict place_in_source(const std::string& file, int line, const std::string& function) {
+  py::dict d;
+  d["file"] = file;
+  d["line"] = line;
+  d["function"] = function;
+  return d;
+}
+
+py::list emulator_findings() {
+  py::list all;
+  for (const emulator::Report& report : emulator::take_reports()) {
+    const emulator::Finding& finding = report.finding;
+    py::dict d = place_in_source(report.file, report.line, report.function);
+    d["kind"] = finding.kind;
+    d["kernel"] = report.kernel;
+    d["text"] = report.text;
+    d["place"] = finding.place;
+    d["access"] = finding.party.access;
+    d["block"] = coordinates(finding.party.block);
+    d["thread"] = coordinates(finding.party.thread);
+    d["count"] = finding.count;
+    d["other"] = py::none();
+    if (finding.has_other) {
+      py::dict other = place_in_source(report.other_file, report.other_line, report.other_function);
+      other["access"] = finding.other.access;
+      other["block"] = coordinates(finding.other.block);
+      other["thread"] = coordinates(finding.other.thread);
+      d["other"] = other;
+    }
+    all.append(d);
+  }
+  return all;
+}
+
+py::dict place_in_source(const emulator::Source& source) {
+  py::dict d = place_in_source(source.file, source.line, source.function);
+  d["module"] = source.module;
+  d["offset"] = source.offset;
+  return d;
+}
+
+py::dict buffer_counters(const emulator::BufferCounters& buffer) {
+  py::dict d;
+  d["name"] = buffer.name;
+  d["use"] = buffer.use;
+  d["bytes"] = buffer.bytes;
+  d["read_bytes"] = buffer.read_bytes;
+  d["written_bytes"] = buffer.written_bytes;
+  d["block_read_bytes"] = buffer.block_read_bytes;
+  d["block_written_bytes"] = buffer.block_written_bytes;
+  d["read_sectors"] = buffer.read_sectors;
+  d["written_sectors"] = buffer.written_sectors;
+  d["block_read_sectors"] = buffer.block_read_sectors;
+  d["block_written_sectors"] = buffer.block_written_sectors;
+  return d;
+}
+
+void add_site_counters(py::dict& d, const emulator::SiteCounters& site) {
+  constexpr const char* kAccesses[] = {"load", "store", "atomic", "async copy"};
+  d["space"] = site.shared ? "shared" : "global";
+  d["access"] = kAccesses[std::size_t(site.access)];
+  d["buffer"] = site.buffer;
+  d["width"] = site.width;
+  d["instructions"] = site.instructions;
+  d["lanes"] = site.lanes;
+  d["bytes_asked"] = site.bytes_asked;
+  d["bytes_used"] = site.bytes_used;
+  d["sectors"] = site.sectors;
+  d["least_sectors"] = site.least_sectors;
+  d["wavefronts"] = site.wavefronts;
+  d["least_wavefronts"] = site.least_wavefronts;
+}
+
+py::dict launch_counters(const emulator::LaunchCounters& launch) {
+  py::dict d;
+  d["kernel"] = launch.kernel;
+  d["symbol"] = launch.symbol;
+  d["grid"] = coordinates(coordinates_of(launch.grid));
+  d["block"] = coordinates(coordinates_of(launch.block));
+  d["blocks"] = launch.blocks;
+  d["blocks_run"] = launch.blocks_run;
+  d["static_shared_bytes"] = launch.static_shared_bytes;
+  d["dynamic_shared_bytes"] = launch.dynamic_shared_bytes;
+  d["block_barriers"] = launch.block_barriers;
+  d["warp_barriers"] = launch.warp_barriers;
+  d["shuffles"] = launch.shuffles;
+  py::list buffers, sites, code;
+  for (const emulator::BufferCounters& buffer : launch.buffers) buffers.append(buffer_counters(buffer));
+  std::vector<const void*> addresses;
+  for (const emulator::SiteCounters& site : launch.sites) addresses.push_back(site.site);
+  for (const emulator::CodeCounters& block : launch.code) addresses.push_back(block.site);
+  const std::vector<emulator::Source> sources = emulator::observer->sources(addresses);
+  std::size_t next = 0;
+  for (const emulator::SiteCounters& site : launch.sites) {
+    py::dict row = place_in_source(sources[next++]);
+    add_site_counters(row, site);
+    sites.append(row);
+  }
+  for (const emulator::CodeCounters& block : launch.code) {
+    py::dict row = place_in_source(sources[next++]);
+    row["warps"] = block.warps;
+    row["lanes"] = block.lanes;
+    code.append(row);
+  }
+  d["buffers"] = buffers;
+  d["sites"] = sites;
+  d["code"] = code;
+  return d;
+}
+
+py::list emulator_profile() {
+  py::list all;
+  if (!emulator::observer)
+    throw std::runtime_error("only the checked emulator counts: set CNNKERNELS_EMULATOR=checked before importing cnnkernels");
+  for (const emulator::LaunchCounters& launch : emulator::observer->take_counters()) all.append(launch_counters(launch));
+  return all;
 }
 
 }  // namespace
@@ -180,9 +306,16 @@ PYBIND11_MODULE(_C, m) {
   m.def("build_info", &build_info, "Compilers, flags and targets of this build.");
   m.def(
       "emulator_configure",
-      [](int threads, const std::string& schedule, uint64_t seed) { emulator::configure({threads, parse_schedule(schedule), seed}); },
-      py::arg("threads") = 0, py::arg("schedule") = "forward", py::arg("seed") = 0,
-      "OS threads (0: as many as pay), the order of threads and blocks, and the seed of the random order.");
+      [](int threads, const std::string& schedule, uint64_t seed, bool check, bool count, int sample) {
+        emulator::configure({threads, parse_schedule(schedule), seed, check, count, sample});
+      },
+      py::arg("threads") = 0, py::arg("schedule") = "forward", py::arg("seed") = 0, py::arg("check") = true, py::arg("count") = false,
+      py::arg("sample") = 1,
+      "OS threads (0: as many as pay), the order of threads and blocks, and the seed of the random order. Of the checked emulator: whether "
+      "to hold every access against the rules, whether to count, and to run one block in `sample` only.");
+  m.def("emulator_is_checked", [] { return emulator::observer != nullptr; }, "Whether this process has the checked emulator.");
+  m.def("emulator_findings", &emulator_findings, "What launches reported since the last call, one dict each. Clears.");
+  m.def("emulator_profile", &emulator_profile, "The counters of the launches since the last call, one dict each. Clears.");
   m.def("emulator_config", [] {
     const emulator::Config config = emulator::config();
     py::dict d;
@@ -191,6 +324,9 @@ PYBIND11_MODULE(_C, m) {
                     : config.schedule == emulator::Schedule::kReverse ? "reverse"
                                                                       : "random";
     d["seed"] = config.seed;
+    d["check"] = config.check;
+    d["count"] = config.count;
+    d["sample"] = config.sample;
     return d;
   });
 }

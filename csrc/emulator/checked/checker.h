@@ -1,0 +1,100 @@
+// Watches every access of every launch: holds it against the rules and counts it. Fed by hooks.cpp (accesses, from the compiler's
+// instrumentation) and by the runtime (everything else, as its Observer). docs/emulator.md says what is found and how.
+#pragma once
+
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "emulator/checked/counters.h"
+#include "emulator/checked/memory.h"
+#include "emulator/checked/ordering.h"
+#include "emulator/checked/warps.h"
+#include "emulator/observer.h"
+#include "emulator/runtime.h"
+
+namespace cnn::emulator {
+
+class Checker final : public Observer {
+ public:
+  // From the instrumentation. `exact_width`: one access of that many bytes, not a range that the compiler may cut as it likes.
+  void access(unsigned thread, const void* address, std::size_t size, bool write, bool exact_width, const void* site);
+  void basic_block(unsigned thread, const void* site);
+  void enters_function(unsigned thread);
+  void leaves_function(unsigned thread);
+  bool counts() const { return count_; }
+
+  void launch_begins(Launch& launch) override;
+  void launch_ends(Launch& launch) override;
+  void block_begins(std::uint64_t index, uint3 block) override;
+  void block_ends() override;
+  void block_abandoned() override;
+  void thread_ends(unsigned thread) override;
+  void shared_array(const void* key, const char* name, unsigned char* data, std::size_t bytes) override;
+  void barrier_arrives(unsigned thread, int id, bool whole_block, bool waits, const void* site) override;
+  void barrier_completes(int id, bool whole_block, const std::vector<unsigned>& waiting) override;
+  void exchange_arrives(unsigned thread, const char* operation, const void* site) override;
+  void exchange_completes(unsigned warp, unsigned mask, const char* operation) override;
+  void fence(unsigned thread) override;
+  void atomic(unsigned thread, const void* address, std::size_t size, const void* site) override;
+  void async_copy_begins(unsigned thread, void* shared, const void* global, int bytes, int valid, const void* site) override;
+  void async_copy_lands(unsigned thread, void* shared, int bytes) override;
+  std::uint64_t declare(const Buffer& buffer) override { return memory_.declare(buffer); }
+  void forget(std::uint64_t handle) override { memory_.forget(handle); }
+  void require_written(std::uint64_t handle, const std::string& kernel) override;
+  std::string at(const void* site) override;
+  Report report(const Launch& launch, const Finding& finding) override;
+  std::vector<LaunchCounters> take_counters() override;
+  std::vector<Source> sources(const std::vector<const void*>& sites) override;
+
+ private:
+  // A store whose value is looked at when the thread does something else: the instrumentation comes before the store.
+  struct Store {
+    const unsigned char* address = nullptr;
+    std::size_t size = 0;
+    const void* site = nullptr;
+    Region* region = nullptr;
+  };
+  struct Target {
+    const unsigned char* address;
+    std::size_t size;
+    Region* region;
+    const void* site;
+  };
+
+  // The region that the access lies in; null for the thread's own locals and the launch's arguments. Ends the launch where it lies in none.
+  Region* locate(unsigned thread, const unsigned char* address, std::size_t size, bool write, bool exact_width, const void* site);
+  void check(unsigned thread, const Target& target, bool write, Stamp::Kind kind);
+  void check_one(unsigned thread, const Target& target, bool write, Stamp::Kind kind);
+  void count(unsigned thread, const Target& target, Access access);
+  void check_value(unsigned thread);
+  void report_race(unsigned thread, const Target& target, bool write, Stamp::Kind kind, const Stamp& stamp, bool stamp_wrote);
+  Cell& cell_at(Region& region, std::size_t index);
+
+  Party party(unsigned thread, const void* site, const char* access) const;
+  Party party_of(const Stamp& stamp, const char* access) const;
+  // A finding that ends the launch, and one that does not.
+  [[noreturn]] void stop(const Finding& finding);
+  void note(const Finding& finding);
+  Finding finding(unsigned thread, const char* kind, const Target& target, const char* access) const;
+
+  Memory memory_;
+  Ordering ordering_;
+  Warps warps_;
+  Counters counters_;
+  LaunchCounters totals_;
+  Launch* launch_ = nullptr;
+  bool check_ = true, count_ = false;
+  uint3 block_{};
+  std::uint32_t block_serial_ = 0;  // counted from 1
+  std::vector<uint3> blocks_;       // by serial - 1
+  std::vector<Store> stores_;       // by thread
+  std::size_t shared_bytes_ = 0;
+  const unsigned char *host_stack_begin_ = nullptr, *host_stack_end_ = nullptr;
+  std::vector<Finding> findings_;
+};
+
+// The one checker; it is the Observer from when the library is loaded.
+Checker& checker();
+
+}  // namespace cnn::emulator

@@ -1,0 +1,18 @@
+// From an address in machine code to the source line: by binutils' addr2line, which every machine with g++ has.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "emulator/profile.h"
+
+namespace cnn::emulator {
+
+// The lines of calls, given their return addresses. Of a chain of inlined functions, the innermost that is not the emulator's own.
+std::vector<Source> sources_of_calls(const std::vector<const void*>& return_addresses);
+Source source_of_call(const void* return_address);
+
+// The mangled name of the function at `address`; empty where the shared object does not tell.
+std::string symbol_of(const void* address);
+
+}  // namespace cnn::emulator
