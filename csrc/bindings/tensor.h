@@ -133,6 +133,13 @@ class Buffers {
       buffer.strides.push_back(tensor.stride(axis));
     }
     buffer.use = use;
+    switch (tensor.scalar_type()) {
+      case ScalarType::Double: buffer.values = emulator::Values::kFloat64; break;
+      case ScalarType::Float: buffer.values = emulator::Values::kFloat32; break;
+      case ScalarType::Half: buffer.values = emulator::Values::kFloat16; break;
+      case ScalarType::BFloat16: buffer.values = emulator::Values::kBFloat16; break;
+      default: break;
+    }
     declared_.emplace_back(buffer);
     if (use == emulator::Use::kOutput) outputs_.push_back(&declared_.back());
   }

@@ -10,7 +10,7 @@
 namespace cnn {
 
 // Remembers the kernel's name while somebody listens (launch_log.cpp; cnnkernels.trace() in Python).
-void log_launch(const char* kernel);
+__attribute__((visibility("default"))) void log_launch(const char* kernel);
 
 struct LaunchShape {
   dim3 grid;

@@ -6,8 +6,9 @@
 #include <mutex>
 #include <string>
 
+#include "common/launch.h"
+
 namespace cnn {
-void log_launch(const char* kernel);
 
 namespace {
 std::atomic<bool> listening{false};

@@ -72,9 +72,8 @@ T from_bits(std::uint64_t bits) {
 template <class T>
 T shuffle(const char* operation, unsigned mask, T value, unsigned source) {
   const std::uint64_t* slots = warp_exchange(operation, mask, to_bits(value));
-  if (!(mask >> source & 1u))
-    fail(std::string(operation) + " reads lane " + std::to_string(source) + ", which is not in its mask", "warp operation");
-  return from_bits<T>(slots[source]);
+  if (!(mask >> source & 1u)) fail_outside_mask(operation, source);
+  return from_bits<T>(exchanged(slots, source));
 }
 
 template <class T, class Combine>
@@ -84,7 +83,7 @@ T warp_reduce(const char* operation, unsigned mask, T value, Combine combine) {
   bool first = true;
   for (int lane = 0; lane < kWarpSize; ++lane) {
     if (!(mask >> lane & 1u)) continue;
-    const T other = from_bits<T>(slots[lane]);
+    const T other = from_bits<T>(exchanged(slots, unsigned(lane)));
     result = first ? other : combine(result, other);
     first = false;
   }
@@ -134,7 +133,7 @@ unsigned __match_any_sync(unsigned mask, T value) {
   const std::uint64_t* slots = ::cnn::emulator::warp_exchange("__match_any_sync", mask, ::cnn::emulator::to_bits(value));
   unsigned same = 0;
   for (unsigned lane = 0; lane < 32; ++lane)
-    if ((mask >> lane & 1u) && slots[lane] == ::cnn::emulator::to_bits(value)) same |= 1u << lane;
+    if ((mask >> lane & 1u) && ::cnn::emulator::exchanged(slots, lane) == ::cnn::emulator::to_bits(value)) same |= 1u << lane;
   return same;
 }
 

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "emulator/vector_types.h"
+
 #if defined(__F16C__)
 #include <immintrin.h>
 #endif
@@ -71,9 +73,11 @@ struct __nv_bfloat16 {
 };
 struct alignas(4) __half2 {
   __half x, y;
+  CNN_EMULATOR_COPIES_2(__half2, __half)
 };
 struct alignas(4) __nv_bfloat162 {
   __nv_bfloat16 x, y;
+  CNN_EMULATOR_COPIES_2(__nv_bfloat162, __nv_bfloat16)
 };
 
 inline float __half2float(__half value) { return float(value); }

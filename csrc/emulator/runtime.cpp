@@ -245,7 +245,11 @@ void fence() {
 void note_atomic(const void* address, std::size_t size) {
   if (observer) observer->atomic(current->linear, address, size, CNN_SITE);
 }
-void fail(const std::string& what, const char* kind) { active_worker->abandon(kind, what, CNN_SITE); }
+void fail(const char* what) { active_worker->abandon("other", what, CNN_SITE); }
+void fail_outside_mask(const char* operation, unsigned lane) {
+  active_worker->abandon("warp operation", std::string(operation) + " reads lane " + std::to_string(lane) + ", which is not in its mask",
+                         CNN_SITE);
+}
 #undef CNN_SITE
 
 uint3 thread_index() { return current->thread_idx; }
@@ -253,6 +257,9 @@ uint3 block_index() { return current->block_idx; }
 uint3 block_dimensions() { return {current->block_dim.x, current->block_dim.y, current->block_dim.z}; }
 uint3 grid_dimensions() { return {current->grid_dim.x, current->grid_dim.y, current->grid_dim.z}; }
 unsigned linear_thread() { return current->linear; }
+#if defined(CNN_EMULATOR_CHECKED)
+std::uint64_t exchanged(const std::uint64_t* slots, unsigned lane) { return slots[lane]; }
+#endif
 
 Declared::Declared(const Buffer& buffer) {
   if (observer) handle_ = observer->declare(buffer);

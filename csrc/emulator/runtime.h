@@ -98,6 +98,12 @@ int barrier_count(bool predicate);
 // A warp-wide exchange: gives `value` (up to 8 bytes) for this lane, waits until all lanes in `mask` have given theirs, and
 // returns the table of all 32 slots, valid until this lane's next exchange. `operation` must be the same for all lanes.
 const std::uint64_t* warp_exchange(const char* operation, unsigned mask, std::uint64_t value);
+// A slot of that table. In the checked build a call, because the table is no memory of the kernel's.
+#if defined(CNN_EMULATOR_CHECKED)
+std::uint64_t exchanged(const std::uint64_t* slots, unsigned lane);
+#else
+inline std::uint64_t exchanged(const std::uint64_t* slots, unsigned lane) { return slots[lane]; }
+#endif
 
 // __threadfence().
 void fence();
@@ -113,12 +119,14 @@ void wait_async(int groups);
 
 // Memory that kernels may touch, told to the checked build: which of its bytes are elements, and whether they hold values.
 enum class Use { kInput, kOutput, kWorkspace };
+enum class Values { kOther, kFloat64, kFloat32, kFloat16, kBFloat16 };
 struct Buffer {
   const char* name = "";
   const void* data = nullptr;
   std::size_t item_bytes = 1;
   std::vector<std::int64_t> sizes, strides;  // strides in elements
   Use use = Use::kInput;
+  Values values = Values::kOther;
 };
 // While it lives the buffer may be touched. Costs nothing in the fast build.
 class Declared {
@@ -134,8 +142,9 @@ class Declared {
   std::uint64_t handle_ = 0;
 };
 
-// Ends the launch with an error that names the running thread.
-[[noreturn]] void fail(const std::string& what, const char* kind = "other");
+// End the launch with an error that names the running thread. Plain arguments: kernels make no strings.
+[[noreturn]] void fail(const char* what);
+[[noreturn]] void fail_outside_mask(const char* operation, unsigned lane);
 
 }  // namespace cnn::emulator
 #pragma GCC visibility pop

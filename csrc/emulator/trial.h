@@ -15,6 +15,7 @@
 #include <memory>
 #include <numeric>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "common/async_copy.h"
@@ -74,6 +75,10 @@ class Trial {
     buffer.sizes = sizes;
     buffer.strides = strides.empty() ? dense(sizes) : strides;
     buffer.use = use;
+    if constexpr (std::is_same_v<T, double>) buffer.values = Values::kFloat64;
+    if constexpr (std::is_same_v<T, float>) buffer.values = Values::kFloat32;
+    if constexpr (std::is_same_v<T, __half>) buffer.values = Values::kFloat16;
+    if constexpr (std::is_same_v<T, __nv_bfloat16>) buffer.values = Values::kBFloat16;
     buffers_.push_back(std::make_shared<Declared>(buffer));
     if (use == Use::kOutput) outputs_.push_back(buffers_.back());
     return static_cast<T*>(memory_.back().get());

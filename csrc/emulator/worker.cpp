@@ -266,9 +266,11 @@ void Worker::abandon_after_fault(const void* address, const void* site) {
 }
 
 Finding Worker::describe_deadlock() const {
+  // A lane that waits for others of its warp says more than the barrier at which these wait.
   const Fiber* waiting = nullptr;
-  for (unsigned i = 0; i < launch_->threads_per_block && !waiting; ++i)
-    if (fibers_[i]->state != State::kDone) waiting = fibers_[i].get();
+  for (State state : {State::kAtExchange, State::kAtBarrier})
+    for (unsigned i = 0; i < launch_->threads_per_block && !waiting; ++i)
+      if (fibers_[i]->state == state) waiting = fibers_[i].get();
   Finding finding;
   finding.party = party(*waiting);
   if (waiting->state == State::kAtBarrier) {

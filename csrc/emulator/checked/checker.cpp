@@ -5,10 +5,13 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <mutex>
+#include <set>
 #include <utility>
 
 #include "emulator/checked/sources.h"
+#include "emulator/checked/unset_values.h"
 #include "emulator/worker.h"
 
 namespace cnn::emulator {
@@ -16,9 +19,6 @@ namespace {
 
 // Findings of a launch beyond this say nothing new.
 constexpr std::size_t kMostFindings = 100;
-// What -ftrivial-auto-var-init=pattern gives every local variable. As a float it is -1.7e38 and swallows what is added to it.
-constexpr std::uint32_t kUninitialised = 0xfefefefeu;
-
 std::mutex counters_mutex;
 std::vector<LaunchCounters>& finished_launches() {
   static auto* launches = new std::vector<LaunchCounters>();
@@ -32,20 +32,6 @@ const char* noun(bool write, Stamp::Kind kind) { return kind == Stamp::kAtomic ?
 std::size_t piece_of(std::size_t size) { return std::min<std::size_t>(size & (~size + 1), 16); }
 
 bool is_vector_size(std::size_t size) { return size == 1 || size == 2 || size == 4 || size == 8 || size == 16; }
-
-bool holds_uninitialised(const unsigned char* address, std::size_t size) {
-  if (size == 2) {
-    std::uint16_t half;
-    std::memcpy(&half, address, 2);
-    return half == 0xfefe || half == 0xfeff;  // also as the nearest bfloat16
-  }
-  for (std::size_t i = 0; i + 4 <= size; i += 4) {
-    std::uint32_t word;
-    std::memcpy(&word, address + i, 4);
-    if (word == kUninitialised) return true;
-  }
-  return false;
-}
 
 }  // namespace
 
@@ -63,6 +49,7 @@ const bool watching = (observer = &checker(), true);
 
 void Checker::launch_begins(Launch& launch) {
   launch_ = &launch;
+  last_kernel_ = launch.kernel;
   check_ = launch.config.check;
   count_ = launch.config.count;
   findings_.clear();
@@ -72,6 +59,7 @@ void Checker::launch_begins(Launch& launch) {
   memory_.launch_begins(check_, count_);
   ordering_.launch_begins();
   counters_ = {};
+  reads_huge_values_ = memory_.reads_huge_values();
   pthread_attr_t attributes;
   pthread_getattr_np(pthread_self(), &attributes);
   void* stack = nullptr;
@@ -83,6 +71,7 @@ void Checker::launch_begins(Launch& launch) {
 }
 
 void Checker::launch_ends(Launch& launch) {
+  tidy_findings();
   launch.findings.insert(launch.findings.begin(), findings_.begin(), findings_.end());  // the one that ended it comes last
   findings_.clear();
   if (count_ && launch.findings.empty()) {
@@ -325,7 +314,8 @@ void Checker::check_value(unsigned thread) {
   if (!store.region) return;
   const Store done = std::exchange(store, {});
   // Another thread may have written since, and shared arrays of the last block are gone.
-  if (!done.region->contains(done.address) || !holds_uninitialised(done.address, done.size)) return;
+  if (!done.region->contains(done.address)) return;
+  if (!holds_unset_value(done.address, done.size, done.region->values, !reads_huge_values_)) return;
   Finding unset = finding(thread, "uninitialised value", {done.address, done.size, done.region, done.site}, "write");
   unset.what = "writes to " + unset.place + " a value made from a local variable that was never set";
   note(unset);
@@ -422,12 +412,36 @@ Finding Checker::finding(unsigned thread, const char* kind, const Target& target
 
 void Checker::note(const Finding& finding) {
   for (Finding& known : findings_) {
-    if (std::strcmp(known.kind, finding.kind) != 0 || known.party.site != finding.party.site || known.other.site != finding.other.site)
-      continue;
+    // The two sides of a race are one finding, whichever came first.
+    const bool same = known.party.site == finding.party.site && known.other.site == finding.other.site;
+    const bool mirrored = known.party.site == finding.other.site && known.other.site == finding.party.site;
+    if (std::strcmp(known.kind, finding.kind) != 0 || !(same || mirrored)) continue;
     ++known.count;
     return;
   }
   if (findings_.size() < kMostFindings) findings_.push_back(finding);
+}
+
+// Leaves out what says nothing new: the same lines again by other instructions, and reads of what nobody has written yet in a
+// race with the write that they should have waited for.
+void Checker::tidy_findings() {
+  const auto lines = [&](const Finding& finding) {
+    std::string a = at(finding.party.site), b = finding.has_other ? at(finding.other.site) : std::string();
+    return finding.kind + std::min(a, b) + " |" + std::max(a, b);
+  };
+  std::vector<Finding> kept;
+  std::map<std::string, std::size_t> known;
+  std::set<std::string> racing;
+  for (const Finding& finding : findings_) {
+    if (std::strcmp(finding.kind, "race") == 0) racing.insert({at(finding.party.site), at(finding.other.site)});
+    const auto [place, is_new] = known.try_emplace(lines(finding), kept.size());
+    if (is_new) kept.push_back(finding);
+    else kept[place->second].count += finding.count;
+  }
+  std::erase_if(kept, [&](const Finding& finding) {
+    return std::strcmp(finding.kind, "uninitialised read") == 0 && racing.count(at(finding.party.site));
+  });
+  findings_ = std::move(kept);
 }
 
 void Checker::stop(const Finding& finding) { active_worker->abandon(finding); }
@@ -437,6 +451,7 @@ void Checker::require_written(std::uint64_t handle, const std::string& kernel) {
   if (!region || region->cells.empty() || region->bytes == 0 || !config().check || config().sample > 1) return;
   std::uint64_t missing = 0;
   const unsigned char* first = nullptr;
+  const void* writer = nullptr;  // of an element beside the first that is missing
   for (std::size_t item = 0; item < region->bytes / region->item_bytes; ++item) {
     const unsigned char* address = region->base + item * region->item_bytes;
     if (!region->has_elements(address, region->item_bytes)) continue;
@@ -445,19 +460,22 @@ void Checker::require_written(std::uint64_t handle, const std::string& kernel) {
       const std::size_t offset = item * region->item_bytes + byte;
       written = written && (region->cells[offset / region->granule].written >> offset % region->granule & 1u);
     }
-    if (written) continue;
-    if (!first) first = address;
-    ++missing;
+    if (!written && !first) first = address;
+    missing += !written;
+    if (written && (!first || !writer)) writer = region->cells[item * region->item_bytes / region->granule].writer.site;
   }
   if (!missing) return;
   Finding finding;
   finding.kind = "unwritten output";
   finding.place = region->place(first);
   finding.what = "leaves " + std::to_string(missing) + " elements of '" + region->name + "' unwritten, the first of them " + finding.place;
+  if (writer) finding.what += "; others are written" + at(writer);
   finding.whole_launch = true;
+  finding.party.site = writer;
+  finding.party.access = "write";
   finding.count = missing;
   Launch launch;
-  launch.kernel = kernel.c_str();
+  launch.kernel = last_kernel_.empty() ? kernel.c_str() : last_kernel_.c_str();
   launch.findings.push_back(finding);
   fail_launch(launch);
 }
@@ -478,7 +496,7 @@ std::vector<LaunchCounters> Checker::take_counters() {
 Report Checker::report(const Launch& launch, const Finding& finding) {
   Report report{finding, launch.kernel, sentence(launch, finding), {}, {}, {}, {}};
   if (finding.count > 1 && !finding.whole_launch) report.text += " (" + std::to_string(finding.count) + " times)";
-  if (!finding.whole_launch) {
+  if (finding.party.site) {
     const Source source = source_of_call(finding.party.site);
     report.file = source.file, report.line = source.line, report.function = source.function;
   }

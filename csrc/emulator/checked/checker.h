@@ -76,6 +76,7 @@ class Checker final : public Observer {
   // A finding that ends the launch, and one that does not.
   [[noreturn]] void stop(const Finding& finding);
   void note(const Finding& finding);
+  void tidy_findings();
   Finding finding(unsigned thread, const char* kind, const Target& target, const char* access) const;
 
   Memory memory_;
@@ -84,7 +85,9 @@ class Checker final : public Observer {
   Counters counters_;
   LaunchCounters totals_;
   Launch* launch_ = nullptr;
+  std::string last_kernel_;
   bool check_ = true, count_ = false;
+  bool reads_huge_values_ = false;
   uint3 block_{};
   std::uint32_t block_serial_ = 0;  // counted from 1
   std::vector<uint3> blocks_;       // by serial - 1

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "emulator/checked/unset_values.h"
+
 namespace cnn::emulator {
 namespace {
 
@@ -96,9 +98,18 @@ std::uint64_t Memory::declare(const Buffer& buffer) {
       for (std::size_t axis = index.size(); axis-- > 0 && ++index[axis] == buffer.sizes[axis];) index[axis] = 0;
     }
   }
+  region->values = buffer.values;
+  if (buffer.use == Use::kInput && buffer.values != Values::kOther) {
+    for (std::size_t offset = 0; offset < region->bytes && !region->huge; offset += region->item_bytes)
+      region->huge = region->has_elements(region->base + offset, 1) && is_huge_input(region->base + offset, buffer.values);
+  }
   regions_.push_back(std::move(region));
   last_ = nullptr;
   return regions_.back()->handle;
+}
+
+bool Memory::reads_huge_values() const {
+  return std::any_of(regions_.begin(), regions_.end(), [](const auto& region) { return region->huge; });
 }
 
 void Memory::forget(std::uint64_t handle) {

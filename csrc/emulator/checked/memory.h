@@ -41,6 +41,8 @@ struct Region {
   std::vector<bool> elements;  // per item between base and end; empty: all of them are the tensor's
   const void* key = nullptr;   // shared arrays: the site
   std::uint64_t handle = 0;
+  Values values = Values::kOther;
+  bool huge = false;  // holds values near the limits of its type, of which kernels may make others
 
   std::size_t granule = 4;  // bytes per cell
   std::vector<Cell> cells;  // empty where nobody can write
@@ -74,6 +76,9 @@ class Memory {
   Region* find_module_data(const unsigned char* address, bool check);
   // A sentence about an address that is in no region.
   std::string describe_stray(const unsigned char* address) const;
+
+  // Whether a tensor that kernels read holds values near the limits of its type.
+  bool reads_huge_values() const;
 
   const std::vector<std::unique_ptr<Region>>& regions() const { return regions_; }
 

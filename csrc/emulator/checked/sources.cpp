@@ -59,8 +59,11 @@ Frame parse_frame(const std::string& function, const std::string& place) {
   return frame;
 }
 
-bool is_emulator_s_own(const Frame& frame) {
-  return frame.file.find("/emulator/") != std::string::npos || frame.file.rfind("/usr/", 0) == 0;
+// The emulator's and the wrapped instructions', which say nothing about the kernel.
+bool is_wrapper(const Frame& frame) {
+  for (const char* folder : {"/csrc/emulator/", "/csrc/common/"})
+    if (frame.file.find(folder) != std::string::npos) return true;
+  return frame.file.rfind("/usr/", 0) == 0;
 }
 
 // Fills file, line and function of all `sources`, which lie in one module.
@@ -85,8 +88,8 @@ void look_up(const std::string& module, const std::vector<Source*>& sources) {
       const Frame frame = parse_frame(function, line);
       function.clear();
       if (settled) return;
-      found[address] = frame;  // the outermost, should all be the emulator's own
-      settled = !is_emulator_s_own(frame);
+      found[address] = frame;  // the outermost, should all be wrappers
+      settled = !is_wrapper(frame);
     }
   });
   unlink(path);

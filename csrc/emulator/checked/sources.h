@@ -8,7 +8,8 @@
 
 namespace cnn::emulator {
 
-// The lines of calls, given their return addresses. Of a chain of inlined functions, the innermost that is not the emulator's own.
+// The lines of calls, given their return addresses. Of a chain of inlined functions, the innermost that is
+// neither the emulator's own nor of the wrapped instructions in csrc/common.
 std::vector<Source> sources_of_calls(const std::vector<const void*>& return_addresses);
 Source source_of_call(const void* return_address);
 
