@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(abspath $(VENV))/bin
 SOURCES := CMakeLists.txt setup.py pyproject.toml $(shell find csrc tests/cpp -type f)
-CXX_FILES := $(shell find csrc tests/cpp -type f)
+CXX_FILES := $(shell find csrc tests/cpp tests/planted tests/counters -type f)
 # Without a GPU the CUDA library could not run: the demo and the tests do without it, unless `make build` has made it.
 CUDA := $(if $(wildcard cnnkernels/lib/libcnnkernels_cuda.so)$(shell nvidia-smi -L 2>/dev/null),AUTO,OFF)
 
@@ -14,13 +14,17 @@ export PIP_NO_COMPILE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 INSTALL = PATH="$(BIN):$$PATH" $(BIN)/pip install -q --no-build-isolation -e
 
-.PHONY: demo test build bench report gpu lint fmt clean
+.PHONY: demo test sanitize build bench report gpu lint fmt clean
 
 demo: $(VENV)/.package
 	$(BIN)/cnnkernels train lenet5 --data digits --out runs/demo
 
 test: $(VENV)/.developed
 	$(BIN)/python -m pytest -q
+
+# Every kernel under every check of the checked emulator: races, bad accesses, uninitialised reads.
+sanitize: $(VENV)/.package
+	$(BIN)/cnnkernels check
 
 # All there is: the CUDA library too, for every architecture, where nvcc is.
 build: $(VENV)/.torch

@@ -19,10 +19,12 @@ from torch import Tensor
 
 # Another build of the libraries (a sanitizer's, for one) can be tried without installing it over this one.
 LIBRARY_DIRECTORY = Path(os.environ.get("CNNKERNELS_LIBRARY_DIR") or Path(__file__).parent / "lib")
-EMULATOR_LIBRARY = LIBRARY_DIRECTORY / {
-    "": "libcnnkernels_emulator.so",
-    "checked": "libcnnkernels_emulator_checked.so",  # every access checked and counted: docs/emulator.md
-}[os.environ.get("CNNKERNELS_EMULATOR", "")]
+# The emulator has two builds, of which a process loads one: for speed, or with every access checked and counted (docs/emulator.md).
+CHECKED_EMULATOR_LIBRARY = LIBRARY_DIRECTORY / "libcnnkernels_emulator_checked.so"
+EMULATOR_BUILD = os.environ.get("CNNKERNELS_EMULATOR") or "fast"
+EMULATOR_LIBRARY = (
+    CHECKED_EMULATOR_LIBRARY if EMULATOR_BUILD == "checked" else LIBRARY_DIRECTORY / "libcnnkernels_emulator.so"
+)
 CUDA_LIBRARY = LIBRARY_DIRECTORY / "libcnnkernels_cuda.so"
 
 
@@ -49,7 +51,11 @@ def _load_cuda() -> str | None:
 
 
 # Why a library is not loaded; None where it is.
-EMULATOR_MISSING: str | None = _load(EMULATOR_LIBRARY)
+EMULATOR_MISSING: str | None = (
+    _load(EMULATOR_LIBRARY)
+    if EMULATOR_BUILD in ("fast", "checked")
+    else f"CNNKERNELS_EMULATOR is {EMULATOR_BUILD!r}: it can be 'fast' or 'checked'"
+)
 CUDA_MISSING: str | None = _load_cuda()
 
 

@@ -1,4 +1,4 @@
-"""The command line: `cnnkernels info | verify | train | bench | report | tune`."""
+"""The command line: `cnnkernels info | verify | check | train | bench | report | tune | profile`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import click
 
 from cnnkernels import __version__
 from cnnkernels.cli.bench import bench
+from cnnkernels.cli.check import check
 from cnnkernels.cli.info import info
+from cnnkernels.cli.profile import profile
 from cnnkernels.cli.report import report
 from cnnkernels.cli.train import train
 from cnnkernels.cli.tune import tune
@@ -34,5 +36,5 @@ def main() -> None:
     """torch's 2-D convolutions and poolings on handwritten CUDA kernels."""
 
 
-for _command in (info, verify, train, bench, report, tune):
+for _command in (info, verify, check, train, bench, report, tune, profile):
     main.add_command(_command)

@@ -18,6 +18,8 @@ from cnnkernels.testing.operands import Layout, Values
 
 Pair = tuple[int, int]
 
+CONV2D_PASSES = ("fprop", "dgrad", "wgrad", "bias_grad")
+
 
 @dataclass(frozen=True)
 class Conv2dProblem:
@@ -25,6 +27,7 @@ class Conv2dProblem:
 
     `transposed` says that the problem is meant as the transposed convolution y[N, K, P, Q] -> x: its output_padding is
     what the rounding of P and Q leaves. `layout` is how all operands lie in memory; an unbatched problem has N = 1.
+    `passes` says which passes it is tried in.
     """
 
     group: str
@@ -43,6 +46,11 @@ class Conv2dProblem:
     batched: bool = True
     transposed: bool = False
     bias: bool = True
+    passes: tuple[str, ...] = CONV2D_PASSES
+
+    def suits(self, name: str) -> bool:
+        """Whether pass `name` is tried on it."""
+        return name in self.passes
 
     def __str__(self) -> str:
         text = f"n{self.N} c{self.C} {self.H}x{self.W} k{self.K} {self.R}x{self.S}"
@@ -118,6 +126,10 @@ class Pool2dProblem:
     values: Values = "normal"
     kinds: tuple[Literal["max", "avg"], ...] = field(default=("max", "avg"))
 
+    def suits(self, name: str) -> bool:
+        """Whether pass `name` is tried on it."""
+        return name.split("_")[0] in self.kinds
+
     def __str__(self) -> str:
         text = f"n{self.N} c{self.C} {self.H}x{self.W} window {_pair(self.window)}"
         text += "" if self.stride is None else f" stride {_pair(self.stride)}"
@@ -155,179 +167,186 @@ def _suffix(layout: Layout, batched: bool) -> str:
     return ("" if layout == "contiguous" else f" {layout}") + ("" if batched else " unbatched")
 
 
-def _conv2d(group: str, *problems: dict[str, Any]) -> tuple[Conv2dProblem, ...]:
+def conv2d_group(group: str, *problems: dict[str, Any]) -> tuple[Conv2dProblem, ...]:
+    """Convolutions under one title."""
     return tuple(Conv2dProblem(group=group, **problem) for problem in problems)
 
 
-def _pool2d(group: str, *problems: dict[str, Any]) -> tuple[Pool2dProblem, ...]:
+def pool2d_group(group: str, *problems: dict[str, Any]) -> tuple[Pool2dProblem, ...]:
+    """Poolings under one title."""
     return tuple(Pool2dProblem(group=group, **problem) for problem in problems)
 
 
-def _sizes(N: int, C: int, H: int, W: int, K: int, R: int, S: int, **rest: Any) -> dict[str, Any]:
+def sizes(N: int, C: int, H: int, W: int, K: int, R: int, S: int, **rest: Any) -> dict[str, Any]:
+    """A convolution but for its title."""
     return {"N": N, "C": C, "H": H, "W": W, "K": K, "R": R, "S": S, **rest}
 
 
-def _image(N: int, C: int, H: int, W: int, window: Pair, **rest: Any) -> dict[str, Any]:
+def image(N: int, C: int, H: int, W: int, window: Pair, **rest: Any) -> dict[str, Any]:
+    """A pooling but for its title."""
     return {"N": N, "C": C, "H": H, "W": W, "window": window, **rest}
 
 
 # Every size odd, every pair unequal, groups, and a remainder that the strides leave: the problem for the layouts below.
-_CROOKED = _sizes(2, 6, 11, 19, 10, 2, 5, stride=(3, 2), padding=(1, 3), dilation=(2, 1), groups=2)
-_CROOKED_WINDOW = _image(2, 5, 11, 17, (3, 2), stride=(2, 3), padding=(1, 0))
+_CROOKED = sizes(2, 6, 11, 19, 10, 2, 5, stride=(3, 2), padding=(1, 3), dilation=(2, 1), groups=2)
+_CROOKED_WINDOW = image(2, 5, 11, 17, (3, 2), stride=(2, 3), padding=(1, 0))
 
 CONV2D_PROBLEMS: tuple[Conv2dProblem, ...] = (
-    *_conv2d(
+    *conv2d_group(
         "the layers of LeNet-5 and MNISTNet",
-        _sizes(2, 1, 32, 32, 6, 5, 5),
-        _sizes(2, 6, 14, 14, 16, 5, 5),
-        _sizes(1, 10, 12, 12, 20, 5, 5),
+        sizes(2, 1, 32, 32, 6, 5, 5),
+        sizes(2, 6, 14, 14, 16, 5, 5),
+        sizes(1, 10, 12, 12, 20, 5, 5),
     ),
-    *_conv2d(
+    *conv2d_group(
         "tile edges: exactly a tile, one less and one more in every dimension",
-        _sizes(1, 8, 8, 16, 64, 1, 1),
-        _sizes(1, 7, 1, 127, 63, 1, 1),
-        _sizes(1, 9, 3, 43, 65, 1, 1),
-        _sizes(1, 17, 5, 13, 9, 1, 1),
+        sizes(1, 8, 8, 16, 64, 1, 1),
+        sizes(1, 7, 1, 127, 63, 1, 1),
+        sizes(1, 9, 3, 43, 65, 1, 1),
+        sizes(1, 17, 5, 13, 9, 1, 1),
     ),
-    *_conv2d(
+    *conv2d_group(
         "odd sizes, with a border",
-        _sizes(3, 5, 13, 17, 7, 3, 3, padding=(1, 1)),
-        _sizes(1, 3, 7, 7, 17, 3, 3, padding=(1, 1), bias=False),
+        sizes(3, 5, 13, 17, 7, 3, 3, padding=(1, 1)),
+        sizes(1, 3, 7, 7, 17, 3, 3, padding=(1, 1), bias=False),
     ),
-    *_conv2d(
+    *conv2d_group(
         "everything asymmetric: rows taken for columns, near side for far side",
         _CROOKED,
-        _sizes(3, 4, 9, 23, 6, 5, 2, stride=(1, 4), padding=(3, 0), dilation=(1, 3)),
-        _sizes(1, 3, 7, 9, 5, 4, 2, padding="same", dilation=(1, 3)),
+        sizes(3, 4, 9, 23, 6, 5, 2, stride=(1, 4), padding=(3, 0), dilation=(1, 3)),
+        sizes(1, 3, 7, 9, 5, 4, 2, padding="same", dilation=(1, 3)),
     ),
-    *_conv2d(
+    *conv2d_group(
         "stride over the filter: pixels that no tap reads, whose gradient is zero",
-        _sizes(2, 3, 13, 13, 4, 2, 2, stride=(3, 3)),
-        _sizes(2, 5, 9, 9, 6, 1, 1, stride=(2, 2)),
-        _sizes(1, 2, 17, 11, 3, 3, 2, stride=(5, 7), padding=(1, 1)),
+        sizes(2, 3, 13, 13, 4, 2, 2, stride=(3, 3)),
+        sizes(2, 5, 9, 9, 6, 1, 1, stride=(2, 2)),
+        sizes(1, 2, 17, 11, 3, 3, 2, stride=(5, 7), padding=(1, 1)),
     ),
-    *_conv2d(
+    *conv2d_group(
         "dilation: alone, with a stride it shares a divisor with, and with one it does not",
-        _sizes(1, 4, 15, 15, 4, 3, 3, padding=(4, 4), dilation=(4, 4)),
-        _sizes(2, 3, 14, 17, 5, 3, 3, stride=(2, 4), padding=(2, 3), dilation=(4, 2)),
-        _sizes(1, 3, 16, 13, 5, 3, 2, stride=(3, 2), dilation=(2, 3)),
+        sizes(1, 4, 15, 15, 4, 3, 3, padding=(4, 4), dilation=(4, 4)),
+        sizes(2, 3, 14, 17, 5, 3, 3, stride=(2, 4), padding=(2, 3), dilation=(4, 2)),
+        sizes(1, 3, 16, 13, 5, 3, 2, stride=(3, 2), dilation=(2, 3)),
     ),
-    *_conv2d(
+    *conv2d_group(
         "groups: few, many, and with one channel or one filter each",
-        _sizes(2, 8, 9, 9, 12, 3, 3, padding=(1, 1), groups=4),
-        _sizes(1, 6, 5, 7, 4, 1, 1, groups=2),
-        _sizes(1, 12, 7, 7, 4, 3, 3, groups=4, stride=(2, 2)),
+        sizes(2, 8, 9, 9, 12, 3, 3, padding=(1, 1), groups=4),
+        sizes(1, 6, 5, 7, 4, 1, 1, groups=2),
+        sizes(1, 12, 7, 7, 4, 3, 3, groups=4, stride=(2, 2)),
     ),
-    *_conv2d(
+    *conv2d_group(
         "depthwise, and with a channel multiplier",
-        _sizes(2, 10, 11, 11, 10, 5, 5, padding=(2, 2), groups=10),
-        _sizes(1, 5, 9, 8, 15, 3, 3, stride=(2, 1), groups=5),
+        sizes(2, 10, 11, 11, 10, 5, 5, padding=(2, 2), groups=10),
+        sizes(1, 5, 9, 8, 15, 3, 3, stride=(2, 1), groups=5),
     ),
-    *_conv2d("1x1 filters on channels that are a multiple of nothing", _sizes(2, 33, 7, 5, 18, 1, 1)),
-    *_conv2d(
+    *conv2d_group("1x1 filters on channels that are a multiple of nothing", sizes(2, 33, 7, 5, 18, 1, 1)),
+    *conv2d_group(
         "filters as large as the image, and larger: most taps lie in the padding",
-        _sizes(3, 4, 6, 5, 7, 6, 5),
-        _sizes(1, 2, 15, 13, 3, 31, 29, padding=(15, 14)),
-        _sizes(2, 2, 3, 3, 3, 3, 3, padding=(5, 4)),
+        sizes(3, 4, 6, 5, 7, 6, 5),
+        sizes(1, 2, 15, 13, 3, 31, 29, padding=(15, 14)),
+        sizes(2, 2, 3, 3, 3, 3, 3, padding=(5, 4)),
     ),
-    *_conv2d(
+    *conv2d_group(
         "long reductions: over channels in fprop, over images and pixels in wgrad",
-        _sizes(1, 70, 6, 6, 66, 3, 3, padding=(1, 1)),
-        _sizes(9, 2, 25, 21, 3, 3, 3, padding=(1, 1)),
+        sizes(1, 70, 6, 6, 66, 3, 3, padding=(1, 1)),
+        sizes(9, 2, 25, 21, 3, 3, 3, padding=(1, 1)),
     ),
-    *_conv2d(
+    *conv2d_group(
         "one row, one column, one pixel",
-        _sizes(2, 3, 1, 35, 4, 1, 3, padding=(0, 1)),
-        _sizes(1, 3, 29, 1, 4, 4, 1, stride=(2, 1)),
-        _sizes(1, 1, 1, 1, 1, 1, 1),
+        sizes(2, 3, 1, 35, 4, 1, 3, padding=(0, 1)),
+        sizes(1, 3, 29, 1, 4, 4, 1, stride=(2, 1)),
+        sizes(1, 1, 1, 1, 1, 1, 1),
     ),
-    *_conv2d("no image at all", _sizes(0, 3, 8, 8, 4, 3, 3, padding=(1, 1))),
-    *_conv2d(
+    *conv2d_group("no image at all", sizes(0, 3, 8, 8, 4, 3, 3, padding=(1, 1))),
+    *conv2d_group(
         "transposed, with output_padding and groups",
-        _sizes(2, 6, 12, 14, 4, 3, 4, stride=(3, 4), padding=(1, 0), transposed=True),
-        _sizes(1, 5, 10, 10, 8, 4, 4, stride=(2, 2), padding=(1, 1), transposed=True),
-        _sizes(2, 6, 11, 12, 9, 3, 2, stride=(2, 3), dilation=(1, 2), groups=3, transposed=True),
+        sizes(2, 6, 12, 14, 4, 3, 4, stride=(3, 4), padding=(1, 0), transposed=True),
+        sizes(1, 5, 10, 10, 8, 4, 4, stride=(2, 2), padding=(1, 1), transposed=True),
+        sizes(2, 6, 11, 12, 9, 3, 2, stride=(2, 3), dilation=(1, 2), groups=3, transposed=True),
     ),
-    *_conv2d(
+    *conv2d_group(
         "channels last",
         _CROOKED | {"layout": "channels_last"},
-        _sizes(2, 16, 7, 7, 24, 3, 3, padding=(1, 1), layout="channels_last"),
-        _sizes(2, 9, 8, 8, 9, 3, 3, groups=9, layout="channels_last"),
+        sizes(2, 16, 7, 7, 24, 3, 3, padding=(1, 1), layout="channels_last"),
+        sizes(2, 9, 8, 8, 9, 3, 3, groups=9, layout="channels_last"),
     ),
-    *_conv2d(
+    *conv2d_group(
         "strides of other kinds: inside a larger tensor, repeated, dimensions in the opposite order",
         _CROOKED | {"layout": "sliced"},
         _CROOKED | {"layout": "expanded"},
         _CROOKED | {"layout": "permuted"},
     ),
-    *_conv2d("unbatched", _sizes(1, 3, 9, 10, 5, 3, 3, padding=(1, 1), batched=False)),
+    *conv2d_group("unbatched", sizes(1, 3, 9, 10, 5, 3, 3, padding=(1, 1), batched=False)),
 )
 
 POOL2D_PROBLEMS: tuple[Pool2dProblem, ...] = (
-    *_pool2d(
+    *pool2d_group(
         "the layers of LeNet-5",
-        _image(2, 6, 28, 28, (2, 2)),
-        _image(2, 16, 10, 10, (2, 2)),
+        image(2, 6, 28, 28, (2, 2)),
+        image(2, 16, 10, 10, (2, 2)),
     ),
-    *_pool2d(
+    *pool2d_group(
         "tile edges: many planes of one result, one plane of many results",
-        _image(1, 257, 2, 2, (2, 2)),
-        _image(1, 1, 32, 66, (2, 2)),
-        _image(3, 5, 33, 31, (2, 2)),
+        image(1, 257, 2, 2, (2, 2)),
+        image(1, 1, 32, 66, (2, 2)),
+        image(3, 5, 33, 31, (2, 2)),
     ),
-    *_pool2d(
+    *pool2d_group(
         "overlapping windows: a pixel's gradient comes from several",
-        _image(2, 5, 15, 13, (3, 3), stride=(2, 2), padding=(1, 1)),
-        _image(1, 4, 9, 9, (3, 3), stride=(1, 1), padding=(1, 1)),
-        _image(1, 2, 12, 12, (5, 4), stride=(1, 1)),
+        image(2, 5, 15, 13, (3, 3), stride=(2, 2), padding=(1, 1)),
+        image(1, 4, 9, 9, (3, 3), stride=(1, 1), padding=(1, 1)),
+        image(1, 2, 12, 12, (5, 4), stride=(1, 1)),
     ),
-    *_pool2d(
+    *pool2d_group(
         "everything asymmetric",
         _CROOKED_WINDOW,
-        _image(2, 3, 13, 19, (2, 3), stride=(1, 3), padding=(1, 0), dilation=(3, 2), kinds=("max",)),
+        image(2, 3, 13, 19, (2, 3), stride=(1, 3), padding=(1, 0), dilation=(3, 2), kinds=("max",)),
     ),
-    *_pool2d(
+    *pool2d_group(
         "stride over the window: pixels in no window",
-        _image(2, 3, 17, 16, (2, 2), stride=(5, 3)),
-        _image(1, 3, 9, 9, (1, 1), stride=(2, 2)),
+        image(2, 3, 17, 16, (2, 2), stride=(5, 3)),
+        image(1, 3, 9, 9, (1, 1), stride=(2, 2)),
     ),
-    *_pool2d("dilation", _image(2, 3, 15, 14, (3, 3), stride=(2, 1), padding=(1, 1), dilation=(3, 4), kinds=("max",))),
-    *_pool2d(
+    *pool2d_group(
+        "dilation", image(2, 3, 15, 14, (3, 3), stride=(2, 1), padding=(1, 1), dilation=(3, 4), kinds=("max",))
+    ),
+    *pool2d_group(
         "ceil_mode: a last window that is cut off, and one that would begin in the padding",
-        _image(2, 3, 10, 12, (3, 3), stride=(2, 2), ceil_mode=True),
-        _image(1, 3, 7, 8, (3, 2), stride=(3, 3), padding=(1, 1), ceil_mode=True),
-        _image(1, 3, 10, 9, (4, 4), stride=(3, 5), padding=(2, 1), ceil_mode=True, count_include_pad=False),
+        image(2, 3, 10, 12, (3, 3), stride=(2, 2), ceil_mode=True),
+        image(1, 3, 7, 8, (3, 2), stride=(3, 3), padding=(1, 1), ceil_mode=True),
+        image(1, 3, 10, 9, (4, 4), stride=(3, 5), padding=(2, 1), ceil_mode=True, count_include_pad=False),
     ),
-    *_pool2d(
+    *pool2d_group(
         "the divisor of average pooling",
-        _image(2, 3, 9, 11, (3, 3), stride=(2, 2), padding=(1, 1), count_include_pad=False, kinds=("avg",)),
-        _image(2, 3, 9, 11, (3, 2), padding=(1, 1), divisor_override=5, kinds=("avg",)),
-        _image(1, 2, 8, 8, (2, 2), stride=(1, 2), divisor_override=-4, ceil_mode=True, kinds=("avg",)),
+        image(2, 3, 9, 11, (3, 3), stride=(2, 2), padding=(1, 1), count_include_pad=False, kinds=("avg",)),
+        image(2, 3, 9, 11, (3, 2), padding=(1, 1), divisor_override=5, kinds=("avg",)),
+        image(1, 2, 8, 8, (2, 2), stride=(1, 2), divisor_override=-4, ceil_mode=True, kinds=("avg",)),
     ),
-    *_pool2d(
+    *pool2d_group(
         "one window over all, and windows larger than the image",
-        _image(2, 7, 9, 11, (9, 11)),
-        _image(1, 3, 6, 7, (11, 13), stride=(2, 2), padding=(5, 6)),
+        image(2, 7, 9, 11, (9, 11)),
+        image(1, 3, 6, 7, (11, 13), stride=(2, 2), padding=(5, 6)),
     ),
-    *_pool2d(
+    *pool2d_group(
         "one row, one column, one pixel",
-        _image(2, 3, 1, 37, (1, 3)),
-        _image(2, 3, 23, 1, (2, 1)),
-        _image(1, 1, 1, 1, (1, 1)),
+        image(2, 3, 1, 37, (1, 3)),
+        image(2, 3, 23, 1, (2, 1)),
+        image(1, 1, 1, 1, (1, 1)),
     ),
-    *_pool2d(
+    *pool2d_group(
         "equal values, NaN and infinities in one window",
-        _image(2, 3, 12, 12, (3, 3), stride=(2, 2), padding=(1, 1), values="integers", kinds=("max",)),
-        _image(2, 4, 12, 13, (2, 3), padding=(1, 1), values="special", kinds=("max",)),
+        image(2, 3, 12, 12, (3, 3), stride=(2, 2), padding=(1, 1), values="integers", kinds=("max",)),
+        image(2, 4, 12, 13, (2, 3), padding=(1, 1), values="special", kinds=("max",)),
     ),
-    *_pool2d("no image at all", _image(0, 3, 8, 8, (2, 2))),
-    *_pool2d(
+    *pool2d_group("no image at all", image(0, 3, 8, 8, (2, 2))),
+    *pool2d_group(
         "strides of other kinds: channels last, inside a larger tensor, repeated, dimensions in the opposite order",
         _CROOKED_WINDOW | {"layout": "channels_last"},
-        _image(2, 33, 8, 8, (2, 2), layout="channels_last"),
+        image(2, 33, 8, 8, (2, 2), layout="channels_last"),
+        image(1, 36, 8, 8, (2, 2), layout="channels_last"),
         _CROOKED_WINDOW | {"layout": "sliced"},
         _CROOKED_WINDOW | {"layout": "expanded"},
         _CROOKED_WINDOW | {"layout": "permuted"},
     ),
-    *_pool2d("unbatched", _image(1, 3, 9, 10, (2, 2), batched=False)),
+    *pool2d_group("unbatched", image(1, 3, 9, 10, (2, 2), batched=False)),
 )

@@ -15,9 +15,6 @@ from torch import Tensor
 
 from cnnkernels.testing.problems import Conv2dProblem, Pool2dProblem
 
-CONV2D_PASSES = ("fprop", "dgrad", "wgrad", "bias_grad")
-POOL2D_PASSES = ("max", "max_backward", "max_gather", "avg", "avg_backward")
-
 
 @dataclass(frozen=True)
 class Reference:

@@ -8,10 +8,10 @@ in its result or its workspace, is seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -20,18 +20,29 @@ from cnnkernels.explain import trace
 from cnnkernels.testing import oracles
 from cnnkernels.testing.cases import Case, Problem, Result, make_case
 from cnnkernels.testing.emulation import Schedule, emulator
-from cnnkernels.testing.problems import CONV2D_PROBLEMS, POOL2D_PROBLEMS, Conv2dProblem
-from cnnkernels.testing.references import CONV2D_PASSES
+from cnnkernels.testing.operands import Values
+from cnnkernels.testing.problems import CONV2D_PROBLEMS, POOL2D_PROBLEMS
 
 # What an operator's error says when the kernel asked for by name exists but refuses the problem.
 _REFUSAL = " cannot run "
 
 DTYPES = {"f64": torch.float64, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
-# Every order of threads and blocks the emulator has, alone and with blocks running side by side.
-SCHEDULES: tuple[tuple[int, Schedule], ...] = tuple(
-    (threads, schedule) for threads in (1, 2) for schedule in get_args(Schedule)
-)
+
+class Order(NamedTuple):
+    """An order in which the emulator runs threads and blocks, on so many OS threads."""
+
+    schedule: Schedule
+    seed: int = 1
+    threads: int = 1
+
+    def __str__(self) -> str:
+        seed = f" {self.seed}" if self.schedule == "random" else ""
+        return f"{self.schedule}{seed}" + (f" on {self.threads} threads" if self.threads > 1 else "")
+
+
+# Every order the emulator has, alone and with blocks running side by side.
+SCHEDULES = tuple(Order(schedule, threads=threads) for threads in (1, 2) for schedule in get_args(Schedule))
 
 
 @dataclass(frozen=True)
@@ -46,30 +57,56 @@ class KernelPass:
 
 @dataclass
 class Record:
-    """What came of one kernel's pass over all its problems. Errors are absolute."""
+    """What came of one kernel's pass over all its problems. Errors are absolute.
+
+    `problems` counts those that the kernel was launched on; `runs` counts them once for each kind of values, and
+    `schedule_runs` once more for each order compared. `findings` are the emulator's (`cnnkernels._C.emulator_findings`)
+    with the "problem", "values" and "schedule" they were seen with; `failures` says in words what else went wrong.
+    """
 
     subject: KernelPass
+    problems: int = 0
     runs: int = 0
     exact_runs: int = 0
+    schedule_runs: int = 0
     refused: dict[str, str] = field(default_factory=dict)
     error: float = 0.0
     error_ratio: float | None = None
     failures: list[str] = field(default_factory=list)
+    findings: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
-        return self.runs > 0 and not self.failures
+        return self.problems > 0 and not self.failures and not self.findings
 
     def note(self, comparison: oracles.Comparison) -> None:
         """Remember the worst error, and the worst as a multiple of torch's own."""
-        self.error = max(self.error, comparison.error)
-        if comparison.torch_error:
-            self.error_ratio = max(self.error_ratio or 0.0, comparison.error / comparison.torch_error)
+        ratio = comparison.error / comparison.torch_error if comparison.torch_error else None
+        self._note_error(comparison.error, ratio)
+
+    def add(self, other: Record) -> None:
+        """Take over what came of the same pass on other problems."""
+        self.problems += other.problems
+        self.runs += other.runs
+        self.exact_runs += other.exact_runs
+        self.schedule_runs += other.schedule_runs
+        self.refused |= other.refused
+        self._note_error(other.error, other.error_ratio)
+        self.failures += other.failures
+        self.findings += other.findings
+
+    def _note_error(self, error: float, ratio: float | None) -> None:
+        self.error = max(self.error, error)
+        if ratio is not None:
+            self.error_ratio = max(self.error_ratio or 0.0, ratio)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What to verify. Empty tuples and "" mean everything; `quick` takes the first problem of each group."""
+    """What to verify. Empty tuples and "" mean everything; `quick` takes the first problem of each group.
+
+    `schedules` asks for the same bits in all `orders` too, on N(0, 1) values.
+    """
 
     backend: str = "emulator"
     passes: tuple[str, ...] = ()
@@ -77,10 +114,26 @@ class Selection:
     kernel: str = ""
     quick: bool = False
     schedules: bool = False
+    orders: tuple[Order, ...] = SCHEDULES
+    values: tuple[Values, ...] = ("normal", "integers")
+    problems: tuple[Problem, ...] = (*CONV2D_PROBLEMS, *POOL2D_PROBLEMS)
 
     @property
     def device(self) -> str:
         return "cuda" if self.backend == "cuda" else "cpu"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One pass in one dtype on one problem, and the kernels to run it."""
+
+    name: str
+    dtype: str
+    problem: Problem
+    subjects: tuple[KernelPass, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype}: {self.problem}"
 
 
 def kernel_passes(selection: Selection) -> list[KernelPass]:
@@ -102,65 +155,111 @@ def kernel_passes(selection: Selection) -> list[KernelPass]:
     ]
 
 
-def problems_for(name: str, quick: bool = False) -> list[Problem]:
-    """The problems that pass `name` is tried on."""
-    problems: Sequence[Problem] = CONV2D_PROBLEMS if name in CONV2D_PASSES else POOL2D_PROBLEMS
-    kind = name.split("_")[0]
-    suitable = [problem for problem in problems if isinstance(problem, Conv2dProblem) or kind in problem.kinds]
-    return list({problem.group: problem for problem in reversed(suitable)}.values())[::-1] if quick else suitable
+def items(selection: Selection) -> list[Item]:
+    """Every selected pass on every problem that suits it."""
+    by_pass: dict[tuple[str, str], list[KernelPass]] = {}
+    for subject in kernel_passes(selection):
+        by_pass.setdefault((subject.name, subject.dtype), []).append(subject)
+    return [
+        Item(name, dtype, problem, tuple(subjects))
+        for (name, dtype), subjects in by_pass.items()
+        for problem in _problems_for(name, selection)
+    ]
 
 
 def verify(selection: Selection, advance: Callable[[str], None] = lambda _: None) -> list[Record]:
-    """Run every selected kernel on every problem and return a record for each; `advance` hears of each case.
+    """Run every selected kernel on every problem and return a record for each; `advance` hears of each item.
 
-    A case is one pass in one dtype on one problem, with all the kernels for it: there are :func:`count_cases` of them.
+    There are :func:`count_cases` of them.
     """
-    records = {subject: Record(subject) for subject in kernel_passes(selection)}
-    with _poisoned_memory():
-        for (name, dtype), subjects in _by_pass(records).items():
-            for problem in problems_for(name, selection.quick):
-                advance(f"{name} {dtype}: {problem}")
-                _verify_case(problem, name, dtype, [records[subject] for subject in subjects], selection)
+    records = new_records(selection)
+    with poisoned_memory():
+        for item in items(selection):
+            advance(str(item))
+            for record in verify_item(item, selection):
+                records[record.subject].add(record)
     return list(records.values())
+
+
+def new_records(selection: Selection) -> dict[KernelPass, Record]:
+    """An empty record for every selected pass: one that stays empty was reached by no problem."""
+    return {subject: Record(subject) for subject in kernel_passes(selection)}
 
 
 def count_cases(selection: Selection) -> int:
     """How often :func:`verify` will call `advance`."""
-    by_pass = _by_pass(kernel_passes(selection))
-    return sum(len(problems_for(name, selection.quick)) for name, _ in by_pass)
+    return len(items(selection))
 
 
-def _by_pass(subjects: Iterable[KernelPass]) -> dict[tuple[str, str], list[KernelPass]]:
-    grouped: dict[tuple[str, str], list[KernelPass]] = {}
-    for subject in subjects:
-        grouped.setdefault((subject.name, subject.dtype), []).append(subject)
-    return grouped
+def verify_item(
+    item: Item, selection: Selection, begin: Callable[[KernelPass, str], None] = lambda _, __: None
+) -> list[Record]:
+    """What comes of each kernel of one item. `begin` hears of each run: of which kernel, on which values, in which order.
 
-
-def _verify_case(problem: Problem, name: str, dtype: str, records: list[Record], selection: Selection) -> None:
-    normal = make_case(problem, name, DTYPES[dtype], "normal", selection.device)
-    integers = make_case(problem, name, DTYPES[dtype], "integers", selection.device)
-    for values, case in (("normal", normal), ("integers", integers)):
+    To be called within :func:`poisoned_memory`.
+    """
+    records = [Record(subject) for subject in item.subjects]
+    cases = {
+        values: make_case(item.problem, item.name, DTYPES[item.dtype], values, selection.device)
+        for values in selection.values
+    }
+    for values, case in cases.items():
         if values == "integers" and not case.exact:
             continue
         for record in records:
-            if str(problem) in record.refused:
-                continue
-            kernel = record.subject.kernel
-            try:
-                with trace() as launched:
-                    result = case.run(kernel)
-                assert kernel in launched or not _tensors(result)[0].numel(), f"forced, but what ran was {launched}"
-                _judge(case, result, record)
-                if selection.schedules and values == "normal":
-                    _assert_same_under_all_schedules(case, result, kernel)
-            except (RuntimeError, AssertionError) as error:
-                if _REFUSAL in str(error):
-                    record.refused[str(problem)] = str(error).rpartition(": ")[2]
-                    continue
-                record.failures.append(f"{problem}, {values} values: {error}")
-            record.runs += 1
-            record.exact_runs += case.exact
+            if not record.refused:
+                _verify_run(item, case, values, record, selection, begin)
+    return records
+
+
+def _problems_for(name: str, selection: Selection) -> Iterable[Problem]:
+    suitable = [problem for problem in selection.problems if problem.suits(name)]
+    if not selection.quick:
+        return suitable
+    firsts: dict[str, Problem] = {}
+    for problem in suitable:
+        firsts.setdefault(problem.group, problem)
+    return firsts.values()
+
+
+def _verify_run(
+    item: Item,
+    case: Case,
+    values: Values,
+    record: Record,
+    selection: Selection,
+    begin: Callable[[KernelPass, str], None],
+) -> None:
+    from cnnkernels import _C
+
+    kernel, schedule = record.subject.kernel, _C.emulator_config()["schedule"]
+    _C.emulator_findings()  # of launches that were not ours
+    reached = True
+    try:
+        begin(record.subject, f"{values} values")
+        with trace() as launched:
+            result = case.run(kernel)
+        reached = _tensors(result)[0].numel() > 0
+        assert kernel in launched or not reached, f"forced, but what ran was {launched}"
+        _judge(case, result, record)
+        if selection.schedules and values == "normal":
+            for order in selection.orders:
+                schedule = str(order)
+                begin(record.subject, f"{values} values, schedule {order}")
+                _assert_same_in(order, case, result, kernel)
+                record.schedule_runs += 1
+    except (RuntimeError, AssertionError) as error:
+        if _REFUSAL in str(error):
+            record.refused[str(item.problem)] = str(error).rpartition(": ")[2]
+            return
+        where: dict[str, str] = {"problem": str(item.problem), "values": values, "schedule": schedule}
+        findings = [finding | where for finding in _C.emulator_findings()]
+        record.findings += findings
+        if not findings:
+            record.failures.append(f"{item.problem}, {values} values: {error}")
+    record.problems += reached and values == selection.values[0]
+    record.runs += 1
+    record.exact_runs += case.exact
 
 
 def _judge(case: Case, result: Result, record: Record) -> None:
@@ -182,15 +281,14 @@ def _judge(case: Case, result: Result, record: Record) -> None:
     assert comparison.passed, comparison.message
 
 
-def _assert_same_under_all_schedules(case: Case, result: Result, kernel: str) -> None:
-    for threads, schedule in SCHEDULES:
-        with emulator(threads=threads, schedule=schedule, seed=1):
-            again = case.run(kernel)
-        for one, other in zip(_tensors(result), _tensors(again), strict=True):
-            try:
-                oracles.assert_same_bits(other, one)
-            except AssertionError as error:
-                raise AssertionError(f"other bits under schedule {schedule} on {threads} threads: {error}") from None
+def _assert_same_in(order: Order, case: Case, result: Result, kernel: str) -> None:
+    with emulator(threads=order.threads, schedule=order.schedule, seed=order.seed):
+        again = case.run(kernel)
+    for one, other in zip(_tensors(result), _tensors(again), strict=True):
+        try:
+            oracles.assert_same_bits(other, one)
+        except AssertionError as error:
+            raise AssertionError(f"other bits under schedule {order}: {error}") from None
 
 
 def _tensors(result: Result) -> tuple[Tensor, ...]:
@@ -198,7 +296,7 @@ def _tensors(result: Result) -> tuple[Tensor, ...]:
 
 
 @contextmanager
-def _poisoned_memory() -> Iterator[None]:
+def poisoned_memory() -> Iterator[None]:
     """Have torch fill what it allocates with NaN, which it does in its deterministic mode."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     deterministic: Any = torch.utils.deterministic

@@ -51,6 +51,7 @@ class Trial {
 
  private:
   static constexpr std::size_t kAlignment = 512;  // of torch's allocator on a GPU
+  static constexpr std::size_t kGap = 1 << 20;    // around a tensor, so that leaving it does not end in another
 
   static Extents dense(const Extents& sizes) {
     Extents strides(sizes.size(), 1);
@@ -66,11 +67,12 @@ class Trial {
   template <class T>
   T* make(const char* name, const Extents& sizes, const Extents& strides, Use use) {
     const std::size_t bytes = (std::size_t(span(sizes, strides)) * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
-    memory_.emplace_back(std::aligned_alloc(kAlignment, bytes), &std::free);
-    std::memset(memory_.back().get(), 0xff, bytes);  // NaN
+    memory_.emplace_back(std::aligned_alloc(kAlignment, bytes + 2 * kGap), &std::free);
+    T* const data = reinterpret_cast<T*>(static_cast<unsigned char*>(memory_.back().get()) + kGap);
+    std::memset(static_cast<void*>(data), 0xff, bytes);  // NaN
     Buffer buffer;
     buffer.name = name;
-    buffer.data = memory_.back().get();
+    buffer.data = data;
     buffer.item_bytes = sizeof(T);
     buffer.sizes = sizes;
     buffer.strides = strides.empty() ? dense(sizes) : strides;
@@ -81,7 +83,7 @@ class Trial {
     if constexpr (std::is_same_v<T, __nv_bfloat16>) buffer.values = Values::kBFloat16;
     buffers_.push_back(std::make_shared<Declared>(buffer));
     if (use == Use::kOutput) outputs_.push_back(buffers_.back());
-    return static_cast<T*>(memory_.back().get());
+    return data;
   }
 
   std::vector<std::unique_ptr<void, decltype(&std::free)>> memory_;

@@ -317,8 +317,17 @@ Barrier& Worker::arrive(int id, int count, const void* site) {
   if (barrier.arrived > 0 && barrier.expected != expected)
     refuse(" is used with " + std::to_string(expected) + " threads while others wait at it for " + std::to_string(barrier.expected));
   // __syncthreads() in two branches may work on a GPU, but is undefined: all threads must meet at one.
-  if (whole_block && barrier.arrived > 0 && barrier.site != site && at(site) != at(barrier.site))
-    refuse(" is reached here and" + at(barrier.site) + ": divergent barrier, a block's threads must all meet at the same __syncthreads()");
+  if (whole_block && barrier.arrived > 0 && barrier.site != site && at(site) != at(barrier.site)) {
+    Finding finding;
+    finding.kind = "divergent barrier";
+    finding.what = "divergent barrier: a block's threads must all meet at the same __syncthreads(), and others wait" + at(barrier.site);
+    finding.party = party(*running_);
+    finding.party.site = site;
+    finding.has_other = true;
+    for (const auto& fiber : fibers_)
+      if (fiber->state == State::kAtBarrier && fiber->site == barrier.site) finding.other = party(*fiber);
+    abandon(finding);
+  }
   barrier.expected = expected;
   barrier.site = site;
   ++barrier.arrived;

@@ -200,7 +200,7 @@ Region* Checker::locate(unsigned thread, const unsigned char* address, std::size
     for (unsigned other = 0; other < launch_->threads_per_block; ++other)
       if (address >= active_worker->stack_begin(other) && address < active_worker->stack_end(other))
         wrong.what = std::string(access) + " of another thread's local variable";
-    wrong.place = wrong.what.substr(wrong.what.find(": ") + 1);
+    wrong.place = beside.empty() ? memory_.describe_stray(address) : beside;
     stop(wrong);
   }
   wrong.place = region->place(address);

@@ -1,0 +1,142 @@
+"""The time of a launch on an H200, modelled: what each resource needs at least, and the largest of these.
+
+Every resource is taken to work at its full rate from the first to the last moment, all of them at the same time:
+
+    DRAM           sectors that the launch touches, once each; caches are cold, and L2 keeps everything until it is not needed
+    L2             sectors that each block touches, once each: L1 serves a block's own re-reads, and nothing of other blocks'
+    L2 to one SM   the same, of the multiprocessor with the most blocks
+    L1 and shared  a wavefront per clock: shared memory's with its bank conflicts, global memory's by their sectors
+    fp32, fp64     floating-point instructions, of whole warps, whatever lanes are active
+    issue slots    the instructions that are counted: memory, floating-point, barriers, shuffles. Not integer arithmetic, not branches:
+                   a lower bound. A multiply-add takes a slot as long as it takes the fp32 pipe, so that this is never the shorter one
+
+What belongs to one multiprocessor waits for the one that has the most blocks, all blocks taken to be alike: that is the tail of
+the grid. To the largest time the launch itself is added. Latency, and with it how many warps there are to hide it, is left out.
+
+Accesses are those of the host's machine code, one for each that the source states. nvcc merges neighbouring ones into vectors
+where it can: then fewer instructions are issued than counted, for about as many wavefronts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cnnkernels.profile.counters import Totals
+from cnnkernels.profile.hardware import (
+    CLOCK,
+    DIVISION_SLOTS,
+    DRAM_RATE,
+    FP32_COMPARE_LANES,
+    FP32_LANES,
+    FP64_LANES,
+    ISSUE,
+    L1_SECTORS,
+    L2_BYTES_PER_SM,
+    L2_RATE,
+    LAUNCH_SECONDS,
+    SMS,
+    WARP,
+)
+from cnnkernels.profile.launches import Launch, Site
+from cnnkernels.profile.machine_code import Operations
+
+NOTICE = "a model's prediction, not a measurement"
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One resource's part: `work` units of work in the whole launch, done at `rate` of them a second, in `seconds`.
+
+    `seconds` is longer than work / rate where one multiprocessor has more than its share. `key` is for machines.
+    """
+
+    key: str
+    name: str
+    work: float
+    unit: str
+    rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """`resources` the slowest first. `missing` says what could not be modelled, as sentences."""
+
+    resources: tuple[Resource, ...]
+    launch_seconds: float
+    imbalance: float
+    missing: tuple[str, ...]
+
+    @property
+    def limiter(self) -> Resource:
+        return self.resources[0]
+
+    @property
+    def seconds(self) -> float:
+        return self.launch_seconds + self.limiter.seconds
+
+    @property
+    def launch_bound(self) -> bool:
+        """Whether the launch alone takes longer than anything that the kernel does."""
+        return self.launch_seconds > self.limiter.seconds
+
+
+def predict(
+    launch: Launch, totals: Totals, issued: Operations | None, imbalance: float, why_not: str = ""
+) -> Prediction:
+    """`issued` are the warp instructions of the whole launch; None, and `why_not`, where they could not be read.
+
+    `imbalance` is how much longer the multiprocessor with the most blocks works than an even share would take.
+    """
+    on_sms = CLOCK.value * SMS.value
+    block_bytes, launch_bytes = float(totals.block_bytes), float(totals.launch_bytes)
+    instructions = counted_instructions(launch, totals, issued)
+    l1 = l1_clocks(launch)
+    found = [
+        _resource("dram", "DRAM", launch_bytes, "B", DRAM_RATE.value),
+        _resource("l2", "L2", block_bytes, "B", L2_RATE.value),
+        _resource("l2_to_sm", "L2 to one SM", block_bytes, "B", L2_BYTES_PER_SM.value * on_sms, imbalance),
+        _resource("l1", "L1 and shared", l1, "wavefronts", on_sms, imbalance),
+        _resource("issue", "issue slots", instructions, "instructions", ISSUE.value * on_sms, imbalance),
+    ]
+    missing = []
+    if issued is None:
+        missing.append(f"no floating-point instructions counted: {why_not}")
+    else:
+        slots32, slots64 = pipe_slots(issued)
+        for key, name, slots, lanes in (("fp32", "fp32", slots32, FP32_LANES), ("fp64", "fp64", slots64, FP64_LANES)):
+            if slots:
+                found.append(_resource(key, name, slots * WARP.value, "FMA", lanes.value * on_sms, imbalance))
+    found.sort(key=lambda resource: -resource.seconds)
+    return Prediction(tuple(found), LAUNCH_SECONDS.value, imbalance, tuple(missing))
+
+
+def pipe_slots(issued: Operations) -> tuple[float, float]:
+    """Warp instructions as multiples of a multiply-add's time, single and double precision."""
+    compare = FP32_LANES.value / FP32_COMPARE_LANES.value
+    return (
+        issued.fma32 + issued.other32 + issued.compare32 * compare + issued.division32 * DIVISION_SLOTS.value,
+        issued.fma64 + issued.other64 + issued.compare64 + issued.division64 * DIVISION_SLOTS.value,
+    )
+
+
+def site_clocks(site: Site) -> float:
+    """Clocks of the path that L1 and shared memory share, for the blocks that ran."""
+    if site.space == "shared":
+        return float(site.wavefronts)
+    return max(float(site.instructions), site.sectors / L1_SECTORS.value)
+
+
+def l1_clocks(launch: Launch) -> float:
+    """Clocks of that path for the whole launch, on one multiprocessor."""
+    return sum(map(site_clocks, launch.sites)) * launch.scale
+
+
+def counted_instructions(launch: Launch, totals: Totals, issued: Operations | None) -> float:
+    """Warp instructions of the whole launch that are known: fewer than there are."""
+    barriers = totals.block_barriers * launch.warps + totals.warp_barriers
+    return totals.memory_instructions + barriers + totals.shuffles + (issued.total if issued else 0)
+
+
+def _resource(key: str, name: str, work: float, unit: str, rate: float, imbalance: float = 1.0) -> Resource:
+    return Resource(key, name, work, unit, rate, work / rate * imbalance)

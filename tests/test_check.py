@@ -1,0 +1,293 @@
+"""`cnnkernels check`: every kernel of the catalogue is sound under every check, and what is not sound is said."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from torch import Tensor
+
+from cnnkernels import _C, ops
+from cnnkernels.cli import main
+from cnnkernels.testing import CONV2D_PROBLEMS, POOL2D_PROBLEMS, check, trials
+from cnnkernels.testing.check_problems import CHECK_PROBLEMS
+from cnnkernels.testing.verify import Record, Selection, kernel_passes, verify
+
+pytestmark = pytest.mark.skipif(
+    trials.checked_library_missing() is not None, reason=f"{trials.checked_library_missing()}"
+)
+
+CLI = [sys.executable, "-m", "cnnkernels.cli", "check"]
+CATALOGUE = {(row["name"], name) for row in _C.catalogue() for name in row["passes"]}
+
+RACE = """\
+#include "emulator/trial.h"
+
+template <bool kFaulty>
+__global__ void mirror(const float* x, float* y) {
+  CNN_SHARED(tile, float[64]);
+  tile[threadIdx.x] = x[threadIdx.x];
+  if (!kFaulty) __syncthreads();
+  y[threadIdx.x] = tile[63 - threadIdx.x];
+}
+
+template <bool kFaulty>
+void run(cnn::emulator::Trial& trial) {
+  const float* x = trial.input<float>("x", {64});
+  cnn::launch("mirror", {dim3(1), dim3(64)}, mirror<kFaulty>, x, trial.output<float>("y", {64}));
+}
+
+CNN_TRIAL(without_barrier) { run<true>(trial); }
+CNN_TRIAL(with_barrier) { run<false>(trial); }
+CNN_TRIAL(with_a_wrong_result) { throw std::runtime_error("two and two are five"); }
+"""
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["check", *map(str, arguments)], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def report() -> dict[str, Any]:
+    """What the whole command says of all kernels."""
+    process = subprocess.run([*CLI, "--json"], capture_output=True, text=True, check=False)
+    assert process.returncode in (0, 1), process.stderr
+    found: dict[str, Any] = json.loads(process.stdout)
+    assert process.returncode == (0 if found["passed"] else 1)
+    return found
+
+
+def test_nothing_is_found_in_any_kernel(report: dict[str, Any]) -> None:
+    wrong = {row["subject"]["kernel"]: row["failures"] + row["findings"] for row in report["kernels"]}
+    assert not {kernel: what for kernel, what in wrong.items() if what}
+    assert report["passed"]
+
+
+def test_every_kernel_is_reached_by_several_problems(report: dict[str, Any]) -> None:
+    assert {(row["subject"]["kernel"], row["subject"]["name"]) for row in report["kernels"]} == CATALOGUE
+    for row in report["kernels"]:
+        assert row["problems"] >= 2, f"{row['subject']}: {row['refused']}"
+
+
+def test_every_run_is_repeated_under_every_schedule(report: dict[str, Any]) -> None:
+    assert {"forward", "reverse", "random 1", "random 2"} <= set(report["schedules"])
+    for row in report["kernels"]:
+        assert row["schedule_runs"] == row["runs"] * (len(report["schedules"]) - 1) > 0
+
+
+def test_problems_are_distinct_and_smaller_than_the_long_list() -> None:
+    assert len({str(problem) for problem in CHECK_PROBLEMS}) == len(CHECK_PROBLEMS)
+    assert len(CHECK_PROBLEMS) < len(CONV2D_PROBLEMS) + len(POOL2D_PROBLEMS)
+
+
+def test_a_kernel_that_no_problem_reaches_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    new = {"name": "conv2d_winograd_f32", "family": "winograd", "dtype": "f32", "passes": ["fprop_winograd"]}
+    rows = [*_C.catalogue(), new]
+    monkeypatch.setattr(_C, "catalogue", lambda: rows)
+    result = run("--kernel", "winograd")
+    assert result.exit_code == 1
+    text = " ".join(result.stdout.split())
+    assert "conv2d_winograd_f32, fprop_winograd no problem reaches it: " in text
+    assert "add one that it takes to CHECK_PROBLEMS in cnnkernels/testing/check_problems.py" in text
+    assert "1 failed" in text
+
+
+def test_a_kernel_that_launches_nothing_is_not_reached() -> None:
+    empty = tuple(problem for problem in CHECK_PROBLEMS if problem.N == 0)
+    (record,) = verify(Selection(passes=("avg",), kernel="avg_staged_4x256_bf16_i64", problems=empty))
+    assert record.runs
+    assert not record.failures
+    assert not record.passed
+
+
+WORKER = """\
+import os, sys
+from multiprocessing.connection import Connection
+from cnnkernels import ops
+from cnnkernels.testing import check
+
+original = ops.conv2d_bias_grad
+
+def spoilt(grad_output, kernel):
+    if kernel.endswith("_i64") and grad_output.shape[0] == 2:
+        {fault}
+    return original(grad_output, kernel)
+
+ops.conv2d_bias_grad = spoilt
+check.work(Connection(int(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("print('first the tables,'); print('then the chairs', flush=True); os.abort()", "was ended by SIGABRT: then"),
+        ("raise ValueError('no such luck')", "exited with 1: ValueError: no such luck"),
+        ("import signal, time; signal.alarm(1); time.sleep(60)", "did not end within 120 seconds"),
+    ],
+)
+def test_a_dying_process_is_reported_and_the_rest_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: str, told: str
+) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER.format(fault=fault))
+    monkeypatch.setattr(check, "COMMAND", (sys.executable, str(script)))
+    few = tuple(one for one in CHECK_PROBLEMS if str(one).startswith(("n1 c3 7x7", "n2 c2 3x3", "n1 c1 1x1 k")))
+    assert [problem.N for problem in few] == [1, 2, 1]
+    selection = dataclasses.replace(check.compact_selection(kernel="bias_grad_f32"), problems=few)
+    sound, dying = check.check(selection, workers=1)
+    assert sound.passed
+    assert sound.problems == dying.problems == 3
+    assert sound.schedule_runs == 3 * len(check.ORDERS)
+    (failure,) = dying.failures
+    assert failure.startswith("n2 c2 3x3 k3 3x3 pad 5x4, normal values: its process ")
+    assert told in failure
+
+
+def test_a_process_that_does_not_begin_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "COMMAND", (sys.executable, "-c", "import sys; sys.exit('no emulator today')"))
+    result = run("--kernel", "bias_grad_f32")
+    assert result.exit_code == 1
+    assert "Error: the checked emulator's process exited with 1: no emulator today" in result.stderr
+
+
+def test_ctrl_c_ends_every_process() -> None:
+    process = subprocess.Popen([*CLI, "--jobs", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        children: list[str] = []
+        while len(children) < 2:
+            assert process.poll() is None
+            time.sleep(0.1)
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert errors.splitlines() == ["interrupted"]
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+
+
+def finding(**changes: Any) -> dict[str, Any]:
+    other = {"file": __file__, "line": 1, "function": "f", "block": [0, 0, 0], "thread": [7, 0, 0], "access": "read"}
+    return {
+        "kind": "race",
+        "kernel": "mirror",
+        "text": "kernel 'mirror', block (0,0,0), thread (1,0,0) at mirror.cuh:3: race on 'tile' + 4 bytes: ...",
+        "file": __file__,
+        "line": 3,
+        "function": "f",
+        "block": [0, 0, 0],
+        "thread": [1, 0, 0],
+        "place": "'tile' + 4 bytes",
+        "access": "write",
+        "other": other,
+        "count": 60,
+        "problem": "n1 c8 8x16",
+        "values": "normal",
+        "schedule": "forward",
+    } | changes
+
+
+def test_what_one_line_does_in_many_runs_is_one_paragraph(monkeypatch: pytest.MonkeyPatch) -> None:
+    subjects = kernel_passes(check.compact_selection(passes=("bias_grad",)))[:5]
+    records = [
+        Record(subject, problems=2, runs=2, findings=[finding(), finding(schedule="reverse")]) for subject in subjects
+    ]
+    records[1].findings.append(finding(kind="out of bounds", other=None, count=1))
+    records[2].failures.append("n1 c8 8x16, normal values: off by 1")
+    monkeypatch.setattr(check, "check", lambda *_: records)
+    result = run("--op", "bias_grad")
+    assert result.exit_code == 1
+    text = " ".join(result.stdout.split())
+    assert "race at tests/test_check.py:3 kernel 'mirror'" in text or f"race at {__file__}:3 kernel 'mirror'" in text
+    assert text.count("thread (1,0,0) of block (0,0,0) writes from __future__ import annotations") == 2
+    assert 'thread (7,0,0) of block (0,0,0) reads """`cnnkernels check`' in text
+    assert "600 times in 10 runs, the first of them on n1 c8 8x16, normal values, schedule forward" in text
+    names = "; ".join(f"{subject.kernel}, bias_grad" for subject in subjects[:3])
+    assert f"by {names}; and 2 more" in text
+    assert "once, the first of them on" in text
+    assert f"{subjects[2].kernel}, bias_grad n1 c8 8x16, normal values: off by 1" in text
+    assert "5 failed, 2 findings" in text
+
+
+def test_findings_are_kept_with_their_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By `verify` too, whose fast emulator sees a divergent barrier as well."""
+    (path,) = ops.LIBRARY_DIRECTORY.glob("_emulator_kernels*.so")
+    spec = importlib.util.spec_from_file_location("_emulator_kernels", path)
+    assert spec is not None
+    assert spec.loader is not None
+    kernels = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(kernels)
+    original = ops.conv2d_bias_grad
+
+    def diverging_in_reverse(*arguments: Any) -> Tensor:
+        if _C.emulator_config()["schedule"] == "reverse":
+            kernels.run("divergent_barrier", 64)
+        return original(*arguments)
+
+    monkeypatch.setattr(ops, "conv2d_bias_grad", diverging_in_reverse)
+    selection = check.compact_selection(kernel="conv2d_bias_grad_f32_i64")
+    problem = next(problem for problem in selection.problems if problem.suits("bias_grad"))
+    (record,) = verify(dataclasses.replace(selection, problems=(problem,)))
+    (found,) = record.findings
+    assert found["kind"] == "divergent barrier"
+    assert (found["problem"], found["values"], found["schedule"]) == (str(problem), "normal", "reverse")
+    assert not record.failures
+    assert not record.passed
+
+
+def test_trials_are_checked_and_what_is_found_is_shown(tmp_path: Path) -> None:
+    source = tmp_path / "mirror.cu"
+    source.write_text(RACE)
+    result = run(source)
+    assert result.exit_code == 1
+    text = " ".join(result.stdout.split())
+    assert f"failed {source}:without_barrier" in text
+    assert f"pass {source}:with_barrier" in text
+    assert "race on 'tile'" in text
+    assert "times in 3 runs, the first of them on schedule forward" in text
+    for line, code in ((6, "tile[threadIdx.x] = x[threadIdx.x];"), (8, "y[threadIdx.x] = tile[63 - threadIdx.x];")):
+        assert f"mirror.cu:{line}: thread" in text
+        assert code in text
+    assert "schedule reverse: two and two are five" in text
+    assert "3 trials, each under 3 schedules" in text
+
+
+def test_one_trial_can_be_named_and_printed_as_json(tmp_path: Path) -> None:
+    source = tmp_path / "mirror.cu"
+    source.write_text(RACE)
+    assert run(f"{source}:with_barrier").exit_code == 0
+    result = run(f"{source}:without_barrier", "--json")
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert not report["passed"]
+    assert [trial["schedule"] for trial in report["trials"]] == ["forward", "reverse", "random"]
+    for trial in report["trials"]:
+        assert trial["name"] == "without_barrier"
+        assert {found["kind"] for found in trial["findings"]} == {"race"}
+        assert {frozenset((found["line"], found["other"]["line"])) for found in trial["findings"]} == {
+            frozenset((6, 8))
+        }
+    missing = run(f"{source}:with_two_barriers")
+    assert missing.exit_code == 1
+    assert "no trial with_two_barriers in mirror" in missing.stderr
+
+
+def test_what_cannot_be_checked_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert "no compiled kernel is left by --op, --dtype and --kernel" in run("--kernel", "no-such-kernel").stderr
+    assert f"{tmp_path / 'none.cu'} is missing" in run(tmp_path / "none.cu").stderr
+    assert run("some.cu", "--kernel", "gather").exit_code == 2
+    monkeypatch.setattr(trials, "CHECKED_LIBRARY", tmp_path / "libcnnkernels_emulator_checked.so")
+    result = run()
+    assert result.exit_code == 1
+    assert "libcnnkernels_emulator_checked.so is missing: build it with `make build`" in result.stderr
