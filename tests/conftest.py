@@ -14,6 +14,7 @@ import torch
 os.environ["CNNKERNELS_TUNING"] = "0"
 
 from cnnkernels import backends, tuning
+from cnnkernels.testing import checked_emulator
 
 
 class Place(NamedTuple):
@@ -24,11 +25,12 @@ class Place(NamedTuple):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    reason = backends.unavailable("cuda")
-    if reason is not None:
-        for item in items:
-            if "gpu" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason=f"no GPU run: {reason}"))
+    lacking = {"gpu": backends.unavailable("cuda"), "checked_emulator": checked_emulator.missing()}
+    for mark, reason in lacking.items():
+        if reason is not None:
+            for item in items:
+                if mark in item.keywords:
+                    item.add_marker(pytest.mark.skip(reason=f"no {mark} run: {reason}"))
 
 
 @pytest.fixture(params=["emulator", pytest.param("cuda", marks=pytest.mark.gpu)])

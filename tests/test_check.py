@@ -18,13 +18,11 @@ from torch import Tensor
 
 from cnnkernels import _C, ops
 from cnnkernels.cli import main
-from cnnkernels.testing import CONV2D_PROBLEMS, POOL2D_PROBLEMS, check, trials
+from cnnkernels.testing import CONV2D_PROBLEMS, POOL2D_PROBLEMS, check
 from cnnkernels.testing.check_problems import CHECK_PROBLEMS
 from cnnkernels.testing.verify import Record, Selection, kernel_passes, verify
 
-pytestmark = pytest.mark.skipif(
-    trials.checked_library_missing() is not None, reason=f"{trials.checked_library_missing()}"
-)
+pytestmark = pytest.mark.checked_emulator
 
 CLI = [sys.executable, "-m", "cnnkernels.cli", "check"]
 CATALOGUE = {(row["name"], name) for row in _C.catalogue() for name in row["passes"]}
@@ -287,7 +285,7 @@ def test_what_cannot_be_checked_is_said(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert "no compiled kernel is left by --op, --dtype and --kernel" in run("--kernel", "no-such-kernel").stderr
     assert f"{tmp_path / 'none.cu'} is missing" in run(tmp_path / "none.cu").stderr
     assert run("some.cu", "--kernel", "gather").exit_code == 2
-    monkeypatch.setattr(trials, "CHECKED_LIBRARY", tmp_path / "libcnnkernels_emulator_checked.so")
+    monkeypatch.setattr(ops, "CHECKED_EMULATOR_LIBRARY", tmp_path / "libcnnkernels_emulator_checked.so")
     result = run()
     assert result.exit_code == 1
-    assert "libcnnkernels_emulator_checked.so is missing: build it with `make build`" in result.stderr
+    assert "libcnnkernels_emulator_checked.so, is missing: build it with `make build`" in result.stderr

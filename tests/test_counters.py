@@ -16,6 +16,8 @@ from cnnkernels.testing import trials
 from cnnkernels.testing.emulation import Schedule
 from cnnkernels.testing.trials import TrialResult
 
+pytestmark = pytest.mark.checked_emulator
+
 SOURCE = Path(__file__).parent / "counters" / "textbook.cu"
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 WARPS, BLOCKS = 32, 8
@@ -24,9 +26,6 @@ WARPS, BLOCKS = 32, 8
 @pytest.fixture(scope="module")
 def results() -> Mapping[tuple[str, str], TrialResult]:
     """By trial and schedule."""
-    missing = trials.checked_library_missing()
-    if missing is not None:
-        pytest.skip(missing)
     return {(r.name, r.schedule): r for r in trials.run(SOURCE, count=True, schedules=SCHEDULES)}
 
 

@@ -22,9 +22,12 @@ from typing import Any, get_args
 
 import pytest
 
+from cnnkernels import ops
 from cnnkernels.testing import trials
 from cnnkernels.testing.emulation import Schedule
 from cnnkernels.testing.trials import TrialError, TrialResult
+
+pytestmark = pytest.mark.checked_emulator
 
 PLANTED = Path(__file__).parent / "planted"
 SOURCES = sorted(PLANTED.glob("*.cu"))
@@ -88,9 +91,6 @@ CLEAN = [planted for planted in ALL if planted.kind is None]
 @pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Mapping[tuple[str, str], TrialResult]:
     """By trial and schedule: all of them, run once."""
-    missing = trials.checked_library_missing()
-    if missing is not None:
-        pytest.skip(missing)
     directory = tmp_path_factory.mktemp("planted")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         libraries = list(pool.map(lambda source: trials.build(source, directory), SOURCES))
@@ -137,9 +137,6 @@ def test_every_fault_is_marked_and_has_a_sound_twin():
 
 
 def test_trial_that_ends_its_process_is_reported_and_those_behind_it_run(tmp_path):
-    missing = trials.checked_library_missing()
-    if missing is not None:
-        pytest.skip(missing)
     source = tmp_path / "endings.cu"
     source.write_text(
         '#include "emulator/trial.h"\n'
@@ -159,9 +156,6 @@ def test_trial_that_ends_its_process_is_reported_and_those_behind_it_run(tmp_pat
 
 def test_maximum_that_begins_unset_is_left_to_the_compiler(tmp_path, capsys):
     """Whatever the unset variable holds, the elements that are compared with it take its place."""
-    missing = trials.checked_library_missing()
-    if missing is not None:
-        pytest.skip(missing)
     source = tmp_path / "maximum.cu"
     source.write_text(
         '#include "emulator/trial.h"\n'
@@ -180,9 +174,6 @@ def test_maximum_that_begins_unset_is_left_to_the_compiler(tmp_path, capsys):
 
 
 def test_what_cannot_be_built_is_said(tmp_path, monkeypatch):
-    missing = trials.checked_library_missing()
-    if missing is not None:
-        pytest.skip(missing)
     source = tmp_path / "broken.cu"
     with pytest.raises(TrialError, match=r"broken\.cu is missing"):
         trials.build(source, tmp_path)
@@ -195,6 +186,6 @@ def test_what_cannot_be_built_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(trials, "HEADERS", tmp_path / "csrc")
     with pytest.raises(TrialError, match="in a checkout"):
         trials.build(source, tmp_path)
-    monkeypatch.setattr(trials, "CHECKED_LIBRARY", tmp_path / "none.so")
-    with pytest.raises(TrialError, match=r"none\.so is missing: build it"):
+    monkeypatch.setattr(ops, "CHECKED_EMULATOR_LIBRARY", tmp_path / "none.so")
+    with pytest.raises(TrialError, match=r"none\.so, is missing: build it"):
         trials.build(source, tmp_path)

@@ -17,7 +17,7 @@ import torch
 from click.testing import CliRunner, Result
 
 import cnnkernels
-from cnnkernels import trace
+from cnnkernels import ops, trace
 from cnnkernels.bench import suites
 from cnnkernels.cli import main
 from cnnkernels.profile import passes
@@ -27,7 +27,7 @@ from cnnkernels.testing.problems import CONV2D_PROBLEMS, POOL2D_PROBLEMS
 
 ROOT = Path(cnnkernels.__file__).resolve().parent.parent
 
-checked = pytest.mark.skipif(running.why_unavailable() is not None, reason=str(running.why_unavailable()))
+checked = pytest.mark.checked_emulator
 
 
 def run(*arguments: object) -> Result:
@@ -201,7 +201,7 @@ def test_what_cannot_be_profiled_says_why(arguments: list[str], message: str) ->
 def test_without_the_checked_emulator_the_command_says_how_to_build_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(running, "LIBRARY", tmp_path / "libcnnkernels_emulator_checked.so")
+    monkeypatch.setattr(ops, "CHECKED_EMULATOR_LIBRARY", tmp_path / "libcnnkernels_emulator_checked.so")
     result = run("n1 c3 8x8 k4 3x3")
     assert result.exit_code == 1
     assert "is missing: build it with" in result.stderr
@@ -378,5 +378,5 @@ def test_a_dead_emulation_says_how_it_died(monkeypatch: pytest.MonkeyPatch, tmp_
     dying.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(dying))
     layer, _ = parse_problem("n1 c3 8x8 k4 3x3")
-    with pytest.raises(running.EmulationFailed, match=r"^the emulator's process ended by signal 9: out of memory$"):
+    with pytest.raises(running.EmulationFailed, match=r"^the emulator's process was ended by SIGKILL: out of memory$"):
         list(running.run([running.Job(layer, "fprop", "f32", "nchw")]))

@@ -11,8 +11,10 @@ from typing import NamedTuple
 import pytest
 
 from cnnkernels.profile.launches import Launch
-from cnnkernels.profile.run import Job, run, why_unavailable
+from cnnkernels.profile.run import Job, run
 from cnnkernels.profile.subject import parse_problem
+
+pytestmark = pytest.mark.checked_emulator
 
 LANES, SECTOR, FLOAT = 32, 32, 4
 
@@ -26,9 +28,6 @@ class Moved(NamedTuple):
 
 
 def launches(problem: str, name: str, layout: str, kernel: str) -> list[Launch]:
-    missing = why_unavailable()
-    if missing:
-        pytest.skip(missing)
     layer, _ = parse_problem(problem)
     (result,) = run([Job(layer, name, "f32", layout, kernel)])
     return result
@@ -91,7 +90,9 @@ def test_gather_of_a_pointwise_convolution():
     # Into the stages: the image as it was read, 32 pixels side by side. The filters across, [channel][filter] with rows of 20 floats:
     # 20 * 8 is a multiple of 32, so channels c and c + 8 meet in one bank, and each store takes 2 wavefronts.
     image, filters = blocks * steps * BM * BK // LANES, blocks * steps * BN * BK // LANES
-    assert moved(launch, "store", "stages", "gather.cuh") == Moved(image + filters, image + 2 * filters, image + filters)
+    assert moved(launch, "store", "stages", "gather.cuh") == Moved(
+        image + filters, image + 2 * filters, image + filters
+    )
     # Out of them, for each of the C channels and warps: TM + TN values a lane. The 8 rows of threads in a warp read words 4 apart, its 4
     # columns too: no two of a bank.
     reads = blocks * warps * C * (TM + TN)

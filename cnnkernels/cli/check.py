@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from cnnkernels.cli.findings import Sighting, of_records, print_findings
 from cnnkernels.cli.kernel_passes import kernel_options, pass_table, passes_of, print_failures, progress_bar
-from cnnkernels.cli.output import catalogue, make_console, print_json
+from cnnkernels.cli.output import catalogue, make_console, print_json, require_checked_emulator
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,11 +57,7 @@ def check(
             "--op, --dtype, --kernel and --jobs are for the compiled kernels: trials are named as FILE:TRIAL"
         )
     catalogue()
-    from cnnkernels.testing.trials import checked_library_missing
-
-    missing = checked_library_missing()
-    if missing is not None:
-        raise click.ClickException(missing)
+    require_checked_emulator()
     console = make_console(json_output)
     if files:
         passed = _check_trials(console, [_Source.parse(text) for text in files], json_output)

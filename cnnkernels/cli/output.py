@@ -50,6 +50,15 @@ def require_backend(name: str) -> None:
         raise click.ClickException(f"backend {name!r} cannot run here: {reason}")
 
 
+def require_checked_emulator() -> None:
+    """Raise ClickException with what to do where there is no checked emulator."""
+    from cnnkernels.testing import checked_emulator
+
+    missing = checked_emulator.missing()
+    if missing is not None:
+        raise click.ClickException(missing)
+
+
 def require_extra(extra: str, *modules: str) -> None:
     """Raise ClickException with the command that installs them where one of the optional `modules` is missing."""
     missing = [module for module in modules if find_spec(module) is None]

@@ -11,7 +11,7 @@ import click
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from cnnkernels.cli.output import catalogue, make_console, print_json
+from cnnkernels.cli.output import catalogue, make_console, print_json, require_checked_emulator
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,7 +64,7 @@ def profile(
     """
     from cnnkernels.profile.page import print_notice, print_pass
     from cnnkernels.profile.report import as_json
-    from cnnkernels.profile.run import EmulationFailed, why_unavailable
+    from cnnkernels.profile.run import EmulationFailed
     from cnnkernels.profile.subject import Trials, parse_subject
 
     console = make_console(json_output)
@@ -73,13 +73,11 @@ def profile(
         what = parse_subject(text, options["batch"])
     except ValueError as error:
         raise click.ClickException(str(error)) from error
-    missing = why_unavailable()
     if isinstance(what, Trials):
         _check_no_problem_options(options)
     else:
         jobs = _jobs(what, **options)
-    if missing is not None:
-        raise click.ClickException(missing)
+    require_checked_emulator()
     try:
         reports = _trials(console, what) if isinstance(what, Trials) else _passes(console, what, jobs)
     except EmulationFailed as error:

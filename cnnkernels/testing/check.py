@@ -24,10 +24,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import NoReturn
 
-import cnnkernels
+from cnnkernels.testing import checked_emulator
 from cnnkernels.testing.check_problems import CHECK_PROBLEMS
 from cnnkernels.testing.verify import (
     Item,
@@ -151,13 +150,8 @@ class _Worker:
         self.ready = False
         self.item: Item | None = None
         self.at: _Begins | None = None
-        paths = [str(Path(cnnkernels.__file__).resolve().parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = os.environ | {
-            "CNNKERNELS_EMULATOR": "checked",
-            "OMP_NUM_THREADS": "1",  # the cores are taken
-            "PYTHONPATH": os.pathsep.join(paths),
-        }
-        # In a session of its own: Ctrl-C is for us, and we end it, wherever in a kernel it is.
+        environment = checked_emulator.environment() | {"OMP_NUM_THREADS": "1"}  # the cores are taken
+        # Beyond the reach of Ctrl-C, which is for us: we end it, wherever in a kernel it is.
         self.process = subprocess.Popen(
             [*COMMAND, str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
@@ -178,7 +172,9 @@ class _Worker:
         """What to say of the kernels that were to run, now that the process has ended by itself."""
         self.process.wait()
         self.said.seek(0)
-        how = _how_it_ended(self.process.returncode, self.said.read().decode(errors="replace"))
+        how = checked_emulator.how_it_ended(
+            self.process.returncode, self.said.read().decode(errors="replace"), _SECONDS_PER_RUN
+        )
         self.end()
         if not self.ready:
             raise CheckError(f"the checked emulator's process {how}")
@@ -204,15 +200,6 @@ class _Worker:
 
 # What begins a process; the descriptor of its connection follows.
 COMMAND = (sys.executable, "-m", "cnnkernels.testing.check")
-
-
-def _how_it_ended(code: int, said: str) -> str:
-    if code == -signal.SIGALRM:
-        how = f"did not end within {_SECONDS_PER_RUN} seconds"
-    else:
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-    last_words = [line for line in said.splitlines() if line.strip()][-1:]
-    return ": ".join([how, *last_words])
 
 
 # The other process.

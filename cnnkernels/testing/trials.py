@@ -45,12 +45,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, get_args
 
-import cnnkernels
 from cnnkernels import ops
+from cnnkernels.testing import checked_emulator
 from cnnkernels.testing.emulation import Schedule
 
-CHECKED_LIBRARY = ops.LIBRARY_DIRECTORY / "libcnnkernels_emulator_checked.so"
-HEADERS = Path(cnnkernels.__file__).parent.parent / "csrc"
+HEADERS = checked_emulator.ROOT / "csrc"
 
 # Of the random schedule: the same order every time.
 _SEED = 1
@@ -72,18 +71,10 @@ class TrialResult:
     name: str
     library: Path  # it was compiled into
     schedule: Schedule
-    error: (
-        str | None
-    )  # what the trial threw, the first finding included, or how it took its process down; None: nothing
+    # What the trial threw, the first finding included, or how it took its process down; None: nothing.
+    error: str | None
     findings: tuple[dict[str, Any], ...]  # as of _C.emulator_findings(); none where check was off
     launches: tuple[dict[str, Any], ...]  # as of _C.emulator_profile(); none where count was off
-
-
-def checked_library_missing() -> str | None:
-    """Why there is no checked emulator to run trials on; None where there is."""
-    if CHECKED_LIBRARY.is_file():
-        return None
-    return f"{CHECKED_LIBRARY} is missing: build it with `make build` (CNNKERNELS_CHECKED=ON, the default)"
 
 
 def build(source: Path, directory: Path) -> Path:
@@ -94,7 +85,7 @@ def build(source: Path, directory: Path) -> Path:
     Raises:
         TrialError: there is no checked library, no csrc/ beside the package, no compiler, or it refuses the source.
     """
-    missing = checked_library_missing()
+    missing = checked_emulator.missing()
     if missing is not None:
         raise TrialError(missing)
     if not HEADERS.is_dir():
@@ -115,7 +106,7 @@ def build(source: Path, directory: Path) -> Path:
     flags = shlex.split(_C.build_info()["checked_flags"])
     # In two steps: given -fsanitize=thread, the linker would bring the thread sanitizer's own runtime.
     compile_step = [*flags, *_WARNINGS, "-fPIC", f"-I{HEADERS}", "-x", "c++", "-c", source.resolve(), "-o", object_file]
-    link_step = ["-shared", object_file, CHECKED_LIBRARY.resolve(), "-o", library]
+    link_step = ["-shared", object_file, ops.CHECKED_EMULATOR_LIBRARY.resolve(), "-o", library]
     for step in (compile_step, link_step):
         process = subprocess.run([*compiler, *map(str, step)], capture_output=True, text=True, check=False)
         if process.returncode != 0:
@@ -168,8 +159,7 @@ def run_libraries(
     command = [sys.executable, "-m", "cnnkernels.testing.trials"]
     command += [f"--trial={name}" for name in trials or ()] + [f"--schedule={schedule}" for schedule in schedules]
     command += ["--count"] * count + ["--no-check"] * (not check)
-    paths = [str(path) for path in (HEADERS.parent, os.environ.get("PYTHONPATH")) if path]
-    environment = dict(os.environ, CNNKERNELS_EMULATOR="checked", PYTHONPATH=os.pathsep.join(paths))
+    environment = checked_emulator.environment()
     results: list[TrialResult] = []
     while True:
         process = subprocess.run(
@@ -212,14 +202,7 @@ def _result(record: dict[str, Any]) -> TrialResult:
 
 
 def _how_it_ended(process: subprocess.CompletedProcess[str]) -> str:
-    last_words = "\n".join(process.stderr.strip().splitlines()[-10:])
-    if process.returncode >= 0:
-        how = f"exited with {process.returncode}"
-    elif -process.returncode == signal.SIGALRM:
-        how = f"did not end within {_SECONDS_PER_TRIAL} seconds"
-    else:
-        how = f"was ended by {signal.Signals(-process.returncode).name}"
-    return f"{how}: {last_words}" if last_words else how
+    return checked_emulator.how_it_ended(process.returncode, process.stderr, _SECONDS_PER_TRIAL, lines=10)
 
 
 # The other process.

@@ -94,28 +94,25 @@ inline std::optional<Tensor> workspace(int64_t bytes, DType dtype, const Tensor&
 // The memory that an operator's kernels may touch, by name: the checked emulator holds each of their accesses against it.
 class Buffers {
  public:
+#if defined(CNN_TARGET_CUDA)
+  const void* input(const char*, const Tensor& tensor) { return tensor.const_data_ptr(); }
+  void* output(const char*, Tensor& tensor) { return tensor.mutable_data_ptr(); }
+  void* workspace(Tensor& tensor) { return tensor.mutable_data_ptr(); }
+  void require_written(const std::string&) const {}
+#else
   const void* input(const char* name, const Tensor& tensor) {
-#if !defined(CNN_TARGET_CUDA)
     declare(name, tensor, emulator::Use::kInput);
-#endif
     return tensor.const_data_ptr();
   }
   void* output(const char* name, Tensor& tensor) {
-#if !defined(CNN_TARGET_CUDA)
     declare(name, tensor, emulator::Use::kOutput);
-#endif
     return tensor.mutable_data_ptr();
   }
   void* workspace(Tensor& tensor) {
-#if !defined(CNN_TARGET_CUDA)
     declare("workspace", tensor, emulator::Use::kWorkspace);
-#endif
     return tensor.mutable_data_ptr();
   }
 
-#if defined(CNN_TARGET_CUDA)
-  void require_written(const std::string&) const {}
-#else
   // Under the checked emulator: an error unless every element of every output has been written. `kernel`: who should have.
   void require_written(const std::string& kernel) const {
     for (const emulator::Declared* output : outputs_) output->require_written(kernel);

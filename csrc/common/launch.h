@@ -1,16 +1,14 @@
-// One way to launch a kernel on either target, and the log of what was launched.
+// One way to launch a kernel on either target.
 #pragma once
 
 #include <cstddef>
 #include <stdexcept>
 #include <string>
 
+#include "common/launch_log.h"
 #include "common/platform.h"
 
 namespace cnn {
-
-// Remembers the kernel's name while somebody listens (launch_log.cpp; cnnkernels.trace() in Python).
-__attribute__((visibility("default"))) void log_launch(const char* kernel);
 
 struct LaunchShape {
   dim3 grid;

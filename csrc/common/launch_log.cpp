@@ -1,12 +1,12 @@
 // The names of the kernels launched since somebody began to listen, with a C interface so that it can be read through
 // ctypes from whichever library is loaded.
+#include "common/launch_log.h"
+
 #include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <mutex>
 #include <string>
-
-#include "common/launch.h"
 
 namespace cnn {
 
