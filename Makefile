@@ -8,6 +8,8 @@ SOURCES := CMakeLists.txt setup.py pyproject.toml $(shell find csrc tests/cpp -t
 CXX_FILES := $(shell find csrc tests/cpp tests/planted tests/counters -type f)
 # Without a GPU the CUDA library could not run: the demo and the tests do without it, unless `make build` has made it.
 CUDA := $(if $(wildcard cnnkernels/lib/libcnnkernels_cuda.so)$(shell nvidia-smi -L 2>/dev/null),AUTO,OFF)
+# The demo does without the emulator that checks and counts, too.
+CHECKED := $(if $(wildcard cnnkernels/lib/libcnnkernels_emulator_checked.so),ON,OFF)
 
 # Byte code is compiled when a module is first imported: half of torch never is.
 export PIP_NO_COMPILE := 1
@@ -23,7 +25,7 @@ test: $(VENV)/.developed
 	$(BIN)/python -m pytest -q
 
 # Every kernel under every check of the checked emulator: races, bad accesses, uninitialised reads.
-sanitize: $(VENV)/.package
+sanitize: $(VENV)/.developed
 	$(BIN)/cnnkernels check
 
 # All there is: the CUDA library too, for every architecture, where nvcc is.
@@ -66,7 +68,7 @@ $(VENV)/.torch:
 
 # Built and installed in place, for running and for developing.
 $(VENV)/.package: $(VENV)/.torch $(SOURCES)
-	CNNKERNELS_CUDA=$(CUDA) $(INSTALL) '.[train,report]'
+	CNNKERNELS_CUDA=$(CUDA) CNNKERNELS_CHECKED=$(CHECKED) $(INSTALL) '.[train,report]'
 	@touch $@
 
 $(VENV)/.developed: $(VENV)/.torch $(SOURCES)

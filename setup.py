@@ -1,7 +1,7 @@
 """A thin front of CMakeLists.txt: runs it and puts what it builds, and the benchmark suites, into the package.
 
-Environment: CNNKERNELS_CUDA (AUTO, ON, OFF), CNNKERNELS_CUDA_ARCH ("80;90a;100"), CNNKERNELS_EMULATOR_MARCH, CNNKERNELS_TESTS,
-MAX_JOBS (parallel compilations).
+Environment: CNNKERNELS_CUDA (AUTO, ON, OFF), CNNKERNELS_CUDA_ARCH ("80;90a;100"), CNNKERNELS_EMULATOR_MARCH, CNNKERNELS_CHECKED
+(ON, OFF: the emulator that checks and counts), CNNKERNELS_TESTS, MAX_JOBS (parallel compilations).
 """
 
 import os
@@ -15,7 +15,13 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-OPTIONS = ("CNNKERNELS_CUDA", "CNNKERNELS_CUDA_ARCH", "CNNKERNELS_EMULATOR_MARCH", "CNNKERNELS_TESTS")
+OPTIONS = (
+    "CNNKERNELS_CUDA",
+    "CNNKERNELS_CUDA_ARCH",
+    "CNNKERNELS_EMULATOR_MARCH",
+    "CNNKERNELS_CHECKED",
+    "CNNKERNELS_TESTS",
+)
 
 
 class CMakeBuild(build_ext):
@@ -31,7 +37,8 @@ class CMakeBuild(build_ext):
             )
         prefix = ROOT if self.editable_mode or self.inplace else Path(self.build_lib).resolve()
         build = ROOT / "build"
-        options = [f"-D{name}={os.environ[name]}" for name in OPTIONS if name in os.environ]
+        # What is not set has its default, not the value of an earlier build.
+        options = [f"-D{name}={os.environ[name]}" if name in os.environ else f"-U{name}" for name in OPTIONS]
         configure = [
             "cmake",
             "-G",

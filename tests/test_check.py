@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from cnnkernels.testing.verify import Record, Selection, kernel_passes, verify
 
 pytestmark = pytest.mark.checked_emulator
 
+ROOT = Path(__file__).parent.parent
 CLI = [sys.executable, "-m", "cnnkernels.cli", "check"]
 CATALOGUE = {(row["name"], name) for row in _C.catalogue() for name in row["passes"]}
 
@@ -259,6 +261,23 @@ def test_trials_are_checked_and_what_is_found_is_shown(tmp_path: Path) -> None:
         assert code in text
     assert "schedule reverse: two and two are five" in text
     assert "3 trials, each under 3 schedules" in text
+
+
+def test_the_documented_example_prints_what_is_documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "emulator.md").read_text()
+    (source,) = re.findall(r"```cpp\n(// reverse\.cu\n.*?)```", page, re.DOTALL)
+    (shown,) = re.findall(r"```\n\$ cnnkernels check reverse\.cu\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    Path("reverse.cu").write_text(source)
+    assert [line.rstrip() for line in run("reverse.cu").stdout.splitlines()] == shown.splitlines()
+
+
+def test_the_documentation_names_every_kind_of_finding() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "csrc" / "emulator").rglob("*.cpp"))
+    kinds = set(re.findall(r'kind = "([a-z ]+)"|finding\(thread, "([a-z ]+)"', sources))
+    documented = re.findall(r"^\| `([a-z ]+)` \|", (ROOT / "docs" / "emulator.md").read_text(), re.MULTILINE)
+    assert {first or second for first, second in kinds} <= set(documented)
 
 
 def test_one_trial_can_be_named_and_printed_as_json(tmp_path: Path) -> None:

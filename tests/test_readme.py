@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/benchmarking.md", "docs/emulator.md"]
 
 
 def blocks(language: str) -> list[str]:
@@ -38,6 +38,16 @@ def test_commands_exist() -> None:
     assert set(commands) == {"info", "verify", "check", "train", "bench", "report", "tune", "profile"}
     for command in commands:
         assert CliRunner().invoke(main, [command, "--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_options_of_commands_exist(document: str) -> None:
+    from cnnkernels.cli import main
+
+    for command, rest in re.findall(r"^cnnkernels (\w+)(.*)", (ROOT / document).read_text(), re.MULTILINE):
+        help_text = CliRunner().invoke(main, [command, "--help"]).stdout
+        for option in re.findall(r"\s(--[\w-]+)", rest.partition(" #")[0]):
+            assert option in help_text, f"cnnkernels {command}{rest}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
