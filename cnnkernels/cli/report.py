@@ -35,22 +35,41 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="Rewrite this file's table of results.",
 )
+@click.option(
+    "--profile",
+    "profiles",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Show what `cnnkernels profile --json` printed into this file, too. Repeatable.",
+)
 @click.option("--json", "json_output", is_flag=True, help="Print what the page shows as JSON, and write no page.")
-def report(results: Path | None, out: Path | None, device: str, readme: Path | None, json_output: bool) -> None:
-    """Make a page from the stored results.
+def report(
+    results: Path | None,
+    out: Path | None,
+    device: str,
+    readme: Path | None,
+    profiles: tuple[Path, ...],
+    json_output: bool,
+) -> None:
+    """Make a page from the stored results, and from profiles.
 
     report.html is one file that loads nothing: open it, or send it. Beside it lie its charts as PNGs. Exit code 1 if
-    --device names none in the store, or --readme a file without the two markers.
+    --device names none in the store, --readme a file without the two markers, or --profile one that is no profile.
     """
     require_extra("report", "altair", "vl_convert", "jinja2")
     from cnnkernels.bench.paths import results_directory
     from cnnkernels.bench.report import readme as readme_file
     from cnnkernels.bench.report import views
+    from cnnkernels.bench.report.profiles import read
 
     results = results or results_directory()
     out = out or (results_directory().parent / "report" if results_directory().is_dir() else Path("runs") / "report")
     console = make_console(json_output)
-    found = views.report(results, device)
+    try:
+        profiled = [read(path) for path in profiles]
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    found = views.report(results, device, profiled)
     if device and not found.devices:
         names = ", ".join(path.name for path in sorted(results.glob("*/"))) or "nothing"
         raise click.ClickException(f"{results} has no runs of {device!r}: it has {names}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cnnkernels.profile import counters, model
@@ -48,6 +48,22 @@ class LaunchReport:
         ]
         return ratios[0], ratios[1]
 
+    def coalescing(self, access: str) -> float | None:
+        """Of all tensors that are "read" or "write", by their sums: a mean would weigh a tensor of one access like the others."""
+        rows = [row for row in self.tensors if row.access == access]
+        if not rows:
+            return None
+        sums = {name: sum(getattr(row, name) for row in rows) for name in ("sectors", "least_sectors")}
+        return replace(rows[0], **sums).coalescing
+
+    @property
+    def conflicts(self) -> float | None:
+        """Of all shared arrays, by their sums."""
+        if not self.shared:
+            return None
+        sums = {name: sum(getattr(row, name) for row in self.shared) for name in ("wavefronts", "least_wavefronts")}
+        return replace(self.shared[0], **sums).conflicts
+
 
 @dataclass(frozen=True)
 class PassReport:
@@ -73,6 +89,11 @@ class PassReport:
     @property
     def block_bytes(self) -> int:
         return sum(report.totals.block_bytes for report in self.launches)
+
+    @property
+    def dram_over_compulsory(self) -> float | None:
+        """Bytes from DRAM over those that no implementation can avoid. None where it is not known what is useful."""
+        return self.launch_bytes / self.useful.bytes if self.useful and self.useful.bytes else None
 
     @property
     def executed_fmas(self) -> float | None:
@@ -166,6 +187,7 @@ def _pass_as_json(report: PassReport) -> dict[str, Any]:
         "error": report.error,
         "modelled_seconds": report.seconds,
         "dram_bytes": report.launch_bytes,
+        "dram_over_compulsory": report.dram_over_compulsory,
         "l2_bytes": report.block_bytes,
         "executed_fmas": report.executed_fmas,
         "launches": [_launch_as_json(launch) for launch in report.launches],
@@ -182,6 +204,12 @@ def _launch_as_json(report: LaunchReport) -> dict[str, Any]:
         "block": launch.block,
         "blocks": launch.blocks,
         "blocks_run": launch.blocks_run,
+        "sampled": launch.sampled,
+        "threads": launch.threads,
+        "dram_bytes": report.totals.launch_bytes,
+        "l2_bytes": report.totals.block_bytes,
+        "coalescing": {access: report.coalescing(access) for access in ("read", "write")},
+        "conflicts": report.conflicts,
         "tensors": [
             asdict(row)
             | {

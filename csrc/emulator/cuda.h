@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <limits>
 
 #include "emulator/half.h"
@@ -52,18 +51,19 @@ inline unsigned lane_id() { return linear_thread() % kWarpSize; }
 inline unsigned lane_id() { return current->linear % kWarpSize; }
 #endif
 
+// __builtin_memcpy: a call of memcpy is an access to the checked build.
 template <class T>
 std::uint64_t to_bits(T value) {
   static_assert(sizeof(T) <= 8, "a warp exchange moves at most 8 bytes per lane");
   std::uint64_t bits = 0;
-  std::memcpy(&bits, &value, sizeof(T));
+  __builtin_memcpy(&bits, &value, sizeof(T));
   return bits;
 }
 
 template <class T>
 T from_bits(std::uint64_t bits) {
   T value;
-  std::memcpy(&value, &bits, sizeof(T));
+  __builtin_memcpy(&value, &bits, sizeof(T));
   return value;
 }
 

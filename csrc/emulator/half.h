@@ -2,8 +2,8 @@
 // operation, which is what one hardware instruction does.
 #pragma once
 
+#include <bit>
 #include <cstdint>
-#include <cstring>
 
 #include "emulator/vector_types.h"
 
@@ -13,16 +13,8 @@
 
 namespace cnn::emulator {
 
-inline float bits_to_float(std::uint32_t bits) {
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return value;
-}
-inline std::uint32_t float_to_bits(float value) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  return bits;
-}
+inline float bits_to_float(std::uint32_t bits) { return std::bit_cast<float>(bits); }
+inline std::uint32_t float_to_bits(float value) { return std::bit_cast<std::uint32_t>(value); }
 
 #if defined(__F16C__)
 inline float half_to_float(std::uint16_t bits) { return _cvtsh_ss(bits); }

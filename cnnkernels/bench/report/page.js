@@ -80,11 +80,7 @@
     if (text !== undefined) made.textContent = text;
     return made;
   }
-  function unfold(body, rows) {
-    const button = body.querySelector(".unfold");
-    const open = button.getAttribute("aria-expanded") === "true";
-    button.setAttribute("aria-expanded", String(!open));
-    if (open) { body.rows[1].remove(); return; }
+  function tableOf(rows) {
     const table = element("table");
     const head = table.createTHead().insertRow();
     data.headings.forEach((heading) => head.append(element("th", heading)));
@@ -98,17 +94,27 @@
       });
     });
     [...head.cells].slice(4, -1).forEach((cell) => { cell.className = "n"; });
-    const line = body.insertRow();
-    line.className = "unfolded";
-    const cell = line.insertCell();
-    cell.colSpan = body.rows[0].cells.length;
-    cell.append(table);
+    return table;
+  }
+  // A launch's details are in the page. Those of a case are made when somebody asks: there may be thousands.
+  function unfold(body, rows) {
+    const button = body.querySelector(".unfold");
+    const open = button.getAttribute("aria-expanded") === "true";
+    button.setAttribute("aria-expanded", String(!open));
+    if (!body.rows[1]) {
+      const line = body.insertRow();
+      line.className = "unfolded";
+      const cell = line.insertCell();
+      cell.colSpan = body.rows[0].cells.length;
+      cell.append(tableOf(rows));
+    }
+    body.rows[1].hidden = open;
   }
   const controls = new Map([...document.querySelectorAll("[data-for]")].map((box) => [box.dataset.for, box]));
   document.querySelectorAll("table.cases").forEach((table) => {
     const details = data.details[table.dataset.details];
     const bodies = [...table.tBodies].map((body) => {
-      const rows = details[Number(body.dataset.case)];
+      const rows = details ? details[Number(body.dataset.case)] : [];
       body.querySelector(".unfold").addEventListener("click", () => unfold(body, rows));
       return [body, `${body.textContent} ${rows.flat().join(" ")}`.toLowerCase()];
     });

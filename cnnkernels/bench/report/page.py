@@ -1,6 +1,6 @@
 """Assembly of the page: views and charts into one self-contained HTML file.
 
-Every name in the store may be a user's. In HTML jinja2 escapes it; in JSON its tojson does, `<` included; the script
+Every name in the store may be a user's, and a profile anybody's. In HTML jinja2 escapes it; in JSON its tojson does, `<` included; the script
 puts it into the page as text, never as HTML. The page's own security policy forbids it to load anything.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -18,9 +19,11 @@ import vl_convert
 
 from cnnkernels.bench.report import views
 from cnnkernels.bench.report.lists import FixedList
+from cnnkernels.bench.report.profiles import Launch, Line, Pass, Profile
 from cnnkernels.bench.report.theme import PALETTES, style
 from cnnkernels.bench.report.vega import Chart, vegalite_version
 from cnnkernels.bench.store import Row, Run
+from cnnkernels.profile.launches import Line as SourceLine
 
 #: What a row of the per-layer table unfolds to: headings of :func:`_detail`.
 DETAILS = (
@@ -65,6 +68,8 @@ def render(report: views.Report, all_charts: dict[str, dict[str, list[Chart]]], 
         charts=all_charts,
         chart_id=chart_id,
         results=results,
+        kernels_id="what_the_kernels_do",  # no device's slug has an underscore
+        kernels_title="What the kernels do",
         palettes=PALETTES,
         css=_asset("page.css"),
         script=_asset("page.js"),
@@ -251,6 +256,30 @@ def settings(run: Run) -> list[tuple[str, str]]:
     ]
 
 
+def launches(profiles: Sequence[Profile]) -> list[tuple[Profile, Pass, int, Launch]]:
+    """Every launch, with its profile and pass, and which of the pass' launches it is."""
+    return [
+        (profile, one, number, launch)
+        for profile in profiles
+        for one in profile.passes
+        for number, launch in enumerate(one.launches, 1)
+    ]
+
+
+def place(line: Line) -> str:
+    return SourceLine(line.file, line.line, "").place
+
+
+def short_time(seconds: float) -> str:
+    """Microseconds, three digits at least."""
+    return f"{seconds * 1e6:.3g}" if seconds < 1e-4 else microseconds(seconds * 1e6)
+
+
+def share(value: float | None) -> str:
+    """Of a count: with a decimal, where there is one."""
+    return "" if value is None else f"{100 * value:,.1f}".removesuffix(".0") + "%"
+
+
 def _date(started: str) -> str:
     return re.sub(r"\.\d+", "", started).replace("T", " ").replace("+00:00", " UTC")
 
@@ -266,6 +295,10 @@ _FILTERS = {
     "ratio": ratio,
     "percent": percent,
     "size": size,
+    "launches": launches,
+    "place": place,
+    "short_time": short_time,
+    "share": share,
     "facts": facts,
     "tiles": tiles,
     "without_number": without_number,

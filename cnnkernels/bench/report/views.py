@@ -1,4 +1,4 @@
-"""What the report shows, as plain data: one :class:`Device` per folder of the store. Nothing here knows of HTML."""
+"""What the report shows, as plain data: one :class:`Device` per folder of the store, and profiles. Nothing here knows of HTML."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cnnkernels.bench.compare import Comparison
 from cnnkernels.bench.layer import CONVOLUTION_PASSES, FAMILIES, FUSED_PASSES, POOLING_PASSES
 from cnnkernels.bench.report.history import History, history, version
 from cnnkernels.bench.report.lists import FixedList, fixed_lists
+from cnnkernels.bench.report.profiles import Profile
 from cnnkernels.bench.store import Results, Row, Run, latest, read_all
 
 PASSES = (*CONVOLUTION_PASSES, *FUSED_PASSES, *POOLING_PASSES, "inference", "training")
@@ -130,20 +131,21 @@ class Device:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything: devices with a GPU first, and a sentence for each file or line that could not be read."""
+    """Everything: devices with a GPU first, and a sentence for each file or line of the store that could not be read."""
 
     devices: tuple[Device, ...]
     problems: tuple[str, ...]
+    profiles: tuple[Profile, ...] = ()
 
 
-def report(results: Path, device: str = "") -> Report:
-    """Read the store under `results`; only the device with the slug `device` if it is given."""
+def report(results: Path, device: str = "", profiles: Iterable[Profile] = ()) -> Report:
+    """Read the store under `results`; only the device with the slug `device` if it is given. `profiles` are shown beside it."""
     runs, problems = read_all(results)
     by_device: dict[str, list[Results]] = {}
     for entry in runs:
         by_device.setdefault(str(entry.run.device.get("slug", "")), []).append(entry)
     devices = [_device(slug, entries) for slug, entries in by_device.items() if device in ("", slug)]
-    return Report(tuple(sorted(devices, key=lambda one: (not one.on_gpu, one.slug))), tuple(problems))
+    return Report(tuple(sorted(devices, key=lambda one: (not one.on_gpu, one.slug))), tuple(problems), tuple(profiles))
 
 
 def _device(slug: str, entries: Sequence[Results]) -> Device:

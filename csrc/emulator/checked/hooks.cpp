@@ -2,6 +2,8 @@
 // block, and around each call. Not the thread sanitizer's runtime: this one knows blocks, warps and barriers.
 //
 // The names and their meaning are those of LLVM's compiler-rt and GCC (gcc/sanitizer.def). A hook comes before its access.
+#include <cstring>
+
 #include "emulator/checked/checker.h"
 #include "emulator/worker.h"
 
@@ -13,7 +15,7 @@ using cnn::emulator::current;
 
 namespace {
 inline void access(const void* address, std::size_t size, bool write, bool exact_width, const void* site) {
-  if (current) checker().access(current->linear, address, size, write, exact_width, site);
+  if (current && size) checker().access(current->linear, address, size, write, exact_width, site);
 }
 }  // namespace
 
@@ -32,6 +34,22 @@ CNN_ACCESS_HOOKS(16)
 
 CNN_HOOK void __tsan_read_range(void* address, unsigned long size) { access(address, size, false, false, CNN_CALLER); }
 CNN_HOOK void __tsan_write_range(void* address, unsigned long size) { access(address, size, true, false, CNN_CALLER); }
+// memory_functions.h.
+CNN_HOOK void* cnn_checked_memcpy(void* to, const void* from, unsigned long size) {
+  access(from, size, false, false, CNN_CALLER);
+  access(to, size, true, false, CNN_CALLER);
+  return std::memcpy(to, from, size);
+}
+CNN_HOOK void* cnn_checked_memmove(void* to, const void* from, unsigned long size) {
+  access(from, size, false, false, CNN_CALLER);
+  access(to, size, true, false, CNN_CALLER);
+  return std::memmove(to, from, size);
+}
+CNN_HOOK void* cnn_checked_memset(void* to, int value, unsigned long size) {
+  access(to, size, true, false, CNN_CALLER);
+  return std::memset(to, value, size);
+}
+
 CNN_HOOK void __tsan_vptr_read(void**) {}
 CNN_HOOK void __tsan_vptr_update(void**, void*) {}
 CNN_HOOK void __tsan_init() {}
