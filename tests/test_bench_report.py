@@ -1,4 +1,4 @@
-"""The report: the views, the page, its pictures and the README's table."""
+"""The report: the views, the page, its pictures, profiles and the README's table."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,15 +17,21 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from test_bench_compare import make_row, make_run, rows_of
+from test_profile_model import buffer, launch, site
 
 pytest.importorskip("altair", reason="the report needs cnnkernels[report]")
 pytest.importorskip("vl_convert", reason="the report needs cnnkernels[report]")
 
 from cnnkernels.bench import suites
 from cnnkernels.bench.layer import Layer
-from cnnkernels.bench.report import charts, page, readme, vega, views
+from cnnkernels.bench.report import charts, page, profiles, readme, vega, views
 from cnnkernels.bench.store import Row, Run, Writer
+from cnnkernels.cli import main
 from cnnkernels.cli.report import report as command
+from cnnkernels.profile.launches import Launch
+from cnnkernels.profile.passes import Useful
+from cnnkernels.profile.report import PassReport, analyse, as_json
+from cnnkernels.profile.resources import Resources
 
 HOSTILE = '</script><img src=x onerror="alert(1)">&"\'<!--'
 
@@ -134,8 +141,8 @@ class Page(HTMLParser):
                 self.rows[-1] += f" {data.strip()}"
 
 
-def make_page(store: Path) -> tuple[str, Page]:
-    report = views.report(store)
+def make_page(store: Path, *profiled: Path) -> tuple[str, Page]:
+    report = views.report(store, profiles=map(profiles.read, profiled))
     html = page.render(report, {device.slug: charts.charts(device) for device in report.devices}, str(store))
     return html, Page(html)
 
@@ -259,33 +266,41 @@ def test_a_cpu_is_checked_and_not_compared(tmp_path: Path) -> None:
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
+def in_browser(folder: Path, html: str, width: int, script: str) -> dict[str, Any]:
+    """What `script` makes of `d`, the page's document in a frame `width` pixels wide, once it is drawn."""
+    (folder / "report.html").write_text(html)
+    (folder / "probe.html").write_text(
+        f"<iframe id=f src=report.html style='width:{width}px;height:900px;border:0'></iframe><pre id=o></pre><script>"
+        "addEventListener('load', () => setTimeout(() => { const d = f.contentDocument;"
+        f"o.textContent = JSON.stringify((() => {{ {script} }})()); }}, 3000));</script>"
+    )
+    assert CHROMIUM is not None
+    command_line = [
+        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--enable-logging=stderr",
+        f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=9000", "--window-size=1400,1000", "--dump-dom",
+        (folder / "probe.html").as_uri(),
+    ]  # fmt: skip
+    outcome = subprocess.run(command_line, capture_output=True, text=True, timeout=120, check=False)
+    found = re.search(r'<pre id="o">(\{.*?\})</pre>', outcome.stdout)
+    assert found, outcome.stdout[-500:] + outcome.stderr[-2000:]
+    assert ":CONSOLE" not in outcome.stderr, outcome.stderr
+    seen: dict[str, Any] = json.loads(found[1])
+    return seen
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the page with")
 @pytest.mark.parametrize("width", [1280, 360])
 def test_a_browser_draws_it_without_a_word_and_without_scrolling_sideways(
     store: Path, tmp_path: Path, width: int
 ) -> None:
     """The page in a frame of a screen's or a phone's width; a probe around it writes down what came of it."""
-    html, _ = make_page(store)
-    (tmp_path / "report.html").write_text(html)
-    (tmp_path / "probe.html").write_text(
-        f"<iframe id=f src=report.html style='width:{width}px;height:900px;border:0'></iframe><pre id=o></pre><script>"
-        "addEventListener('load', () => setTimeout(() => { const d = f.contentDocument;"
-        "o.textContent = JSON.stringify({wide: d.documentElement.scrollWidth, drawn: d.querySelectorAll('[data-chart] svg').length,"
-        "visible: [...d.querySelectorAll('[data-chart]')].filter((place) => place.clientWidth > 0).length}); }, 3000));</script>"
+    script = (
+        "return {wide: d.documentElement.scrollWidth, drawn: d.querySelectorAll('[data-chart] svg').length,"
+        "visible: [...d.querySelectorAll('[data-chart]')].filter((place) => place.clientWidth > 0).length};"
     )
-    assert CHROMIUM is not None
-    command_line = [
-        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--enable-logging=stderr",
-        f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=9000", "--window-size=1400,1000", "--dump-dom",
-        (tmp_path / "probe.html").as_uri(),
-    ]  # fmt: skip
-    outcome = subprocess.run(command_line, capture_output=True, text=True, timeout=120, check=False)
-    found = re.search(r'<pre id="o">(\{.*?\})</pre>', outcome.stdout)
-    assert found, outcome.stdout[-500:] + outcome.stderr[-2000:]
-    seen = json.loads(found[1])
+    seen = in_browser(tmp_path, make_page(store)[0], width, script)
     assert seen["wide"] <= width, "tables scroll in their own box, the page does not"
     assert seen["visible"] > 3 and seen["drawn"] == seen["visible"], "every chart of the device in view"
-    assert ":CONSOLE" not in outcome.stderr, outcome.stderr
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
@@ -444,3 +459,297 @@ def test_command_without_results_makes_a_page_that_says_so(tmp_path: Path) -> No
     output = run("--results", tmp_path / "none", "--out", tmp_path / "out")
     assert "no result is stored" in " ".join(output.split())
     assert (tmp_path / "out" / "report.html").is_file()
+
+
+# --- Profiles.
+
+
+def made_launch(**values: Any) -> Launch:
+    """Reads x badly and w well, writes y; of two shared arrays one has bank conflicts."""
+    written = {"read_bytes": 0, "read_sectors": 0, "block_read_bytes": 0, "block_read_sectors": 0}
+    written |= {
+        "written_bytes": 3200,
+        "written_sectors": 100,
+        "block_written_bytes": 3200,
+        "block_written_sectors": 100,
+    }
+    return launch(
+        buffers=[buffer(), buffer(name="w"), buffer(name="y", use="output", **written)],
+        sites=[
+            site(sectors=1000, least_sectors=100),
+            site(buffer="w", offset=32, line=2, sectors=100, least_sectors=100),
+            site(buffer="y", offset=48, line=3, access="store"),
+            site(space="shared", buffer="tile", offset=64, sectors=0, wavefronts=400, least_wavefronts=100),
+            site(space="shared", buffer="sums", offset=80, sectors=0, wavefronts=300, least_wavefronts=300),
+        ],
+        code=[],
+        **values,
+    )
+
+
+def made_profile(
+    folder: Path, *launches: Launch, spills: int = 0, compiled: bool = True
+) -> tuple[Path, dict[str, Any]]:
+    """The file of one pass, of which 4800 bytes are compulsory, and its content."""
+    resources = {"_Z6gatherv": Resources(64, 0, 1, 0, spills, 2 * spills)} if compiled else {}
+    analysed = analyse(launches or [made_launch()], resources, "" if compiled else "the compiler was not asked")
+    problem = {"text": "conv2d as made up", "name": "net:layer"}
+    report = PassReport("net:layer fprop f32 nchw", analysed, problem, Useful(1, 4800))
+    content = json.loads(json.dumps(as_json("the subject", [report])))
+    path = folder / "profile.json"
+    path.write_text(json.dumps(content))
+    return path, content
+
+
+def test_a_launch_is_shown_with_its_counters(tmp_path: Path) -> None:
+    path, content = made_profile(tmp_path)
+    _, parsed = make_page(tmp_path / "nowhere", path)
+    (row,) = [row for row in parsed.rows if "conv2d_gather" in row]
+    cells = [cell for cell in row.split("  ") if cell]
+    assert cells[:3] == ["net:layer fprop f32 nchw conv2d as made up", "conv2d_gather", "10 × 128"]
+    seconds = content["passes"][0]["launches"][0]["model"]["seconds"]
+    assert cells[3:5] == [f"{seconds * 1e6:.3g}", "L1 and shared mostly the launch"]
+    assert cells[5:7] == ["9.4 KiB", "2.00×"], "300 sectors, twice what is compulsory"
+    # Of all tensors and of all arrays by their sums: the means would be 55 % and 150 %.
+    assert cells[7:10] == ["18.2%", "100%", "+75%"]
+    assert cells[10:] == ["50% by registers", "64"]
+    for name, numbers in {
+        "x": "read  100  12.5 KiB  1,000  100  10%  6.2 KiB  3.1 KiB  3.1 KiB  2.00×  2.00×",
+        "w": "read  100  12.5 KiB  100  100  100%  6.2 KiB  3.1 KiB  3.1 KiB  2.00×  2.00×",
+        "y": "write  100  12.5 KiB  400  400  100%  3.1 KiB  3.1 KiB  3.1 KiB  4.00×  1.00×",
+        "tile": "load  100  12.5 KiB  400  100  +300%",
+        "sums": "load  100  12.5 KiB  300  300  0%",
+        "DRAM": "9.4 KiB",
+        "gather.cuh:1": "",
+    }.items():
+        found = [" ".join(row.split()) for row in parsed.rows if row.split()[:1] == [name]]
+        assert len(found) == 1, (name, found)
+        assert found[0].startswith(" ".join(f"{name} {numbers}".split()))
+
+
+def test_the_times_are_called_what_they_are(tmp_path: Path) -> None:
+    """In the words of the file."""
+    path, content = made_profile(tmp_path)
+    _, parsed = make_page(tmp_path / "nowhere", path)
+    assert "The times are a model's prediction, not a measurement:" in parsed.text
+    assert "the counts are exact" in parsed.text
+    path.write_text(json.dumps(content | {"notice": "somebody's guess"}))
+    assert "The times are somebody's guess:" in make_page(tmp_path / "nowhere", path)[1].text
+
+
+def test_what_is_not_known_of_a_launch_is_said(tmp_path: Path) -> None:
+    path, _ = made_profile(tmp_path, made_launch(blocks=40), compiled=False)
+    _, parsed = make_page(tmp_path / "nowhere", path)
+    (row,) = [row for row in parsed.rows if "conv2d_gather" in row]
+    assert "40 × 128 sampled: 10 run" in row
+    assert "≤ 100%" in row and row.split()[-1] == "unknown"
+    assert "Registers unknown: the compiler was not asked" in parsed.text
+    assert "~ 3.1 KiB" in parsed.text
+    assert "counts are multiplied up" in parsed.text
+
+
+def test_spills_and_the_launches_of_a_pass_are_told(tmp_path: Path) -> None:
+    path, _ = made_profile(tmp_path, made_launch(), made_launch(kernel="conv2d_sum"), spills=8)
+    _, parsed = make_page(tmp_path / "nowhere", path)
+    first, second = [row for row in parsed.rows if "net:layer fprop" in row]
+    assert "launch 1 of 2" in first and "conv2d_sum launch 2 of 2" in second
+    for row in (first, second):
+        assert "9.4 KiB  4.00× both launches" in row, "it is the pass of which bytes are compulsory"
+        assert row.rstrip().endswith("64 spills 8 B, reloads 16 B")
+
+
+def test_trials_and_passes_without_a_launch(tmp_path: Path) -> None:
+    trials = [PassReport("a.cu:good", analyse([made_launch()], {}, "no")), PassReport("a.cu:bad", (), error="it threw")]
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps(as_json("a.cu", [*trials, PassReport("a.cu:idle", ())])))
+    _, parsed = make_page(tmp_path / "nowhere", path)
+    (row,) = [row for row in parsed.rows if "a.cu:good" in row]
+    assert "9.4 KiB   18.2%" in row, "nothing is compulsory"
+    assert "a.cu:bad: it threw" in parsed.text
+    assert "a.cu:idle: no kernel was launched" in parsed.text
+
+
+def test_profiles_stand_beside_results_and_without_any(store: Path, tmp_path: Path) -> None:
+    path, _ = made_profile(tmp_path)
+    _, parsed = make_page(store, path)
+    (section,) = [value for _, name, value in parsed.attributes if name == "id" and "kernels" in value]
+    links = [value for tag, name, value in parsed.attributes if (tag, name) == ("a", "href")]
+    assert links == ["#made-up-gpu", "#made-up-cpu", f"#{section}"]
+    assert "Speedup by family" in parsed.text and "bank conflicts" in parsed.text and "launch floor" in parsed.text
+    html, alone = make_page(tmp_path / "nowhere", path)
+    assert "No result is stored yet" in alone.text and "bank conflicts" in alone.text
+    assert "the unit in which caches" in alone.text and "launch floor" not in alone.text, (
+        "the glossary is of what is here"
+    )
+    assert len(html) < 100_000
+    _, without = make_page(store)
+    assert "What the kernels do" not in without.text and "bank conflicts" not in without.text
+
+
+def test_several_profiles_are_told_apart_by_their_files(tmp_path: Path) -> None:
+    before, _ = made_profile(tmp_path)
+    after = before.rename(tmp_path / "after.json")
+    before, _ = made_profile(tmp_path)
+    _, parsed = make_page(tmp_path / "nowhere", before, after)
+    rows = [row for row in parsed.rows if "conv2d_gather" in row]
+    for row, file in zip(rows, (before, after), strict=True):
+        assert f"fprop f32 nchw {file}: conv2d as made up  " in row
+
+
+def every_text(value: Any, new: str) -> Any:
+    """`value` with every text in it replaced."""
+    if isinstance(value, dict):
+        return {name: every_text(one, new) for name, one in value.items()}
+    if isinstance(value, list):
+        return [every_text(one, new) for one in value]
+    return new if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_hostile_profiles_stay_text(tmp_path: Path, compiled: bool) -> None:
+    _, content = made_profile(tmp_path, compiled=compiled)
+    content["passes"].append(content["passes"][0] | {"error": HOSTILE, "launches": []})
+    path = tmp_path / "<img src=x onerror=alert(1)>.json"
+    path.write_text(json.dumps(every_text(content, HOSTILE)))
+    html, parsed = make_page(tmp_path / "nowhere", path, path)
+    assert parsed.tags["img"] == 0
+    assert len(parsed.scripts) == html.count("</script>") == 2
+    assert not [name for _, name, _ in parsed.attributes if name.startswith("on")]
+    assert parsed.text.count(HOSTILE) > 20
+    assert str(path) in parsed.text
+
+
+def test_a_text_that_no_page_can_hold_is_written_out(tmp_path: Path) -> None:
+    path, content = made_profile(tmp_path)
+    path.write_text(json.dumps(every_text(content, "half \ud800 a character")))
+    run("--results", tmp_path / "none", "--out", tmp_path / "out", "--profile", path)
+    assert "half \\ud800 a character" in (tmp_path / "out" / "report.html").read_text()
+
+
+def changed(**values: Any) -> Callable[[dict[str, Any]], bytes]:
+    """A file in which the first tensor of the first launch has `values`."""
+
+    def change(content: dict[str, Any]) -> bytes:
+        content["passes"][0]["launches"][0]["tensors"][0] |= values
+        return json.dumps(content).encode()
+
+    return change
+
+
+TENSOR = r"passes[0].launches[0].tensors[0]"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda _: b"", "it is no JSON: Expecting value: line 1 column 1"),
+        (lambda _: b"net:layer fprop f32 nchw\nconv2d_gather", "it is no JSON: Expecting value"),
+        (lambda _: b"\xff\xfe\xfd", "it is no text"),
+        (lambda _: b"[" * 100_000, "it is nested too deeply"),
+        (lambda _: b"[1]", "it is a list, not an object"),
+        (lambda _: b"null", "it is null, not an object"),
+        (lambda _: b'{"kind": "run", "format": 1}', "it lacks subject, notice, passes"),
+        (lambda content: json.dumps(content | {"passes": {}}).encode(), "passes is an object, not a list"),
+        (changed(sectors="many"), f'{TENSOR}.sectors is "many", not a whole number'),
+        (changed(sectors=1.5), f"{TENSOR}.sectors is 1.5, not a whole number"),
+        (changed(sectors=True), f"{TENSOR}.sectors is true, not a whole number"),
+        (changed(sectors=10**400), f"{TENSOR}.sectors is 1000000"),
+        (changed(exact=1), f"{TENSOR}.exact is 1, not true or false"),
+        (changed(coalescing=float("nan")), f"{TENSOR}.coalescing is NaN, not a number"),
+        (changed(coalescing=[]), f"{TENSOR}.coalescing is a list, not a number"),
+        (changed(buffer=None), f"{TENSOR}.buffer is null, not a text"),
+    ],
+)
+def test_what_is_no_profile_is_refused_before_anything_is_written(
+    store: Path, tmp_path: Path, make: Callable[[dict[str, Any]], bytes], message: str
+) -> None:
+    good, content = made_profile(tmp_path)
+    wrong = tmp_path / "wrong.json"
+    wrong.write_bytes(make(content))
+    output = run("--results", store, "--out", tmp_path / "out", "--profile", good, "--profile", wrong, code=1)
+    assert output.startswith(f"Error: {wrong} is not what `cnnkernels profile --json` prints: ")
+    assert message in output
+    assert len(output) < len(str(wrong)) + 250
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_profile_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing.json", tmp_path):
+        output = run("--results", tmp_path, "--out", tmp_path / "out", "--profile", path, code=2)
+        assert "--profile" in output and str(path) in output
+    with pytest.raises(ValueError, match=r"missing.json cannot be read: No such file"):
+        profiles.read(tmp_path / "missing.json")
+
+
+def test_profiles_are_in_the_json(tmp_path: Path) -> None:
+    path, content = made_profile(tmp_path)
+    (printed,) = json.loads(run("--results", tmp_path / "none", "--profile", path, "--json"))["profiles"]
+    assert (printed["file"], printed["subject"], printed["notice"]) == (str(path), "the subject", content["notice"])
+    (one,) = printed["passes"][0]["launches"]
+    assert one["coalescing"] == {"read": 200 / 1100, "write": 1.0}
+    assert one["conflicts"] == 0.75
+    assert {name: one["tensors"][0][name] for name in ("buffer", "sectors")} == {"buffer": "x", "sectors": 1000}
+
+
+@pytest.mark.checked_emulator
+def test_a_real_profile_is_shown(tmp_path: Path) -> None:
+    """Two launches: the totals are the sums over tensors, and the page has them."""
+    printed = CliRunner().invoke(main, ["profile", "n1 c3 42x42 k6 3x3", "--pass", "wgrad", "--json"]).stdout
+    path = tmp_path / "profile.json"
+    path.write_text(printed)
+    (one,) = json.loads(printed)["passes"]
+    _, parsed = make_page(tmp_path / "nowhere", path)
+    rows = [row for row in parsed.rows if "wgrad f32 nchw" in row]
+    assert len(rows) == len(one["launches"]) == 2
+    assert sum(launched["dram_bytes"] for launched in one["launches"]) == one["dram_bytes"]
+    assert one["dram_over_compulsory"] == one["dram_bytes"] / one["useful"]["bytes"] > 1
+    for row, launched in zip(rows, one["launches"], strict=True):
+        reads = [tensor for tensor in launched["tensors"] if tensor["access"] == "read"]
+        least, touched = (sum(tensor[name] for tensor in reads) for name in ("least_sectors", "sectors"))
+        assert launched["coalescing"]["read"] == least / touched
+        shown = (
+            launched["kernel"], f"{launched['blocks']} × {launched['block'][0]}", page.size(launched["dram_bytes"]),
+            page.share(least / touched), page.ratio(one["dram_over_compulsory"]), page.share(launched["occupancy"]["fraction"]),
+        )  # fmt: skip
+        assert all(part in row for part in shown), (shown, row)
+        for line in launched["lines"][:8]:
+            assert line["text"] in parsed.text
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the page with")
+@pytest.mark.parametrize("width", [1280, 360])
+def test_launches_unfold_sort_and_are_found(store: Path, tmp_path: Path, width: int) -> None:
+    path, _ = made_profile(tmp_path, made_launch(), made_launch(kernel="conv2d_sum", blocks=5, blocks_run=5))
+    script = """
+      const section = d.getElementById("what_the_kernels_do"), table = section.querySelector("table.cases");
+      const kernels = () => [...table.tBodies].filter((body) => !body.hidden).map((body) => body.rows[0].cells[1].firstChild.textContent);
+      const inside = () => [...table.tBodies].filter((body) => body.rows[1].clientHeight > 0).length;
+      const shown = () => [...d.querySelectorAll("[data-device]")].filter((one) => !one.hidden).map((one) => one.id);
+      const search = section.querySelector("[data-search]"), heading = table.tHead.rows[0].cells[2].querySelector("button");
+      const find = (text) => { search.value = text; search.dispatchEvent(new Event("input")); };
+      const seen = {first: shown()};
+      d.defaultView.location.hash = section.id;
+      d.defaultView.dispatchEvent(new Event("hashchange"));
+      seen.chosen = shown();
+      seen.folded = inside();
+      table.querySelector(".unfold").click();
+      seen.unfolded = inside();
+      const tables = table.querySelector(".tables").getBoundingClientRect();
+      seen.right = tables.right;
+      seen.wide = d.documentElement.scrollWidth;
+      table.querySelector(".unfold").click();
+      seen.again = inside();
+      seen.before = kernels();
+      heading.click();
+      seen.sorted = kernels();
+      find("CONV2D_SUM gather.cuh");
+      seen.found = kernels();
+      seen.count = section.querySelector("[data-count]").textContent;
+      return seen;
+    """
+    seen = in_browser(tmp_path, make_page(store, path)[0], width, script)
+    assert (seen["first"], seen["chosen"]) == (["made-up-gpu"], ["what_the_kernels_do"])
+    assert (seen["folded"], seen["unfolded"], seen["again"]) == (0, 1, 0)
+    assert seen["right"] <= width >= seen["wide"]
+    assert (seen["before"], seen["sorted"]) == (["conv2d_gather", "conv2d_sum"], ["conv2d_sum", "conv2d_gather"])
+    assert (seen["found"], seen["count"]) == (["conv2d_sum"], "1 of 2")

@@ -40,6 +40,7 @@ inline int __syncthreads_count(int predicate) { return ::cnn::emulator::barrier_
 inline int __syncthreads_or(int predicate) { return ::cnn::emulator::barrier_count(predicate != 0) != 0; }
 inline int __syncthreads_and(int predicate) { return ::cnn::emulator::barrier_count(predicate == 0) == 0; }
 inline void __threadfence() { ::cnn::emulator::fence(); }
+inline void __threadfence_system() { ::cnn::emulator::fence(); }
 inline void __threadfence_block() {}  // a block's threads share one OS thread
 [[noreturn]] inline void __trap() { ::cnn::emulator::fail("__trap()"); }
 
@@ -137,6 +138,14 @@ unsigned __match_any_sync(unsigned mask, T value) {
   return same;
 }
 
+template <class T>
+unsigned __match_all_sync(unsigned mask, T value, int* all_same) {
+  *all_same = __match_any_sync(mask, value) == mask;
+  return *all_same ? mask : 0u;
+}
+// Which lanes are together is the GPU's affair, from one launch to the next: nothing may depend on it.
+[[gnu::error("__activemask() says nothing that a kernel may rely on: name the lanes that take part")]] unsigned __activemask();
+
 #define CNN_EMULATOR_WARP_REDUCE(name, type, expression)                                                        \
   inline type name(unsigned mask, type value) {                                                                 \
     return ::cnn::emulator::warp_reduce(#name, mask, value, [](type a, type b) -> type { return expression; }); \
@@ -215,12 +224,30 @@ template <class T>
 T __ldg(const T* address) {
   return *address;
 }
+// Loads and stores with hints to the caches.
+#define CNN_EMULATOR_CACHE_HINTS(load, store) \
+  template <class T>                          \
+  T load(const T* address) {                  \
+    return *address;                          \
+  }                                           \
+  template <class T>                          \
+  void store(T* address, T value) {           \
+    *address = value;                         \
+  }
+CNN_EMULATOR_CACHE_HINTS(__ldca, __stwb)
+CNN_EMULATOR_CACHE_HINTS(__ldcg, __stcg)
+CNN_EMULATOR_CACHE_HINTS(__ldcs, __stcs)
+CNN_EMULATOR_CACHE_HINTS(__ldcv, __stwt)
+#undef CNN_EMULATOR_CACHE_HINTS
 
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(std::uint64_t(a) * b >> 32); }
 inline int __mulhi(int a, int b) { return int(std::int64_t(a) * b >> 32); }
 inline int __popc(unsigned value) { return __builtin_popcount(value); }
 inline int __clz(int value) { return value ? __builtin_clz(unsigned(value)) : 32; }
 inline int __ffs(int value) { return __builtin_ffs(value); }
+inline int __popcll(unsigned long long value) { return __builtin_popcountll(value); }
+inline int __clzll(long long value) { return value ? __builtin_clzll((unsigned long long)(value)) : 64; }
+inline int __ffsll(long long value) { return __builtin_ffsll(value); }
 inline int __float_as_int(float value) { return ::cnn::emulator::from_bits<int>(::cnn::emulator::to_bits(value)); }
 inline float __int_as_float(int value) { return ::cnn::emulator::from_bits<float>(::cnn::emulator::to_bits(value)); }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }

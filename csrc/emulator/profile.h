@@ -27,7 +27,7 @@ struct SiteCounters {
   std::string buffer;
   unsigned width = 0;
   std::uint64_t instructions = 0, lanes = 0, bytes_asked = 0, bytes_used = 0;
-  std::uint64_t sectors = 0, least_sectors = 0;
+  std::uint64_t sectors = 0, least_sectors = 0, lines = 0;
   std::uint64_t wavefronts = 0, least_wavefronts = 0;
 };
 

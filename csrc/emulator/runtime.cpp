@@ -243,6 +243,7 @@ void fence() {
   if (observer) observer->fence(current->linear);
 }
 void note_atomic(const void* address, std::size_t size) {
+  active_worker->poll(address, CNN_SITE);
   if (observer) observer->atomic(current->linear, address, size, CNN_SITE);
 }
 void fail(const char* what) { active_worker->abandon("other", what, CNN_SITE); }

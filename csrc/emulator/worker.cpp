@@ -59,6 +59,7 @@ void Worker::fiber_main(Fiber& fiber) {
       stop_block();
     }
     fiber.state = State::kDone;
+    idle_turns_ = 0;
     if (observer) observer->thread_ends(fiber.view.linear);
     advance();
   }
@@ -154,6 +155,7 @@ void Worker::run_block(std::uint64_t index) {
   shared_.begin_block(turn % 2 ? GuardSide::kBefore : GuardSide::kAfter);
   barriers_.fill({});
   predicate_count_ = 0;
+  idle_turns_ = 0;
   for (Warp& warp : warps_)
     for (Exchange& exchange : warp.exchanges) exchange.arrived = 0;
   for (unsigned i = 0; i < launch_->threads_per_block; ++i) {
@@ -161,6 +163,7 @@ void Worker::run_block(std::uint64_t index) {
     fibers_[i]->state = State::kReady;
     fibers_[i]->async_groups.clear();
     fibers_[i]->async_open.clear();
+    fibers_[i]->polls = 0;
   }
   running_ = nullptr;
   if (observer) observer->block_begins(index, block_idx);
@@ -224,6 +227,21 @@ void Worker::stop_block() { _longjmp(scheduler_, 1); }
 void Worker::yield() {
   // Still ready, but after everyone else of this pass.
   advance();
+}
+
+void Worker::poll(const void* address, const void* site) {
+  constexpr unsigned kPolls = 64;           // a turn's
+  constexpr unsigned kIdleTurns = 1 << 17;  // more than counters that all threads of a block update need
+  Fiber& fiber = *running_;
+  fiber.polls = fiber.polled == address ? fiber.polls + 1 : 0;
+  fiber.polled = address;
+  if (fiber.polls < kPolls) return;
+  fiber.polls = 0;
+  if (++idle_turns_ > kIdleTurns) {
+    // Blocks of one OS thread run one after the other; on a GPU, too, only a cooperative launch has them all at once.
+    abandon("other", "waits without end for another value at an address that no thread of its block changes", site);
+  }
+  yield();
 }
 
 const unsigned char* Worker::stack_begin(unsigned thread) const { return stacks_[thread] + kStackGuard; }
@@ -342,6 +360,7 @@ void Worker::release_barrier(int id, bool whole_block) {
     observer->barrier_completes(id, whole_block, waiting);
   }
   barriers_[std::size_t(id)] = {};
+  idle_turns_ = 0;
   for (unsigned i = 0; i < launch_->threads_per_block; ++i) {
     Fiber& fiber = *fibers_[i];
     if (fiber.state == State::kAtBarrier && fiber.barrier == id) fiber.state = State::kReady;

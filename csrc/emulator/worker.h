@@ -76,6 +76,8 @@ struct Fiber {
   std::array<std::uint64_t, kWarpSize> received;
   std::vector<std::vector<AsyncCopy>> async_groups;  // oldest first
   std::vector<AsyncCopy> async_open;                 // not committed yet
+  const void* polled = nullptr;
+  unsigned polls = 0;  // of the same address, one after the other
   jmp_buf context;
   Worker* worker = nullptr;
 };
@@ -113,6 +115,8 @@ class Worker {
   void wait_async(int groups);
   // Lets the other threads go first.
   void yield();
+  // The running thread asks what is at `address`. If it does so again and again it waits for another thread: then that one may run.
+  void poll(const void* address, const void* site);
   [[noreturn]] void abandon(const char* kind, const std::string& what, const void* site);
   [[noreturn]] void abandon(const Finding& finding);
   [[noreturn]] void abandon_after_fault(const void* address, const void* site);
@@ -145,6 +149,7 @@ class Worker {
   Fiber* running_ = nullptr;
   std::array<Barrier, kNamedBarriers> barriers_;
   int predicate_count_ = 0, predicate_result_ = 0;
+  unsigned idle_turns_ = 0;  // given up by polling threads since any thread got anywhere
   std::vector<Warp> warps_;
   SharedMemory shared_;
   std::mt19937_64 random_;

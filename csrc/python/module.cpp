@@ -243,6 +243,7 @@ void add_site_counters(py::dict& d, const emulator::SiteCounters& site) {
   d["bytes_used"] = site.bytes_used;
   d["sectors"] = site.sectors;
   d["least_sectors"] = site.least_sectors;
+  d["lines"] = site.lines;
   d["wavefronts"] = site.wavefronts;
   d["least_wavefronts"] = site.least_wavefronts;
 }

@@ -280,6 +280,11 @@ def share(value: float | None) -> str:
     return "" if value is None else f"{100 * value:,.1f}".removesuffix(".0") + "%"
 
 
+def extra(value: float | None) -> str:
+    """What comes on top, as a share."""
+    return f"+{share(value)}" if value else share(value)
+
+
 def _date(started: str) -> str:
     return re.sub(r"\.\d+", "", started).replace("T", " ").replace("+00:00", " UTC")
 
@@ -299,6 +304,7 @@ _FILTERS = {
     "place": place,
     "short_time": short_time,
     "share": share,
+    "extra": extra,
     "facts": facts,
     "tiles": tiles,
     "without_number": without_number,

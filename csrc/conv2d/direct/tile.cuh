@@ -16,6 +16,7 @@
 #pragma once
 
 #include "common/types.h"
+#include "common/vector.h"
 
 namespace cnn::conv2d {
 
@@ -41,8 +42,8 @@ struct Tile {
 
 template <class Tile, class Acc>
 struct TileStages {
-  Acc m[2][Tile::BK][Tile::kPitchM];
-  Acc n[2][Tile::BK][Tile::kPitchN];
+  alignas(16) Acc m[2][Tile::BK][Tile::kPitchM];
+  alignas(16) Acc n[2][Tile::BK][Tile::kPitchN];
 };
 
 template <class Tile, class Acc>
@@ -59,17 +60,19 @@ struct Results {
 
   // value += a[:, m] outer b[:, n], summed over the BK rows of one stage.
   __device__ CNN_INNER_LOOP void multiply(const Acc (*a)[Tile::kPitchM], const Acc (*b)[Tile::kPitchN]) {
+    constexpr int kM = Tile::kSegmentM, kN = Tile::kSegmentN;
     const int first_m = Tile::first_m(), first_n = Tile::first_n();
     for (int k = 0; k < Tile::BK; ++k) {
-      Acc am[Tile::TM], bn[Tile::TN];
+      Vector<Acc, kM> am[Tile::TM / kM];
+      Vector<Acc, kN> bn[Tile::TN / kN];
       CNN_UNROLL
-      for (int i = 0; i < Tile::TM; ++i) am[i] = a[k][first_m + Tile::step_m(i)];
+      for (int s = 0; s < Tile::TM / kM; ++s) am[s] = load_vector<kM>(&a[k][first_m + Tile::step_m(s * kM)]);
       CNN_UNROLL
-      for (int j = 0; j < Tile::TN; ++j) bn[j] = b[k][first_n + Tile::step_n(j)];
+      for (int s = 0; s < Tile::TN / kN; ++s) bn[s] = load_vector<kN>(&b[k][first_n + Tile::step_n(s * kN)]);
       CNN_UNROLL
       for (int i = 0; i < Tile::TM; ++i) {
         CNN_UNROLL
-        for (int j = 0; j < Tile::TN; ++j) value[i][j] += am[i] * bn[j];
+        for (int j = 0; j < Tile::TN; ++j) value[i][j] += am[i / kM].value[i % kM] * bn[j / kN].value[j % kN];
       }
     }
   }

@@ -59,6 +59,7 @@ void Checker::launch_begins(Launch& launch) {
   memory_.launch_begins(check_, count_);
   ordering_.launch_begins();
   counters_ = {};
+  warps_.launch_begins();
   reads_huge_values_ = memory_.reads_huge_values();
   pthread_attr_t attributes;
   pthread_getattr_np(pthread_self(), &attributes);

@@ -6,7 +6,7 @@
 namespace cnn::emulator {
 namespace {
 
-constexpr std::uintptr_t kSectorBytes = 32;
+constexpr std::uintptr_t kSectorBytes = 32, kLineBytes = 128;
 constexpr unsigned kBanks = 32, kBankBytes = 4;
 
 const char* use_of(Region::Kind kind) {
@@ -28,18 +28,20 @@ std::array<std::uintptr_t, 32> sorted_addresses(const WarpAccess& access) {
 }
 
 struct Footprint {
-  std::uint64_t bytes = 0, sectors = 0;
+  std::uint64_t bytes = 0, sectors = 0, lines = 0;
 };
 
-// The different bytes and sectors of a warp's access.
+// The different bytes, sectors and cache lines of a warp's access.
 Footprint footprint(const std::array<std::uintptr_t, 32>& sorted, unsigned lanes, unsigned width) {
   Footprint total;
-  std::uintptr_t covered = 0, next_sector = 0;
+  std::uintptr_t covered = 0, next_sector = 0, next_line = 0;
   for (unsigned i = 0; i < lanes; ++i) {
     const std::uintptr_t begin = sorted[i], end = begin + width;
     if (end > covered) total.bytes += end - std::max(begin, covered), covered = end;
     const std::uintptr_t first = std::max(begin / kSectorBytes, next_sector), last = (end - 1) / kSectorBytes;
     if (last >= first) total.sectors += last - first + 1, next_sector = last + 1;
+    const std::uintptr_t first_line = std::max(begin / kLineBytes, next_line), last_line = (end - 1) / kLineBytes;
+    if (last_line >= first_line) total.lines += last_line - first_line + 1, next_line = last_line + 1;
   }
   return total;
 }
@@ -108,12 +110,11 @@ void Counters::access(const WarpAccess& access, Region& region) {
   site.lanes += access.lanes;
   site.bytes_asked += std::uint64_t(access.lanes) * access.width;
   site.bytes_used += used.bytes;
-  if (region.is_shared()) {
-    const Wavefronts taken = wavefronts(access);
-    site.wavefronts += taken.taken;
-    site.least_wavefronts += taken.least;
-    return;
-  }
+  const Wavefronts taken = wavefronts(access);
+  site.wavefronts += taken.taken;
+  site.least_wavefronts += taken.least;
+  if (region.is_shared()) return;
+  site.lines += used.lines;
   site.sectors += used.sectors;
   site.least_sectors += (used.bytes + kSectorBytes - 1) / kSectorBytes;
 

@@ -1,6 +1,7 @@
 // What a launch moved, counted as the hardware groups it: 32 lanes of a warp to one instruction.
 //
-// Global memory: the 32-byte sectors that an instruction touches, against the fewest that could hold the bytes its lanes ask for.
+// Global memory: the 32-byte sectors that an instruction touches, against the fewest that could hold the bytes its lanes ask for; the
+// 128-byte lines that they are in; and, since L1 is the memory that shared memory is too, what follows as well.
 // Shared memory: 32 banks of 4 bytes. An instruction takes as many wavefronts as the busiest bank has different words; 8-byte accesses
 // go half a warp at a time, 16-byte accesses a quarter (programming guide and Nsight Compute's documentation). Lanes of different
 // halves or quarters that read the same words may be served together on a GPU; here each part counts for itself.

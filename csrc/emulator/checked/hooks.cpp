@@ -17,6 +17,11 @@ namespace {
 inline void access(const void* address, std::size_t size, bool write, bool exact_width, const void* site) {
   if (current && size) checker().access(current->linear, address, size, write, exact_width, site);
 }
+inline void volatile_read(const void* address, std::size_t size, const void* site) {
+  if (!current) return;
+  cnn::emulator::active_worker->poll(address, site);
+  access(address, size, false, true, site);
+}
 }  // namespace
 
 #define CNN_ACCESS_HOOKS(size)                                                                                  \
@@ -24,7 +29,7 @@ inline void access(const void* address, std::size_t size, bool write, bool exact
   CNN_HOOK void __tsan_write##size(void* address) { access(address, size, true, true, CNN_CALLER); }            \
   CNN_HOOK void __tsan_unaligned_read##size(void* address) { access(address, size, false, false, CNN_CALLER); } \
   CNN_HOOK void __tsan_unaligned_write##size(void* address) { access(address, size, true, false, CNN_CALLER); } \
-  CNN_HOOK void __tsan_volatile_read##size(void* address) { access(address, size, false, true, CNN_CALLER); }   \
+  CNN_HOOK void __tsan_volatile_read##size(void* address) { volatile_read(address, size, CNN_CALLER); }         \
   CNN_HOOK void __tsan_volatile_write##size(void* address) { access(address, size, true, true, CNN_CALLER); }
 CNN_ACCESS_HOOKS(1)
 CNN_ACCESS_HOOKS(2)

@@ -4,14 +4,12 @@
 #include <algorithm>
 
 namespace cnn::emulator {
-namespace {
 
-// Deeper calls first, then lower addresses; the address of code takes 48 bits.
-std::uint64_t priority(const Event& event) {
-  return std::uint64_t(std::uint16_t(~event.depth)) << 48 | (reinterpret_cast<std::uint64_t>(event.site) & 0xffffffffffffull);
+// Deeper calls first, then by block, and within a block by address, of which the lower bits will do.
+std::uint64_t Warps::priority(const Event& event) {
+  const std::uint64_t place = flow_.place(event.block, event.kind == Event::kCode ? event.from : ControlFlow::kStart);
+  return std::uint64_t(std::uint8_t(~event.depth)) << 56 | place << 36 | (reinterpret_cast<std::uint64_t>(event.site) & 0xfffffffffull);
 }
-
-}  // namespace
 
 void Warps::block_begins(unsigned threads) {
   lanes_.resize(threads);
@@ -19,7 +17,7 @@ void Warps::block_begins(unsigned threads) {
     lane.events.clear();
     lane.next = 0;
     lane.limit = kLongTrace;
-    lane.depth = 0;
+    lane.calls.assign(1, ControlFlow::kStart);
     lane.running = true;
     lane.waits = false;
   }

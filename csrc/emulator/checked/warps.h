@@ -1,10 +1,9 @@
 // From the lanes' own traces to the instructions of a warp.
 //
 // The fibers of a warp run one after the other, each up to its next barrier; a GPU runs them together, and lanes that part at a branch
-// meet again behind it. So each lane's basic blocks and accesses are kept, and merged afterwards: of the lanes' next events the one at
-// the lowest address (within the innermost call) goes first, together with every lane that is about to do the same. Code lies
-// in the order of its control flow (-fno-reorder-blocks), so a lane that skipped a branch waits behind it for those that took it, and a
-// lane that left a loop waits behind the loop. (Scheduling by lowest address is known from S. Collange's work on SIMT reconvergence.)
+// meet again behind it. So each lane's basic blocks and accesses are kept, and merged afterwards: of the lanes' next events the one that
+// comes first in the order of control_flow.h (within the innermost call) goes first, together with every lane that is about to do the
+// same. A lane that skipped a branch then waits behind it for those that took it, and one that left a loop behind the loop.
 #pragma once
 
 #include <cstddef>
@@ -12,6 +11,7 @@
 #include <functional>
 #include <vector>
 
+#include "emulator/checked/control_flow.h"
 #include "emulator/checked/counters.h"
 
 namespace cnn::emulator {
@@ -21,7 +21,9 @@ struct Event {
   const void* site = nullptr;
   const unsigned char* address = nullptr;
   Region* region = nullptr;
-  std::uint16_t depth = 0;  // of calls
+  ControlFlow::Block block = 0;  // it is in
+  ControlFlow::Block from = 0;   // of code: the block before
+  std::uint16_t depth = 0;       // of calls
   std::uint16_t width = 0;
   Kind kind = kCode;
   Access access = Access::kLoad;
@@ -32,15 +34,20 @@ class Warps {
   // Lanes that hold more than this should let the others go on.
   static constexpr std::size_t kLongTrace = 4096;
 
+  void launch_begins() { flow_.clear(); }
   void block_begins(unsigned threads);
-  void enter(unsigned thread) { ++lanes_[thread].depth; }
+  void enter(unsigned thread) { lanes_[thread].calls.push_back(ControlFlow::kStart); }
   void leave(unsigned thread) {
-    if (lanes_[thread].depth > 0) --lanes_[thread].depth;
+    if (lanes_[thread].calls.size() > 1) lanes_[thread].calls.pop_back();
   }
   // Whether the lane's trace has become long.
   bool add(unsigned thread, Event event) {
     Lane& lane = lanes_[thread];
-    event.depth = lane.depth;
+    ControlFlow::Block& block = lane.calls.back();
+    event.depth = std::uint16_t(lane.calls.size());
+    event.from = block;
+    if (event.kind == Event::kCode) block = flow_.enter(event.site, event.from);
+    event.block = block;
     lane.events.push_back(event);
     return lane.events.size() > lane.limit;
   }
@@ -59,10 +66,13 @@ class Warps {
     std::vector<Event> events;
     std::size_t next = 0;
     std::size_t limit = kLongTrace;
-    std::uint16_t depth = 0;
+    std::vector<ControlFlow::Block> calls;  // the block that the lane is in, of each function it is in
     bool running = true, waits = false;
   };
+  std::uint64_t priority(const Event& event);
+
   std::vector<Lane> lanes_;
+  ControlFlow flow_;
 };
 
 }  // namespace cnn::emulator

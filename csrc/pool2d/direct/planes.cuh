@@ -6,13 +6,9 @@
 
 #include "common/fastdiv.h"
 #include "common/types.h"
+#include "common/vector.h"
 
 namespace cnn::pool2d {
-
-template <class T, int N>
-struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Vector {
-  T value[N];
-};
 
 // Where a tensor's elements lie, in elements.
 template <class Index>
@@ -52,7 +48,7 @@ __device__ __forceinline__ Vector<T, N> load(const T* tensor, const Layout<Index
   const T* const pixel = tensor + row * layout.h + column * layout.w;
   Vector<T, N> result;
   if (layout.vector) {
-    result = *reinterpret_cast<const Vector<T, N>*>(pixel + planes.at[0]);
+    result = load_vector<N>(pixel + planes.at[0]);
   } else {
     CNN_UNROLL
     for (int i = 0; i < N; ++i) result.value[i] = __ldg(pixel + planes.at[i]);
