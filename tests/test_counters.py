@@ -48,6 +48,7 @@ def total(launch: dict[str, Any], access: str, buffer: str) -> dict[str, int]:
         "bytes_used",
         "sectors",
         "least_sectors",
+        "lines",
         "wavefronts",
         "least_wavefronts",
     )
@@ -95,22 +96,45 @@ GLOBAL = {
 }
 
 
+# Of the same: wavefronts of L1, whose 32 banks are shared memory's; the fewest possible; and lines of 128 bytes.
+L1 = {
+    ("copy_float4", "load"): (4, 4, 4),  # a quarter of a warp at a time
+    ("copy_float4", "store"): (4, 4, 4),
+    ("copy_float2", "load"): (2, 2, 2),  # half a warp at a time
+    ("copy_float", "load"): (1, 1, 1),
+    ("copy_half", "load"): (1, 1, 1),
+    ("copy_float4_stride2", "load"): (8, 4, 8),  # 8 lanes over 256 bytes: two words in each bank that is used
+    ("copy_float_stride2", "load"): (2, 1, 2),
+    ("store_float_stride2", "store"): (2, 1, 2),
+    ("copy_float_offset1", "load"): (1, 1, 2),  # 32 words in a row, of two lines
+    ("copy_float4_offset1", "load"): (4, 4, 5),
+    ("copy_broadcast", "load"): (1, 1, 1),
+    ("copy_column", "load"): (16, 1, 16),  # 16 words apart: banks 0 and 16; two lanes to a line
+}
+
+
 @pytest.mark.parametrize(("trial", "access"), GLOBAL, ids=lambda name: name)
 def test_sectors(results, trial, access):
     expected = GLOBAL[trial, access]
     launch = launch_of(results, trial)
     buffer = {"load": "x", "store": "y"}[access]
     assert {site["width"] for site in launch["sites"] if site["access"] == access} == {expected.width}
-    assert total(launch, access, buffer) == {
+    counted = total(launch, access, buffer)
+    assert {name: counted[name] for name in counted if name not in ("wavefronts", "least_wavefronts", "lines")} == {
         "instructions": WARPS,
         "lanes": WARPS * 32,
         "bytes_asked": WARPS * 32 * expected.width,
         "bytes_used": WARPS * expected.used,
         "sectors": WARPS * expected.sectors,
         "least_sectors": WARPS * expected.least,
-        "wavefronts": 0,
-        "least_wavefronts": 0,
     }
+
+
+@pytest.mark.parametrize(("trial", "access"), L1, ids=lambda name: name)
+def test_wavefronts_of_l1(results, trial, access):
+    counted = total(launch_of(results, trial), access, {"load": "x", "store": "y"}[access])
+    per_warp = tuple(counted[name] / WARPS for name in ("wavefronts", "least_wavefronts", "lines"))
+    assert per_warp == L1[trial, access]
 
 
 def test_coalescing_efficiency(results):

@@ -93,11 +93,11 @@ def test_gather_of_a_pointwise_convolution():
     assert moved(launch, "store", "stages", "gather.cuh") == Moved(
         image + filters, image + 2 * filters, image + filters
     )
-    # Out of them, for each of the C channels and warps: TM + TN values a lane. The 8 rows of threads in a warp read words 4 apart, its 4
-    # columns too: no two of a bank.
-    reads = blocks * warps * C * (TM + TN)
+    # Out of them, for each of the C channels and warps: TM values a lane and TN, 16 bytes each, a quarter of a warp at a time. A quarter's
+    # 2 rows of threads and 4 columns read 2 and 4 vectors in a row: no two words of a bank.
+    reads = blocks * warps * C * 2
     out = stores  # and once more each result, on its way to y
-    assert moved(launch, "load", "stages") == Moved(reads + out, reads + out, reads + out)
+    assert moved(launch, "load", "stages") == Moved(reads + out, 4 * reads + out, 4 * reads + out)
     # The results go into the stages across, [filter][pixel] with rows of 132 floats, for a lane's 16 results one by one. Its 4 columns
     # of threads lie 4 * 132 = 16 (mod 32) banks apart and its 8 rows 4: columns 0 and 2, 1 and 3, and of these rows 0 to 3 and 4 to 7,
     # meet: 4 wavefronts.

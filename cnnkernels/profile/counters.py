@@ -37,6 +37,14 @@ class TensorTraffic:
     launch_bytes: int
     launch_sectors: int
     exact: bool
+    wavefronts: int  # of L1
+    least_wavefronts: int
+    lines: int
+
+    @property
+    def conflicts(self) -> float | None:
+        """Extra wavefronts, as a part of those that would do without bank conflicts."""
+        return _ratio(self.wavefronts - self.least_wavefronts, self.least_wavefronts)
 
     @property
     def coalescing(self) -> float | None:
@@ -67,8 +75,7 @@ class SharedTraffic:
     @property
     def conflicts(self) -> float | None:
         """Extra wavefronts, as a part of those that would do without bank conflicts."""
-        extra = self.wavefronts - self.least_wavefronts
-        return _ratio(extra, self.least_wavefronts)
+        return _ratio(self.wavefronts - self.least_wavefronts, self.least_wavefronts)
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,9 @@ class Totals:
     atomics: int
     async_copies: int
     shared_wavefronts: int
+    global_wavefronts: int
     global_sectors: int
+    global_lines: int
     block_sectors: int  # unique in a block, summed: what L2 serves if L1 serves every re-read
     launch_sectors: int  # unique in the launch: what DRAM serves if L2 serves every re-read
     block_barriers: int
@@ -147,7 +156,9 @@ def totals(launch: Launch) -> Totals:
         atomics=_sum(launch, (site.instructions for site in launch.sites if site.access == "atomic")),
         async_copies=_sum(launch, (site.instructions for site in in_global if site.access == "async copy")),
         shared_wavefronts=_sum(launch, (site.wavefronts for site in in_shared)),
+        global_wavefronts=_sum(launch, (site.wavefronts for site in in_global)),
         global_sectors=_sum(launch, (site.sectors for site in in_global)),
+        global_lines=_sum(launch, (site.lines for site in in_global)),
         block_sectors=sum(row.block_sectors for row in traffic),
         launch_sectors=sum(row.launch_sectors for row in traffic),
         block_barriers=_sum(launch, [launch.block_barriers]),
@@ -179,6 +190,9 @@ def _tensor(launch: Launch, buffer: Buffer, access: str, sites: list[Site]) -> T
         min(_sum(launch, [unique_bytes]), max(unique_bytes, buffer.bytes)),
         min(_sum(launch, [unique_sectors]), max(unique_sectors, all_sectors)),
         not launch.sampled,
+        _sum(launch, (site.wavefronts for site in sites)),
+        _sum(launch, (site.least_wavefronts for site in sites)),
+        _sum(launch, (site.lines for site in sites)),
     )
 
 

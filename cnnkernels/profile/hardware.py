@@ -11,6 +11,8 @@ from typing import Literal
 
 _OCCUPANCY = "CUDA toolkit 13.0, cuda_occupancy.h, compute capability 9.x"
 _GUIDE = "CUDA C++ programming guide, technical specifications per compute capability, 9.0"
+_TUNING = 'NVIDIA Hopper tuning guide, "Unified Shared Memory/L1/Texture Cache"'
+_BENCHES = "github.com/te42kyfo/gpu-benches"
 _THROUGHPUT = "CUDA C++ programming guide, throughput of native arithmetic instructions, compute capability 9.0"
 
 
@@ -45,10 +47,18 @@ REGISTERS_PER_THREAD = Constant(255, "registers", "registers of a thread, at mos
 BARRIERS_PER_SM = Constant(64, "barriers", "hardware barriers per SM", "documented", _OCCUPANCY)
 SHARED_PER_SM = Constant(228 * 1024, "bytes", "shared memory per SM", "documented", _GUIDE)
 SHARED_PER_BLOCK = Constant(227 * 1024, "bytes", "shared memory of a block, at most", "documented", _GUIDE)
-SHARED_RESERVED = Constant(
-    1024, "bytes", "shared memory the system keeps per block", "documented", "Hopper tuning guide, 1.4.1"
-)
+SHARED_RESERVED = Constant(1024, "bytes", "shared memory the system keeps per block", "documented", _TUNING)
 SHARED_UNIT = Constant(128, "bytes", "shared memory is given to a block in units of", "documented", _OCCUPANCY)
+L1_CAPACITY = Constant(256 * 1024, "bytes", "L1 and shared memory together, per SM", "documented", _TUNING)
+L2_CAPACITY = Constant(
+    50e6, "bytes", "L2", "documented",
+    "NVIDIA H100 white paper, H100 SXM5 (torch reports 60 MB for an H200). What it is measured to keep is about as much: "
+    f"{_BENCHES}, gpu-l2-cache/h200.txt reads 9.7 TB/s from 41 MB, 7.5 from 49 MB, 5.1 from 59 MB, 3.9 from 103 MB",
+)  # fmt: skip
+HIDING_WARPS = Constant(
+    8, "warps", "with fewer of them on an SM its schedulers often have none that is ready", "assumed",
+    "two for each scheduler: while one waits for what it has loaded, another one goes on",
+)  # fmt: skip
 
 # --- How fast it is.
 
@@ -66,33 +76,43 @@ DIVISION_SLOTS = Constant(
     10, "multiply-adds", "a division or square root takes the time of", "assumed",
     "nvcc 13.0's sm_90 code of an fp64 division: 8 multiply-adds, a reciprocal and a check on its usual path",
 )  # fmt: skip
-L1_BYTES = Constant(
-    128, "bytes / clk / SM", "L1 and shared memory, one data path: a wavefront of 32 banks x 4 bytes per clock", "documented",
-    "CUDA C++ programming guide, shared memory; measured 126 on an H200: github.com/te42kyfo/gpu-benches, gpu-strides/h200.txt",
+L1_RATE = Constant(
+    1, "wavefronts / clk / SM", "L1 and shared memory, one data path: 32 banks x 4 bytes in each wavefront", "documented",
+    f"CUDA C++ programming guide, shared memory; 126 bytes / clk measured on an H200: {_BENCHES}, gpu-strides/h200.txt",
 )  # fmt: skip
-L1_SECTORS = Constant(
-    4, "sectors / clk / SM", "32-byte sectors that a global access takes from L1 per clock", "assumed",
-    "L1's 128 bytes; within 12 % of gpu-strides/h200.txt for strides of 1, 2, 4 and 8 elements and for scattered lanes, up to 3 "
-    "times too slow for odd strides, whose elements lie in different banks",
-)  # fmt: skip
+# What a global load takes of L1 is the larger of its wavefronts and of these two together. The addresses of that benchmark's loads
+# (gpu-strides/main.cu) give its counter of wavefronts in each row; the two are the least squares of relative errors over all rows.
+_LINES_FIT = (
+    f"least squares over the 46 rows (loads of float and double, strides and blocks) of {_BENCHES}, gpu-strides/h200.txt, of "
+    "max(wavefronts, a + b x lines) against clocks per load: 3.6 % off in the root mean square, at worst 13 % below (two doubles in each of 16 "
+    "rows: 4.6 clocks for 5.3) and 10 % above (stride of 14 doubles: 7.7 for 7.0). An A100 takes up to 13.5 clocks for 32 lines of "
+    "longer strides, which the H200's rows leave out. Stores are taken to be as fast"
+)
+L1_ACCESS_CLOCKS = Constant(
+    0.54, "clk", "a, of the clocks that finding a global access's lines takes: a + b x lines", "measured", _LINES_FIT
+)
+L1_LINE_CLOCKS = Constant(
+    0.255, "clk / line", "b, of the clocks that finding a global access's lines of 128 bytes takes", "measured", _LINES_FIT
+)
 SECTOR_BYTES = Constant(
     32, "bytes", "unit of transfer between L1, L2 and DRAM", "documented", "Nsight Compute documentation, memory tables"
 )
 L2_RATE = Constant(
     9.6e12, "bytes / s", "reads from L2", "measured",
-    "github.com/te42kyfo/gpu-benches, gpu-l2-cache/h200.txt: 9.5 to 9.9 TB/s for 10 to 40 MB; writes are taken to be as fast",
+    f"{_BENCHES}, gpu-l2-cache/h200.txt: 9.5 to 9.9 TB/s for 11 to 41 MB; writes are taken to be as fast",
 )  # fmt: skip
 L2_BYTES_PER_SM = Constant(
     64, "bytes / clk / SM", "from L2 to one SM", "assumed",
     "what NVIDIA states for the A100 (GTC 2020, S21819); no figure for Hopper was found",
 )  # fmt: skip
 DRAM_RATE = Constant(
-    4.3e12, "bytes / s", "DRAM, reads and writes together", "measured",
-    "a large copy by torch on an H200 (4.8 TB/s by its data sheet)",
+    4.3e12, "bytes / s", "DRAM, reads and writes together", "assumed",
+    "what a large copy on an H200 is said to reach; no measurement of this project's stands behind it. Its data sheet says 4.8 TB/s; "
+    f"{_BENCHES} reads 3.89 TB/s (gpu-l2-cache/h200.txt, 110 MB and more)",
 )  # fmt: skip
 LAUNCH_SECONDS = Constant(
     2.3e-6, "s", "a launch that moves 64 kB, in a CUDA graph of such launches", "measured",
-    "github.com/te42kyfo/gpu-benches, gpu-small-kernels/h200_graph.txt: 28 GB/s",
+    f"{_BENCHES}, gpu-small-kernels/h200_graph.txt: 28 GB/s",
 )  # fmt: skip
 
 

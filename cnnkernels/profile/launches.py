@@ -6,7 +6,7 @@ Counts are of the blocks that ran; of a sampled launch those are every so-many-t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,6 +65,7 @@ class Site:
     least_sectors: int
     wavefronts: int
     least_wavefronts: int
+    lines: int = 0  # of 128 bytes, summed over the instructions; none for shared memory
 
     @property
     def source(self) -> Line:
@@ -137,8 +138,8 @@ class Launch:
 
 
 def _known(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    names = [field.name for field in fields(kind)]
-    missing = [name for name in names if name not in values]
+    known = fields(kind)
+    missing = [field.name for field in known if field.name not in values and field.default is MISSING]
     if missing:
         raise ValueError(f"the emulator's profile of a launch lacks {', '.join(missing)}: build the package again")
-    return {name: values[name] for name in names}
+    return {field.name: values[field.name] for field in known if field.name in values}

@@ -37,9 +37,10 @@ def dearest_lines(launch: Launch, counted: Counted | None, resource: Resource) -
         if resource.key == "issue":
             for site in launch.sites:
                 weights[site.source] += site.instructions
-        for block, own in zip(launch.code, counted.by_block if counted else (), strict=False):
-            slots32, slots64 = pipe_slots(own)
-            weights[block.source] += {"fp32": slots32, "fp64": slots64, "issue": own.total}[resource.key]
+        if counted:
+            for block, own in zip(launch.code, counted.by_block, strict=True):
+                slots32, slots64 = pipe_slots(own)
+                weights[block.source] += {"fp32": slots32, "fp64": slots64, "issue": own.total}[resource.key]
     # Of a line's copies in several functions, and of one inlined in several places, people see one line.
     lines: dict[tuple[str, int], tuple[Line, float]] = {}
     for line, weight in weights.items():

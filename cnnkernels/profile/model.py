@@ -1,20 +1,24 @@
-"""The time of a launch on an H200, modelled: what each resource needs at least, and the largest of these.
+"""The time of a launch on an H200, modelled: what each resource needs for what was counted, and the largest of these.
 
 Every resource is taken to work at its full rate from the first to the last moment, all of them at the same time:
 
     DRAM           sectors that the launch touches, once each; caches are cold, and L2 keeps everything until it is not needed
     L2             sectors that each block touches, once each: L1 serves a block's own re-reads, and nothing of other blocks'
     L2 to one SM   the same, of the multiprocessor with the most blocks
-    L1 and shared  a wavefront per clock: shared memory's with its bank conflicts, global memory's by their sectors
-    fp32, fp64     floating-point instructions, of whole warps, whatever lanes are active
+    L1 and shared  a wavefront per clock, bank conflicts among them. Global memory's are those, or as many as take as long as it takes
+                   to find its lines: whichever is more for all executions of an access together, so at least what it is for each
+    fp32, fp64     floating-point instructions, of whole warps, whatever lanes are active, in slots of a lane: a multiply-add, an
+                   addition or a multiplication takes one, what is slower more
     issue slots    the instructions that are counted: memory, floating-point, barriers, shuffles. Not integer arithmetic, not branches:
-                   a lower bound. A multiply-add takes a slot as long as it takes the fp32 pipe, so that this is never the shorter one
+                   fewer than there are. A multiply-add takes a slot as long as it takes the fp32 pipe, so that this is never the
+                   shorter one
 
 What belongs to one multiprocessor waits for the one that has the most blocks, all blocks taken to be alike: that is the tail of
 the grid. To the largest time the launch itself is added. Latency, and with it how many warps there are to hide it, is left out.
+remarks.py says where a launch does not keep to these assumptions.
 
 Accesses are those of the host's machine code, one for each that the source states. nvcc merges neighbouring ones into vectors
-where it can: then fewer instructions are issued than counted, for about as many wavefronts.
+where it can: then fewer instructions are issued than counted, and fewer wavefronts may be taken.
 """
 
 from __future__ import annotations
@@ -30,7 +34,9 @@ from cnnkernels.profile.hardware import (
     FP32_LANES,
     FP64_LANES,
     ISSUE,
-    L1_SECTORS,
+    L1_ACCESS_CLOCKS,
+    L1_LINE_CLOCKS,
+    L1_RATE,
     L2_BYTES_PER_SM,
     L2_RATE,
     LAUNCH_SECONDS,
@@ -96,7 +102,7 @@ def predict(
         _resource("dram", "DRAM", launch_bytes, "B", DRAM_RATE.value),
         _resource("l2", "L2", block_bytes, "B", L2_RATE.value),
         _resource("l2_to_sm", "L2 to one SM", block_bytes, "B", L2_BYTES_PER_SM.value * on_sms, imbalance),
-        _resource("l1", "L1 and shared", l1, "wavefronts", on_sms, imbalance),
+        _resource("l1", "L1 and shared", l1, "wavefronts", L1_RATE.value * on_sms, imbalance),
         _resource("issue", "issue slots", instructions, "instructions", ISSUE.value * on_sms, imbalance),
     ]
     missing = []
@@ -106,13 +112,13 @@ def predict(
         slots32, slots64 = pipe_slots(issued)
         for key, name, slots, lanes in (("fp32", "fp32", slots32, FP32_LANES), ("fp64", "fp64", slots64, FP64_LANES)):
             if slots:
-                found.append(_resource(key, name, slots * WARP.value, "FMA", lanes.value * on_sms, imbalance))
+                found.append(_resource(key, name, slots * WARP.value, "lane slots", lanes.value * on_sms, imbalance))
     found.sort(key=lambda resource: -resource.seconds)
     return Prediction(tuple(found), LAUNCH_SECONDS.value, imbalance, tuple(missing))
 
 
 def pipe_slots(issued: Operations) -> tuple[float, float]:
-    """Warp instructions as multiples of a multiply-add's time, single and double precision."""
+    """What warp instructions take of a lane's slots, single and double precision: 1 for a multiply-add."""
     compare = FP32_LANES.value / FP32_COMPARE_LANES.value
     return (
         issued.fma32 + issued.other32 + issued.compare32 * compare + issued.division32 * DIVISION_SLOTS.value,
@@ -124,7 +130,9 @@ def site_clocks(site: Site) -> float:
     """Clocks of the path that L1 and shared memory share, for the blocks that ran."""
     if site.space == "shared":
         return float(site.wavefronts)
-    return max(float(site.instructions), site.sectors / L1_SECTORS.value)
+    finding_lines = L1_ACCESS_CLOCKS.value * site.instructions + L1_LINE_CLOCKS.value * site.lines
+    # What is copied asynchronously goes to shared memory, and takes its wavefronts there.
+    return finding_lines if site.access == "async copy" else max(float(site.wavefronts), finding_lines)
 
 
 def l1_clocks(launch: Launch) -> float:

@@ -35,10 +35,18 @@ LONGEST_PASS = 60.0
 
 @dataclass(frozen=True)
 class Useful:
-    """What no implementation of a pass can avoid. `fmas` is 0 for a pass without multiply-adds."""
+    """What no implementation of a pass can avoid. `fmas` is 0 for a pass without multiply-adds.
+
+    `indices` says how those of max pooling count in `bytes`; how large they are is an implementation's choice.
+    """
 
     fmas: int
     bytes: int
+    indices: str = ""
+
+
+#: As :meth:`Layer.useful_bytes` has them.
+_INDICES = {"forward": "without indices", "backward": "with indices of a byte"}
 
 
 def passes_of(layer: Layer) -> tuple[str, ...]:
@@ -59,7 +67,8 @@ def operator_pass(layer: Layer, name: str) -> str:
 def useful(layer: Layer, name: str, dtype: torch.dtype) -> Useful:
     if name == BIAS_GRAD:
         return Useful(0, (math.prod(layer.output_shape) + layer.K) * dtype.itemsize)
-    return Useful(layer.useful_flops(name) // 2, layer.useful_bytes(name, dtype.itemsize))
+    indices = _INDICES[name] if layer.op == "max_pool2d" else ""
+    return Useful(layer.useful_flops(name) // 2, layer.useful_bytes(name, dtype.itemsize), indices)
 
 
 def sample_for(layer: Layer, name: str) -> int:

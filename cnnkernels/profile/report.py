@@ -8,13 +8,14 @@ from typing import Any
 
 from cnnkernels.profile import counters, model
 from cnnkernels.profile.counters import SharedTraffic, TensorTraffic, Totals
-from cnnkernels.profile.hardware import CLOCK, DRAM_RATE, FP32_LANES, FP64_LANES, SMS, constants
+from cnnkernels.profile.hardware import constants
 from cnnkernels.profile.launches import Launch
 from cnnkernels.profile.lines import LineCost, dearest_lines
-from cnnkernels.profile.machine_code import BlockKey, Counted, NoMachineCode, Operations, count, read_blocks
+from cnnkernels.profile.machine_code import BlockCode, BlockKey, Counted, NoMachineCode, Operations, count, read_blocks
 from cnnkernels.profile.model import Prediction
 from cnnkernels.profile.occupancy import Occupancy, Waves, occupancy, waves
 from cnnkernels.profile.passes import Useful
+from cnnkernels.profile.remarks import remarks
 from cnnkernels.profile.resources import Resources
 
 
@@ -23,6 +24,7 @@ class LaunchReport:
     """One launch. `resources` is None without the compiler's report of its kernel, and `why_no_resources` says why.
 
     `issued` and `active` are floating-point operations of the whole launch: warp instructions, and operations of active lanes.
+    `remarks` are sentences: what the numbers do not show of this launch.
     """
 
     launch: Launch
@@ -37,6 +39,16 @@ class LaunchReport:
     waves: Waves
     prediction: Prediction
     lines: tuple[LineCost, ...]  # of the limiter, the dearest first
+    remarks: tuple[str, ...]
+
+    @property
+    def resident_blocks(self) -> int:
+        """As many as one multiprocessor has at a time: what it holds, or fewer where the grid has no more."""
+        return _resident_blocks(self.occupancy, self.waves)
+
+    @property
+    def resident_warps(self) -> int:
+        return self.resident_blocks * self.launch.warps
 
     @property
     def intensity(self) -> tuple[float | None, float | None]:
@@ -105,24 +117,19 @@ class PassReport:
             total += 32 * report.issued.fma
         return total
 
-    def least_seconds(self, double: bool) -> float | None:
-        """The roofline's time: the compulsory bytes from DRAM, or the useful multiply-adds, without any launch."""
-        if self.useful is None:
-            return None
-        lanes = FP64_LANES if double else FP32_LANES
-        fma_rate = lanes.value * SMS.value * CLOCK.value
-        return max(self.useful.bytes / DRAM_RATE.value, self.useful.fmas / fma_rate)
-
 
 def analyse(
-    launches: Sequence[Launch], compiled: Mapping[str, Resources], why_not_compiled: str = ""
+    launches: Sequence[Launch], compiled: Mapping[str, Resources], why_not_compiled: str = "", dtype: str = ""
 ) -> tuple[LaunchReport, ...]:
-    """`compiled` is the compiler's report by mangled name; `why_not_compiled` says why it is missing, if it is."""
+    """`compiled` is the compiler's report by mangled name; `why_not_compiled` says why it is missing, if it is.
+
+    `dtype` is the tensors', "" where it is not known.
+    """
     instructions, why_not = _read_machine_code(launches)
-    return tuple(_analyse(launch, instructions, why_not, compiled, why_not_compiled) for launch in launches)
+    return tuple(_analyse(launch, instructions, why_not, compiled, why_not_compiled, dtype) for launch in launches)
 
 
-def _read_machine_code(launches: Iterable[Launch]) -> tuple[dict[BlockKey, Operations] | None, str]:
+def _read_machine_code(launches: Iterable[Launch]) -> tuple[dict[BlockKey, BlockCode] | None, str]:
     keys = {(block.module, block.offset) for launch in launches for block in launch.code}
     try:
         return read_blocks(keys), ""
@@ -132,10 +139,11 @@ def _read_machine_code(launches: Iterable[Launch]) -> tuple[dict[BlockKey, Opera
 
 def _analyse(
     launch: Launch,
-    instructions: Mapping[BlockKey, Operations] | None,
+    instructions: Mapping[BlockKey, BlockCode] | None,
     why_no_instructions: str,
     compiled: Mapping[str, Resources],
     why_not_compiled: str,
+    dtype: str,
 ) -> LaunchReport:
     counted: Counted | None = None if instructions is None else count(launch.code, instructions)
     issued = None if counted is None else counted.issued.times(launch.scale)
@@ -144,18 +152,21 @@ def _analyse(
     if resources is None and not why_not_compiled:
         why_not_compiled = "the compiler's report does not have this kernel: it is of another build"
     static = launch.static_shared_bytes if resources is None else resources.static_shared_bytes
+    shared_bytes = static + launch.dynamic_shared_bytes
     fits = occupancy(
         launch.threads,
         None if resources is None else resources.registers,
-        static + launch.dynamic_shared_bytes,
+        shared_bytes,
         0 if resources is None else resources.barriers,
     )
     in_waves = waves(launch.blocks, max(1, fits.blocks))
+    tensors = tuple(counters.tensor_traffic(launch))
     totals = counters.totals(launch)
+    resident_warps = _resident_blocks(fits, in_waves) * launch.warps
     prediction = model.predict(launch, totals, issued, in_waves.imbalance, why_no_instructions)
     return LaunchReport(
         launch,
-        tuple(counters.tensor_traffic(launch)),
+        tensors,
         tuple(counters.shared_traffic(launch)),
         totals,
         issued,
@@ -166,7 +177,12 @@ def _analyse(
         in_waves,
         prediction,
         tuple(dearest_lines(launch, counted, prediction.limiter)),
+        remarks(launch, tensors, totals, resident_warps, shared_bytes, counted, dtype),
     )
+
+
+def _resident_blocks(fits: Occupancy, in_waves: Waves) -> int:
+    return min(fits.blocks, in_waves.busiest)
 
 
 def as_json(subject: str, passes: Sequence[PassReport]) -> dict[str, Any]:
@@ -214,6 +230,7 @@ def _launch_as_json(report: LaunchReport) -> dict[str, Any]:
             asdict(row)
             | {
                 "coalescing": row.coalescing,
+                "conflicts": row.conflicts,
                 "reread_in_block": row.reread_in_block,
                 "reread_by_blocks": row.reread_by_blocks,
             }
@@ -228,7 +245,8 @@ def _launch_as_json(report: LaunchReport) -> dict[str, Any]:
         "compiler": None if report.resources is None else asdict(report.resources),
         "why_no_compiler_report": report.why_no_resources,
         "occupancy": asdict(report.occupancy)
-        | {"limited_by": report.occupancy.limited_by, "fraction": report.occupancy.fraction},
+        | {"limited_by": report.occupancy.limited_by, "fraction": report.occupancy.fraction}
+        | {"resident_blocks": report.resident_blocks, "resident_warps": report.resident_warps},
         "waves": asdict(report.waves) | {"last_fill": report.waves.last_fill},
         "model": {
             "seconds": prediction.seconds,
@@ -243,5 +261,6 @@ def _launch_as_json(report: LaunchReport) -> dict[str, Any]:
             | {"share": cost.share, "seconds": cost.seconds, "text": cost.text}
             for cost in report.lines
         ],
+        "remarks": report.remarks,
         "counted": asdict(launch),
     }

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
@@ -31,7 +31,7 @@ class Job:
     sample: int = 1
 
 
-def run(jobs: Sequence[Job]) -> Iterator[list[Launch]]:
+def run(jobs: Sequence[Job]) -> Generator[list[Launch], None, None]:
     """The launches of each job, in order, as each is done. Leaving the loop early, by an exception too, ends the process.
 
     Raises:
