@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 import cnnkernels
 from cnnkernels import ops, trace
@@ -176,6 +179,20 @@ def test_useful_work_of_a_pass() -> None:
     assert passes.useful(layer, "bias_grad", torch.bfloat16) == passes.Useful(0, 2 * (64 * 56 * 56 + 64))
 
 
+def test_useful_bytes_of_a_pooling_say_how_they_count_indices() -> None:
+    pools = {op: parse_problem(f"{op} n1 c64 56x56 2x2 stride 2")[0] for op in ("max", "avg")}
+    found = {
+        (op, name): passes.useful(pools[op], name, torch.float32) for op in pools for name in ("forward", "backward")
+    }
+    image, windows = 64 * 56 * 56, 64 * 28 * 28
+    assert found == {
+        ("max", "forward"): passes.Useful(0, 4 * (image + windows), "without indices"),
+        ("max", "backward"): passes.Useful(0, 4 * (image + windows) + windows, "with indices of a byte"),
+        ("avg", "forward"): passes.Useful(0, 4 * (image + windows)),
+        ("avg", "backward"): passes.Useful(0, 4 * (image + windows)),
+    }
+
+
 # --- The command.
 
 
@@ -184,6 +201,10 @@ def test_useful_work_of_a_pass() -> None:
     [
         (["n1 c3 8x8 k4 3x3", "--pass", "forward"], "conv2d has no forward: fprop, dgrad, wgrad, bias_grad"),
         (["n1 c3 8x8 k4 3x3", "--kernel", "conv2d_gather_128x64x8"], "did you mean conv2d_gather_128x64x8_f"),
+        (
+            ["n1 c3 8x8 k4 3x3", "--kernel", "foo"],
+            "no kernel is called 'foo'; `cnnkernels info --kernels` lists them",
+        ),
         (
             ["max n1 c3 8x8 2x2", "--kernel", "conv2d_gather_128x8x16_f32"],
             "computes fprop and dgrad, no pass of this problem",
@@ -260,14 +281,78 @@ def test_a_sampled_launch_comes_to_about_the_same() -> None:
 
 
 @checked
+def test_a_sample_of_more_blocks_than_there_are_is_the_first_one() -> None:
+    result = run("n4 c8 28x28 k16 3x3 pad 1", "--pass", "fprop", "--sample", 10**6)
+    assert result.exit_code == 0
+    assert re.search(r"Sampled: 1 of \d+ blocks was run, and counts are multiplied up", " ".join(result.stdout.split()))
+
+
+@checked
+def test_global_accesses_have_the_banks_of_l1_too() -> None:
+    (one,) = profiled("n1 c3 42x42 k6 3x3", "--pass", "fprop")["passes"]
+    (launch,) = one["launches"]
+    for row in launch["tensors"]:
+        assert row["wavefronts"] >= row["least_wavefronts"] > 0
+        assert row["instructions"] <= row["lines"] <= row["sectors"]
+    for site in launch["counted"]["sites"]:
+        assert (site["lines"] > 0) == (site["space"] == "global")
+
+
+@checked
+def test_half_precision_is_told_where_it_is_computed() -> None:
+    (one,) = profiled("n1 c3 14x14 k6 3x3", "--pass", "fprop", "--dtype", "f16")["passes"]
+    assert any("f16 is computed on the fp32 pipe" in remark for remark in one["launches"][0]["remarks"])
+    (one,) = profiled("n1 c3 14x14 k6 3x3", "--pass", "fprop")["passes"]
+    assert not any("fp32" in remark for remark in one["launches"][0]["remarks"])
+
+
+@checked
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_page_fits_the_terminal(width: int) -> None:
+    result = CliRunner().invoke(main, ["profile", "lenet5:conv1", "--pass", "fprop"], env={"COLUMNS": str(width)})
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= width
+    shortened = [line for line in lines if "…" in line and not re.match(r" \w+\.cuh:\d+ ", line)]
+    assert not shortened
+    (l1,) = [line for line in lines if line.startswith(" L1 and shared")]
+    assert re.search(r" \d[\d.]* k wavefronts .* \d[\d.]* [nµ]s\b", l1)
+
+
+@checked
+def test_each_page_is_there_as_soon_as_its_pass_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), width=120)
+    monkeypatch.setattr(sys.modules["cnnkernels.cli.profile"], "make_console", lambda json_output: console)
+    emulate, shown = running.run, []
+
+    def watched(jobs: Any) -> Any:
+        for launches in emulate(jobs):
+            shown.append(console.file.getvalue().count("on an H200 by the model"))
+            yield launches
+
+    monkeypatch.setattr(running, "run", watched)
+    assert run("max n1 c4 8x8 2x2 stride 2").exit_code == 0
+    assert shown == [0, 1]
+    assert console.file.getvalue().count("on an H200 by the model") == 2
+
+
+@checked
+def test_in_a_terminal_a_bar_shows_how_long_it_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
+    monkeypatch.setattr(sys.modules["cnnkernels.cli.profile"], "make_console", lambda json_output: console)
+    assert run("n4 c8 28x28 k16 3x3 pad 1", "--pass", "fprop", "--sample", 3).exit_code == 0
+    assert "emulating fprop f32 nchw, one block in 3 ━" in console.file.getvalue()
+
+
+@checked
 def test_the_page_says_what_it_is() -> None:
     result = run("n1 c3 42x42 k6 3x3", "--pass", "wgrad")
     assert result.exit_code == 0
     text = " ".join(result.stdout.split())
     for part in (
         "wgrad f32 nchw", "conv2d n1 c3 42x42 k6 3x3", "conv2d_wgrad_8x32x32_f32", "conv2d_sum_slabs_f32", "limited by", "global memory",
-        "shared memory", "dearest lines", "wgrad.cuh:", "multiply-adds", "at least for this pass", "warps per SM",
-        "a model's prediction, not a measurement",
+        "shared memory", "dearest lines", "wgrad.cuh:", "multiply-adds", "at least for this pass", "blocks per SM =",
+        "in each block", "re-read: asked / per block", "docs/emulator.md, What is counted", "a model's prediction, not a measurement",
     ):  # fmt: skip
         assert part in text, part
     assert max(map(len, result.stdout.splitlines())) <= 120
@@ -353,10 +438,43 @@ def test_trials_have_counters_but_no_problem(tmp_path: Path) -> None:
     alone = run(f"{file}:plain")
     assert alone.exit_code == 0
     assert "+3,100 %" in alone.stdout
-    assert run(f"{file}:nothing").exit_code == 1
+    missing = run(f"{file}:nothing")
+    assert missing.exit_code == 1
+    assert "no trial nothing in transpose.cu: it has plain, padded" in " ".join(missing.stderr.split())
     refused = run(file, "--pass", "fprop")
     assert refused.exit_code == 2
     assert "--pass is for problems" in refused.stderr
+
+
+CALLS = """
+#include "emulator/trial.h"
+
+__global__ void soft(const float* x, float* y) {
+  CNN_SHARED(sum, float[1]);
+  if (threadIdx.x == 0) sum[0] = 0;
+  __syncthreads();
+  const float power = __expf(x[threadIdx.x]);
+  atomicAdd(&sum[0], fmaxf(power, 1.0f));
+  __syncthreads();
+  y[threadIdx.x] = power / sum[0];
+}
+
+CNN_TRIAL(of_64) { cnn::launch("soft", {dim3(1), dim3(64)}, soft, trial.input<float>("x", {64}), trial.output<float>("y", {64})); }
+"""
+
+
+@checked
+@pytest.mark.skipif(shutil.which("c++") is None or shutil.which("objdump") is None, reason="no C++ compiler or objdump")
+def test_what_a_trial_calls_and_its_atomics_are_remarked(tmp_path: Path) -> None:
+    file = tmp_path / "soft.cu"
+    file.write_text(CALLS)
+    result = run(file, "--json")
+    assert result.exit_code == 0, result.output
+    (launch,) = json.loads(result.stdout)["passes"][0]["launches"]
+    remarks = " ".join(launch["remarks"])
+    assert "Calls of expf are not counted as arithmetic." in remarks
+    assert "Atomic operations of several lanes on one word" in remarks
+    assert (launch["operations"]["compare32"], launch["operations"]["division32"]) == (64, 64)
 
 
 def workers_of(parent: int) -> list[int]:

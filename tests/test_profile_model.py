@@ -1,25 +1,34 @@
-"""What `cnnkernels profile` makes of counts: traffic, occupancy, machine code, the model, the dearest lines. All made by hand."""
+"""What `cnnkernels profile` makes of counts: traffic, occupancy, machine code, the model, remarks, the page. All made by hand."""
 
 from __future__ import annotations
 
+import io
 import json
+import platform
+import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import cnnkernels
-from cnnkernels.profile import machine_code, model, resources
+from cnnkernels.profile import machine_code, model, resources, text
 from cnnkernels.profile.counters import shared_traffic, tensor_traffic, totals
-from cnnkernels.profile.hardware import CLOCK, DRAM_RATE, FP32_LANES, SMS, constants
+from cnnkernels.profile.hardware import CLOCK, DRAM_RATE, FP32_LANES, L2_CAPACITY, SMS, constants
 from cnnkernels.profile.launches import Launch
 from cnnkernels.profile.lines import dearest_lines
-from cnnkernels.profile.machine_code import Counted, NoMachineCode, Operations
+from cnnkernels.profile.machine_code import BlockCode, Counted, NoMachineCode, Operations
 from cnnkernels.profile.occupancy import occupancy, waves
+from cnnkernels.profile.page import print_notice, print_pass
+from cnnkernels.profile.passes import Useful
+from cnnkernels.profile.remarks import remarks
 from cnnkernels.profile.report import PassReport, analyse, as_json
 from cnnkernels.profile.resources import Resources
+from cnnkernels.profile.tables import Column, fitting
 
 ROOT = Path(cnnkernels.__file__).resolve().parent.parent
 SOURCE = ROOT / "csrc" / "conv2d" / "direct" / "gather.cuh"
@@ -33,7 +42,7 @@ def site(**values: Any) -> dict[str, Any]:
     usual = {
         "module": "kernels.so", "offset": 16, "file": str(SOURCE), "line": 1, "function": "f", "space": "global",
         "access": "load", "buffer": "x", "width": 4, "instructions": 100, "lanes": 3200, "bytes_asked": 12800,
-        "bytes_used": 12800, "sectors": 400, "least_sectors": 400, "wavefronts": 0, "least_wavefronts": 0,
+        "bytes_used": 12800, "sectors": 400, "least_sectors": 400, "lines": 100, "wavefronts": 100, "least_wavefronts": 100,
     }  # fmt: skip
     return usual | values
 
@@ -81,6 +90,14 @@ def test_traffic_per_tensor_tells_where_bytes_are_read_again() -> None:
     assert row.reread_in_block == 25600 / 6400
     assert row.reread_by_blocks == 2
     assert row.exact
+
+
+def test_bank_conflicts_of_global_memory_are_counted_per_tensor() -> None:
+    bad = site(offset=32, wavefronts=300, lines=1600)
+    (row,) = tensor_traffic(launch(sites=[site(), bad], blocks=20))
+    assert (row.wavefronts, row.least_wavefronts, row.lines, row.conflicts) == (800, 400, 3400, 1.0)
+    found = totals(launch(sites=[site(), bad, site(space="shared", wavefronts=7)]))
+    assert (found.global_wavefronts, found.global_lines, found.shared_wavefronts) == (400, 1700, 7)
 
 
 def test_an_atomic_is_a_read_and_a_write() -> None:
@@ -220,13 +237,38 @@ kernels.so:     file format elf64-x86-64
 
 def test_a_basic_block_ends_at_the_next_call_of_the_trace_function() -> None:
     found = machine_code.parse(DISASSEMBLY, [0x1105, 0x1125])
-    assert found[0x1105] == Operations(fma32=1, fma64=1, other32=1)
-    assert found[0x1125] == Operations(compare32=1, division64=1, division32=1, fma32=8, other32=1)
+    assert found[0x1105] == BlockCode(Operations(fma32=1, fma64=1, other32=1))
+    assert found[0x1125] == BlockCode(Operations(compare32=1, division64=1, division32=1, fma32=8, other32=1))
 
 
 def test_the_trace_function_needs_no_name() -> None:
     stripped = DISASSEMBLY.replace("<__sanitizer_cov_trace_pc@plt>", "")
-    assert machine_code.parse(stripped, [0x1105, 0x1125])[0x1105] == Operations(fma32=1, fma64=1, other32=1)
+    assert machine_code.parse(stripped, [0x1105, 0x1125])[0x1105].operations == Operations(fma32=1, fma64=1, other32=1)
+
+
+CALLS = """
+    1100:\tcall   1040 <__sanitizer_cov_trace_pc@plt>
+    1105:\tcall   1050 <expf@plt>
+    110a:\tcall   *0x2fe2(%rip)        # 3ff0 <powf@GLIBC_2.27>
+    1110:\tcall   1060 <fmaxf@plt>
+    1115:\tcall   1070 <__tsan_read4@plt>
+    111a:\tcall   1080 <_ZN3cnn8emulator7barrierEii@plt>
+    111f:\tcall   1090 <cnn_checked_memset@plt>
+    1124:\tcall   10a0 <memcpy@plt>
+    1129:\tvsqrtss %xmm1,%xmm2,%xmm3
+    112e:\tcall   10b0 <sqrtf@plt>
+    1133:\tcall   2000 <a_function_of_this_module>
+    1138:\tcall   *%rax
+    113a:\tcall   1040 <__sanitizer_cov_trace_pc@plt>
+    113f:\tcall   10c0 <tanhf@plt>
+"""
+
+
+def test_what_library_functions_compute_is_not_counted_unless_it_is_one_instruction_on_a_gpu() -> None:
+    found = machine_code.parse(CALLS, [0x1105])[0x1105]
+    assert found == BlockCode(Operations(compare32=1, division32=1), frozenset({"expf", "powf"}))
+    counted = machine_code.count(launch().code, {("kernels.so", 0): found})
+    assert counted.calls == ("expf", "powf")
 
 
 def test_an_offset_inside_an_instruction_is_refused() -> None:
@@ -249,6 +291,19 @@ def test_an_offset_inside_an_instruction_is_refused() -> None:
         ("vcvtss2sd", "%xmm0,%xmm1,%xmm2", ("", 0)),
         ("vucomiss", "%xmm0,%xmm1", ("compare32", 1)),
         ("comisd", "%xmm0,%xmm1", ("compare64", 1)),
+        ("cmpltss", "%xmm0,%xmm1", ("compare32", 1)),
+        ("cmpsd", "$0x3,%xmm0,%xmm1", ("compare64", 1)),
+        ("vcmpneq_oqss", "%xmm0,%xmm1,%xmm2", ("compare32", 1)),
+        ("vcmpunordps", "%ymm0,%ymm1,%ymm2", ("compare32", 8)),
+        ("vroundss", "$0x9,%xmm0,%xmm0,%xmm1", ("other32", 1)),
+        ("haddps", "%xmm0,%xmm1", ("other32", 4)),
+        ("vrsqrtss", "%xmm0,%xmm1,%xmm2", ("division32", 1)),
+        ("rcpss", "%xmm0,%xmm1", ("division32", 1)),
+        ("vfmaddsub213ps", "%xmm0,%xmm1,%xmm2", ("fma32", 4)),
+        ("cmpxchg", "%edx,(%rax)", ("", 0)),
+        ("vpcmpeqd", "%xmm0,%xmm1,%xmm2", ("", 0)),
+        ("vcvtph2ps", "%xmm0,%xmm1", ("", 0)),
+        ("vandps", "%xmm0,%xmm1,%xmm2", ("", 0)),
     ],
 )
 def test_what_is_arithmetic(mnemonic: str, operands: str, expected: tuple[str, int]) -> None:
@@ -288,7 +343,16 @@ def test_machine_code_of_a_compiled_file(module: Path) -> None:
     ]
     assert len(after_calls) >= 2
     found = machine_code.read_blocks((str(module), offset) for offset in after_calls)
-    assert sum((own for own in found.values()), Operations()) == Operations(fma32=1)
+    assert sum((own.operations for own in found.values()), Operations()) == Operations(fma32=1)
+    assert not any(own.calls for own in found.values())
+
+
+def test_machine_code_of_other_machines_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    with pytest.raises(
+        NoMachineCode, match="x86-64's machine code is the only one that is read, and this machine is aarch64"
+    ):
+        machine_code.read_blocks([("kernels.so", 0)])
 
 
 def test_without_objdump_the_rest_still_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -302,7 +366,7 @@ def test_without_objdump_the_rest_still_works(monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_operations_are_counted_by_warps_and_by_lanes() -> None:
-    counted = machine_code.count(launch().code, {("kernels.so", 0): Operations(fma32=3)})
+    counted = machine_code.count(launch().code, {("kernels.so", 0): BlockCode(Operations(fma32=3))})
     assert (counted.issued.fma, counted.active.fma) == (300, 4800)
 
 
@@ -320,7 +384,8 @@ def test_the_largest_resource_is_the_limiter() -> None:
     assert predict(launch(buffers=[again])).limiter.key == "l2"
     conflicts = site(space="shared", buffer="tile", wavefronts=10**8, least_wavefronts=100)
     assert predict(launch(sites=[conflicts])).limiter.key == "l1"
-    assert predict(launch(sites=[site(sectors=10**8)])).limiter.key == "l1"
+    assert predict(launch(sites=[site(lines=10**8)])).limiter.key == "l1"
+    assert predict(launch(sites=[site(wavefronts=10**8)])).limiter.key == "l1"
     assert (
         predict(launch(), Operations(fma32=1e8)).limiter.key == "issue"
     )  # as long as fp32, and the other instructions
@@ -353,15 +418,74 @@ def test_a_division_and_a_maximum_take_longer_than_a_multiply_add() -> None:
 
 
 def test_a_sampled_launch_has_the_whole_launchs_time() -> None:
-    whole = launch(blocks=40, blocks_run=40, sites=[site(instructions=400, sectors=1600)])
+    whole = launch(blocks=40, blocks_run=40, sites=[site(instructions=400, wavefronts=400, lines=400)])
     part = launch(blocks=40, blocks_run=10)
     assert model.l1_clocks(part) == model.l1_clocks(whole) == 400
 
 
-def test_clocks_of_a_global_access_go_by_its_sectors() -> None:
-    scattered = launch(sites=[site(instructions=100, sectors=3200)]).sites[0]
-    broadcast = launch(sites=[site(instructions=100, sectors=100)]).sites[0]
-    assert (model.site_clocks(scattered), model.site_clocks(broadcast)) == (800, 100)
+def test_clocks_of_a_global_access_go_by_its_wavefronts_or_by_its_lines() -> None:
+    def clocks(**values: Any) -> float:
+        return model.site_clocks(launch(sites=[site(**values)]).sites[0])
+
+    assert clocks() == 100
+    assert clocks(wavefronts=800, lines=800) == 800
+    assert clocks(wavefronts=200, lines=3200) == pytest.approx(54 + 0.255 * 3200)
+    # Its data take the wavefronts of the shared array that they are for.
+    assert clocks(wavefronts=800, access="async copy") == pytest.approx(54 + 25.5)
+    assert clocks(space="shared", wavefronts=200, lines=0) == 200
+
+
+# Clocks per load on an H200, from github.com/te42kyfo/gpu-benches, gpu-strides/h200.txt: of 32 lanes `stride` elements apart, and of
+# rows of `block` elements that are 4098 elements apart. Each is the average of eight loads, at these offsets from one another.
+OFFSETS = (0, 4, 8, 12, 16, 20, 24, 28)
+STRIDES = {
+    4: (1.01, 1.01, 2.01, 1.63, 4.01, 2.00, 2.32, 2.41, 8.0, 3.00, 3.16, 3.41, 4.01, 4.10, 4.25, 4.60),
+    8: (2.01, 2.01, 4.01, 2.32, 8.0, 3.16, 4.01, 4.32, 16.0, 5.3, 5.5, 6.0, 8.0, 7.0, 7.0, 8.0),
+}
+BLOCKS = {
+    4: {1: 9.3, 2: 4.82, 4: 3.00, 8: 4.01, 16: 2.01, 32: 1.02, 64: 1.02},
+    8: {1: 9.0, 2: 5.3, 4: 4.01, 8: 4.01, 16: 2.01, 32: 2.01, 64: 2.01},
+}
+
+
+def measured_loads() -> Iterator[tuple[str, int, list[int], float]]:
+    """What it is, the bytes of an element, each lane's element in 32 warps, and the clocks."""
+    threads = range(1024)
+    for width, clocks in STRIDES.items():
+        for stride, measured in enumerate(clocks):
+            yield f"stride {stride}", width, [thread % 64 * stride for thread in threads], measured
+    for width, rows in BLOCKS.items():
+        for block, measured in rows.items():
+            elements = [thread % block + (thread // block % 32 + 1) * 4098 for thread in threads]
+            yield f"block {block}", width, elements, measured
+
+
+def counted_load(addresses: list[int], width: int) -> tuple[int, int]:
+    """Wavefronts and lines of one warp's load, by the rules of csrc/emulator/checked/counters.h."""
+    wavefronts = 0
+    lanes = 128 // width  # that are served at a time
+    for first in range(0, 32, lanes):
+        words = {word for at in addresses[first : first + lanes] for word in range(at // 4, (at + width) // 4)}
+        wavefronts += max(sum(word % 32 == bank for word in words) for bank in range(32))
+    return wavefronts, len({at // 128 for at in addresses})
+
+
+def test_l1_clocks_are_those_that_an_h200_takes() -> None:
+    errors = {}
+    for what, width, elements, measured in measured_loads():
+        found = 0.0
+        for warp in range(0, 1024, 32):
+            for offset in OFFSETS:
+                addresses = [(element + offset) * width for element in elements[warp : warp + 32]]
+                wavefronts, lines = counted_load(addresses, width)
+                one = launch(sites=[site(width=width, instructions=1, wavefronts=wavefronts, lines=lines)])
+                found += model.l1_clocks(one)
+        errors[what, width] = found / (32 * len(OFFSETS)) / measured - 1
+    assert len(errors) == 46
+    worst = sorted(errors, key=errors.__getitem__)
+    assert (worst[0], worst[-1]) == (("block 2", 8), ("stride 14", 8))
+    assert (errors[worst[0]], errors[worst[-1]]) == pytest.approx((-0.13, 0.10), abs=0.005)
+    assert (sum(error**2 for error in errors.values()) / 46) ** 0.5 == pytest.approx(0.036, abs=0.0005)
 
 
 def test_issued_instructions_are_those_that_are_counted() -> None:
@@ -372,6 +496,7 @@ def test_issued_instructions_are_those_that_are_counted() -> None:
 def test_every_constant_has_a_source() -> None:
     found = constants()
     assert len(found) > 15
+    assert "3.6 %" in found["l1_line_clocks"].source and "13 %" in found["l1_line_clocks"].source
     for constant in found.values():
         assert constant.kind in ("documented", "measured", "assumed")
         assert len(constant.source) > 10
@@ -413,6 +538,215 @@ def test_lines_of_arithmetic() -> None:
     assert [(cost.line.number, cost.share) for cost in dearest_lines(what, counted, fp32)] == [(6, 0.75), (5, 0.25)]
 
 
+# --- Remarks.
+
+
+def said(what: Launch, warps: int = 64, shared: int = 0, counted: Counted | None = None, dtype: str = "") -> str:
+    return " ".join(remarks(what, tuple(tensor_traffic(what)), totals(what), warps, shared, counted, dtype))
+
+
+def test_nothing_is_remarked_of_a_launch_that_keeps_to_the_model() -> None:
+    assert said(launch(), dtype="f32", counted=Counted(Operations(fma32=1), Operations(), ())) == ""
+
+
+def test_l2_that_is_too_small_is_remarked_where_blocks_read_again() -> None:
+    sectors = L2_CAPACITY.count // 32
+
+    def touching(sectors: int, by_blocks: int) -> str:
+        tensor = buffer(bytes=10**9, read_sectors=sectors, block_read_sectors=by_blocks)
+        return said(launch(buffers=[tensor], blocks=10**6, blocks_run=10**6))
+
+    assert "touches 64 MB, more than the 50 MB of L2" in touching(2 * 10**6, 4 * 10**6)
+    assert "up to 128 MB in all" in touching(2 * 10**6, 4 * 10**6)
+    assert touching(2 * 10**6, 2 * 10**6) == "", "each byte once: nothing is to be kept"
+    assert touching(sectors, 2 * sectors) == ""
+
+
+def test_l1_that_is_too_small_is_remarked_where_a_block_reads_again() -> None:
+    block = 200_000
+    large = buffer(bytes=10**9, read_bytes=block, block_read_bytes=10 * block, block_read_sectors=10 * block // 32)
+    again, once = (launch(buffers=[large], sites=[site(bytes_asked=10 * block * reads)]) for reads in (2, 1))
+    assert "A block reads 200 kB of global memory, more than the 161 kB that its shared memory leaves" in said(
+        again, shared=100_000
+    )
+    assert said(again, shared=50_000) == ""
+    assert said(once, shared=100_000) == ""
+
+
+def test_few_warps_are_remarked() -> None:
+    assert "At most 4 warps on an SM at a time" in said(launch(), warps=4)
+    assert "At most 1 warp on" in said(launch(), warps=1)
+    assert said(launch(), warps=8) == ""
+
+
+def test_what_is_not_counted_as_arithmetic_is_remarked() -> None:
+    calls = Counted(Operations(), Operations(), (), ("expf", "powf"))
+    assert said(launch(), counted=calls) == "Calls of expf, powf are not counted as arithmetic."
+    convolution, pooling = (Counted(own, Operations(), ()) for own in (Operations(fma32=1), Operations(compare32=1)))
+    assert "bf16 is computed on the fp32 pipe, 67 TFLOP/s at most, not by tensor cores" in said(
+        launch(), counted=convolution, dtype="bf16"
+    )
+    assert said(launch(), counted=pooling, dtype="f16") == "Conversions between f16 and fp32 are not counted."
+
+
+def test_atomics_are_remarked() -> None:
+    assert "Atomic operations of several lanes on one word" in said(
+        launch(sites=[site(space="shared", access="atomic")])
+    )
+
+
+def test_sampling_is_remarked() -> None:
+    assert "Sampled: 10 of 4,000 blocks were run" in said(launch(blocks=4000))
+    assert "Sampled: 1 of 7 blocks was run" in said(launch(blocks=7, blocks_run=1))
+
+
+# --- The page.
+
+
+def page(report: PassReport, width: int = 120) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    print_pass(console, report)
+    print_notice(console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def wide_report() -> PassReport:
+    """Whatever may be long is: names, numbers of three digits and a prefix, notes, a line of source."""
+    names = ("grad_output", "weight")
+    touched = {
+        "read_sectors": 10**7,
+        "block_read_sectors": 3 * 10**7,
+        "read_bytes": 10**7,
+        "block_read_bytes": 25 * 10**6,
+    }
+    tensors = [buffer(name=name, bytes=10**9, **touched) for name in names]
+    counts = {"instructions": 789_000, "bytes_asked": 98_700_000, "sectors": 456_000, "least_sectors": 123_000}
+    waves = {"wavefronts": 12_300_000, "least_wavefronts": 1_230_000}
+    shared = counts | waves | {"space": "shared", "buffer": "dynamic shared memory"}
+    sites = [
+        site(buffer="grad_output", line=40, **counts | waves),
+        site(buffer="weight", offset=32, line=41, **counts),
+        site(offset=48, line=42, **shared),
+        site(offset=64, line=43, access="store", **shared),
+    ]
+    what = launch(buffers=tensors, sites=sites, code=[], blocks=133, blocks_run=133)
+    return PassReport("net:layer fprop f32 nchw", analyse([what], {}), {"text": "conv2d as made up"}, Useful(1, 4800))
+
+
+@pytest.mark.parametrize("width", [72, 80, 100, 120])
+def test_no_number_is_cut_off_however_narrow_the_terminal(width: int) -> None:
+    report = wide_report()
+    lines = page(report, width).splitlines()
+    assert max(map(len, lines)) <= width
+    rows = {line.split("  ")[0].strip(): line for line in lines}
+    (one,) = report.launches
+    expected = {r.name: (text.si(r.work, r.unit), text.duration(r.seconds)) for r in one.prediction.resources}
+    expected |= {f"{row.buffer} read": ("27 %", text.si(row.block_bytes, "B"), "3.95x") for row in one.tensors}
+    expected |= {f"{row.array} {row.access}": ("12.3 M", "+900 %") for row in one.shared}
+    expected |= {cost.line.place: (text.percent(cost.share), text.duration(cost.seconds)) for cost in one.lines[:3]}
+    assert len(expected) == 12
+    for name, numbers in expected.items():
+        assert all(number in rows[name] for number in numbers), (rows.get(name), numbers)
+    cut = [line for line in lines if "…" in line and not line.strip().startswith("gather.cuh:")]
+    assert not cut, "but for the text of a line of source, nothing is shortened"
+
+
+def test_what_goes_first_where_the_terminal_is_narrow() -> None:
+    """The bar, then the notes, then the rates."""
+    there = {}
+    for width in (120, 80, 60, 45):
+        lines = page(wide_report(), width).splitlines()
+        (row,) = [line for line in lines if line.startswith(" L1 and shared")]
+        there[width] = ["█" in row, "x 1.98 (busiest SM)" in row, "1 /clk/SM" in row, "283 µs" in row]
+    assert there == {
+        120: [True, True, True, True],
+        80: [False, True, True, True],
+        60: [False, False, True, True],
+        45: [False, False, False, True],
+    }
+
+
+def test_a_table_that_no_column_can_leave_wraps_instead() -> None:
+    console = Console(file=io.StringIO(), width=14, color_system=None)
+    console.print(fitting(console, [Column("what", ["a long name"]), Column("work", ["123 lines"])]))
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().split()[3:] == ["a", "123", "long", "lines", "name"]
+
+
+def test_wavefronts_of_global_memory_are_shown_where_there_are_more_than_needed() -> None:
+    conflicts, fine = (
+        PassReport("", analyse([launch(sites=[site(wavefronts=count)], code=[])], {})) for count in (250, 100)
+    )
+    (row,) = [line for line in page(conflicts).splitlines() if line.startswith(" x read")]
+    assert "+150 %" in row
+    assert "conflicts" not in page(fine)
+
+
+def test_occupancy_says_what_a_grid_makes_of_it() -> None:
+    few = " ".join(page(PassReport("", analyse([launch(code=[])], {}))).split())
+    assert "up to 16 blocks per SM = 64 of 64 warps (100 %)" in few
+    assert "this grid puts at most 1 there (4 warps)" in few
+    assert "At most 4 warps on an SM at a time" in few
+    (many,) = analyse([launch(code=[], blocks=10**5, blocks_run=10**5)], {})
+    assert (many.resident_blocks, many.resident_warps) == (16, 64)
+    assert "this grid puts" not in page(PassReport("", (many,)))
+
+
+def test_barriers_are_told_per_block() -> None:
+    assert "2 barriers in each block; 5 warp barriers, 7 shuffles in the launch" in page(
+        PassReport("", analyse([launch()], {}))
+    )
+    assert "1 barrier in each block" in page(PassReport("", analyse([launch(block_barriers=10)], {})))
+
+
+def test_compulsory_bytes_say_how_indices_count() -> None:
+    report = PassReport("", analyse([launch(code=[])], {}), useful=Useful(0, 1600, "without indices"))
+    assert "1.6 kB at least for this pass, without indices; from DRAM 2.00x that" in page(report)
+
+
+def test_what_is_slower_than_a_multiply_add_is_told_in_lane_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    def arithmetic(own: Operations) -> str:
+        monkeypatch.setattr("cnnkernels.profile.report.read_blocks", lambda keys: {key: BlockCode(own) for key in keys})
+        text = page(PassReport("", analyse([launch(code=[code(warps=1000, lanes=32000)])], {})))
+        assert not re.search(r"\bFMA\b", text)
+        return " ".join(text.split())
+
+    pooling = arithmetic(Operations(compare32=3, other32=1))
+    assert (
+        "128 k floating-point operations in 224 k lane slots (2 a comparison, minimum or maximum, 1 any other)"
+        in pooling
+    )
+    assert "fp32 224 k lane slots" in pooling
+    sums = arithmetic(Operations(other32=2))
+    assert "64 k floating-point operations active lanes" in sums
+    assert "fp32 64 k lane slots" in sums
+    both = arithmetic(Operations(fma32=2, division32=1))
+    assert (
+        "32 k other floating-point operations in 320 k lane slots (10 a division or square root, 1 any other)" in both
+    )
+    assert "fp32 384 k lane slots" in both
+
+
+def test_ratios_and_parts_as_text() -> None:
+    assert [text.times(ratio) for ratio in (None, 1, 1.234, 999.6, 15400)] == ["—", "1x", "1.23x", "1,000x", "15,400x"]
+    assert [text.percent(part) for part in (None, 0.1234, 0.99996, 9.996, 31)] == [
+        "—",
+        "12.3 %",
+        "100 %",
+        "1,000 %",
+        "3,100 %",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(6.67e-12, "< 1 ns"), (0.9996e-9, "1 ns"), (860e-9, "860 ns"), (2.3e-6, "2.3 µs"), (0, "0 ns"), (1.5, "1.5 s")],
+)
+def test_times_as_text(seconds: float, expected: str) -> None:
+    assert text.duration(seconds) == expected
+
+
 # --- All of it for a machine.
 
 
@@ -422,6 +756,12 @@ def test_json_is_complete_and_can_be_written() -> None:
     (one,) = content["passes"][0]["launches"]
     assert one["counted"]["sites"][0]["sectors"] == 400
     assert one["model"]["limiter"] in {resource["key"] for resource in one["model"]["resources"]}
-    assert one["occupancy"]["blocks"] == 16
+    assert (one["occupancy"]["blocks"], one["occupancy"]["resident_warps"]) == (16, 4)
+    assert one["remarks"] == [
+        "At most 4 warps on an SM at a time: few to hide latency, which the times leave out and which then often dominates."
+    ]
+    assert {key: one["tensors"][0][key] for key in ("wavefronts", "least_wavefronts", "lines", "conflicts")} == {
+        "wavefronts": 100, "least_wavefronts": 100, "lines": 100, "conflicts": 0,
+    }  # fmt: skip
     assert content["notice"] == "a model's prediction, not a measurement"
     assert content["constants"]["dram_rate"]["source"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
 from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.progress_bar import ProgressBar
 
 from cnnkernels.cli.output import catalogue, make_console, print_json, require_checked_emulator
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from cnnkernels.profile.subject import Problem, Trials
 
 _NOT_COMPILED = "trials are compiled for the emulator alone"
+#: Seconds in which the emulator's process begins, about.
+_STARTING = 3.0
 _DTYPES = ("f64", "f32", "f16", "bf16")
 
 
@@ -45,7 +50,7 @@ _DTYPES = ("f64", "f32", "f16", "bf16")
 @click.option(
     "--sample",
     type=click.IntRange(1),
-    help="Run every so-many-th block only.  [default: as many as take about a minute]",
+    help="Run one block in so many only; the first, where there are no more blocks than that.  [default: as many blocks as take about a minute]",
 )
 @click.option("--all-lines", is_flag=True, help="Every line of source that costs anything, not the dearest three.")
 @click.option("--json", "json_output", is_flag=True, help="Print everything, with every count, as JSON.")
@@ -59,8 +64,8 @@ def profile(
     56x56 k64 3x3 pad 1; max n1 c64 112x112 3x3 stride 2 pad 1), or a file of trials (file.cu, file.cu:trial).
 
     The kernels run in the checked emulator, which sees every memory access: bytes, sectors, bank conflicts, active lanes and
-    instructions are counted exactly. The times are a model's, of the least that each resource needs for what was counted. With
-    the CUDA library built, the compiler's report gives registers and occupancy.
+    instructions are counted exactly. The times are a model's: what each resource needs for what was counted. With the CUDA
+    library built, the compiler's report gives registers and occupancy.
     """
     from cnnkernels.profile.page import print_notice, print_pass
     from cnnkernels.profile.report import as_json
@@ -78,16 +83,18 @@ def profile(
     else:
         jobs = _jobs(what, **options)
     require_checked_emulator()
+    reports = []
     try:
-        reports = _trials(console, what) if isinstance(what, Trials) else _passes(console, what, jobs)
+        for report in _trials(console, what) if isinstance(what, Trials) else _passes(console, what, jobs):
+            reports.append(report)
+            if not json_output:
+                print_pass(console, report, all_lines)
     except EmulationFailed as error:
         raise click.ClickException(str(error)) from error
     if json_output:
         print_json(as_json(text, reports))
     else:
-        for report in reports:
-            print_pass(console, report, all_lines)
-        print_notice(console, reports)
+        print_notice(console)
     context.exit(1 if any(report.error for report in reports) else 0)
 
 
@@ -129,8 +136,10 @@ def _kernel(name: str) -> dict[str, Any]:
     if name in rows:
         return rows[name]
     near = get_close_matches(name, rows, n=3) or [one for one in rows if name in one][:3]
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise click.BadParameter(f"no kernel is called {name!r}: {hint}`cnnkernels info --kernels`", param_hint="--kernel")
+    hint = f": did you mean {' or '.join(near)}?" if near else ";"
+    raise click.BadParameter(
+        f"no kernel is called {name!r}{hint} `cnnkernels info --kernels` lists them", param_hint="--kernel"
+    )
 
 
 def _check_no_problem_options(options: dict[str, Any]) -> None:
@@ -140,63 +149,70 @@ def _check_no_problem_options(options: dict[str, Any]) -> None:
         raise click.UsageError(f"--{option} is for problems: a file of trials says itself what it launches")
 
 
-def _passes(console: Console, problem: Problem, jobs: list[Job]) -> list[PassReport]:
+def _passes(console: Console, problem: Problem, jobs: list[Job]) -> Iterator[PassReport]:
+    """Each as soon as it is done."""
     from cnnkernels import ops
     from cnnkernels.bench.machine import DTYPES
     from cnnkernels.profile import resources
-    from cnnkernels.profile.passes import useful
+    from cnnkernels.profile.passes import expected_seconds, useful
     from cnnkernels.profile.report import PassReport, analyse
     from cnnkernels.profile.run import run
 
     compiled, why_not = resources.load(ops.LIBRARY_DIRECTORY / "ptxas.txt")
-    reports = []
-    with _progress(console) as progress:
-        task = progress.add_task(_expectation(jobs[0]), total=None)
-        for number, (job, launches) in enumerate(zip(jobs, run(jobs), strict=True), 1):
-            layer = problem.layer
-            title = f"{problem.name} {job.name} {job.dtype} {job.layout}".strip()
+    layer = problem.layer
+    with _progress(console) as progress, closing(run(jobs)) as results:
+        task = progress.add_task("")
+        for job in jobs:
+            sampled = f", one block in {job.sample}" if job.sample > 1 else ""
+            progress.reset(
+                task,
+                description=f"emulating {job.name} {job.dtype} {job.layout}{sampled}",
+                total=_STARTING * (job is jobs[0]) + expected_seconds(layer, job.name, job.sample),
+            )
+            launches = next(results)
             stated = {"text": str(layer), "name": problem.name, "layer": layer.to_dict()}
             stated |= {"pass": job.name, "dtype": job.dtype, "layout": job.layout, "kernel": job.kernel}
-            reports.append(
-                PassReport(
-                    title, analyse(launches, compiled, why_not), stated, useful(layer, job.name, DTYPES[job.dtype])
-                )
+            yield PassReport(
+                f"{problem.name} {job.name} {job.dtype} {job.layout}".strip(),
+                analyse(launches, compiled, why_not, job.dtype),
+                stated,
+                useful(layer, job.name, DTYPES[job.dtype]),
             )
-            if number < len(jobs):
-                progress.update(task, description=_expectation(jobs[number]))
-    return reports
 
 
-def _trials(console: Console, what: Trials) -> list[PassReport]:
+def _trials(console: Console, what: Trials) -> Iterator[PassReport]:
     from cnnkernels.profile.launches import Launch
     from cnnkernels.profile.report import PassReport, analyse
     from cnnkernels.profile.run import EmulationFailed
+    from cnnkernels.profile.subject import trial_names
     from cnnkernels.testing import trials
 
-    reports = []
     with TemporaryDirectory(prefix="cnnkernels-profile-") as directory, _progress(console) as progress:
         task = progress.add_task(f"compiling {escape(str(what.path))}", total=None)
         try:
-            library = trials.build(what.path, Path(directory))
+            library = trials.build(what.path, Path(directory), check=False)
             progress.update(task, description=f"running the trials of {escape(str(what.path))}")
             results = trials.run_libraries([library], [what.trial] if what.trial else None, check=False, count=True)
-        except (trials.TrialError, ValueError) as error:
+        except trials.TrialError as error:
             raise EmulationFailed(str(error)) from error
+        except ValueError as error:
+            there = ", ".join(trial_names(what.path)) or "none"
+            raise EmulationFailed(f"no trial {what.trial} in {what.path.name}: it has {there}") from error
         for result in results:
             # While the library is there, whose machine code is read.
             launches = analyse([Launch.from_dict(launch) for launch in result.launches], {}, _NOT_COMPILED)
-            reports.append(PassReport(f"{what.path}:{result.name}", launches, error=result.error or ""))
-    return reports
+            yield PassReport(f"{what.path}:{result.name}", launches, error=result.error or "")
+
+
+class _ExpectedTime(ProgressColumn):
+    """A bar that is full when the task should be done. It pulses from then on, and where nobody knows when."""
+
+    def render(self, task: Task) -> ProgressBar:
+        elapsed = task.elapsed or 0.0
+        late = task.total is None or elapsed >= task.total
+        return ProgressBar(task.total, elapsed, width=30, pulse=late, animation_time=task.get_time())
 
 
 def _progress(console: Console) -> Progress:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), _ExpectedTime(), TimeElapsedColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-
-
-def _expectation(job: Job) -> str:
-    from cnnkernels.profile.passes import expected_seconds
-
-    sampled = f", every {job.sample} blocks one" if job.sample > 1 else ""
-    seconds = expected_seconds(job.layer, job.name, job.sample)
-    return f"emulating {job.name} {job.dtype} {job.layout}{sampled}, expected to take {max(1, round(seconds))} s"

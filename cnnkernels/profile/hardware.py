@@ -89,11 +89,11 @@ _LINES_FIT = (
     "longer strides, which the H200's rows leave out. Stores are taken to be as fast"
 )
 L1_ACCESS_CLOCKS = Constant(
-    0.54, "clk", "a, of the clocks that finding a global access's lines takes: a + b x lines", "measured", _LINES_FIT
-)
+    0.54, "clk", "a, of the clocks that finding a global access's lines takes: a + b x lines", "measured", _LINES_FIT,
+)  # fmt: skip
 L1_LINE_CLOCKS = Constant(
-    0.255, "clk / line", "b, of the clocks that finding a global access's lines of 128 bytes takes", "measured", _LINES_FIT
-)
+    0.255, "clk / line", "b, of the clocks that finding a global access's lines of 128 bytes takes", "measured", _LINES_FIT,
+)  # fmt: skip
 SECTOR_BYTES = Constant(
     32, "bytes", "unit of transfer between L1, L2 and DRAM", "documented", "Nsight Compute documentation, memory tables"
 )

@@ -6,7 +6,7 @@ Counts are of the blocks that ran; of a sampled launch those are every so-many-t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,7 +46,10 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Site:
-    """A memory access in the machine code: what its executions came to. `instructions` are whole warps', `lanes` their active ones."""
+    """A memory access in the machine code: what its executions came to. `instructions` are whole warps', `lanes` their active ones.
+
+    Sectors, of 32 bytes, and `lines`, of 128, are those that each instruction touches, summed; shared memory has none.
+    """
 
     module: str
     offset: int
@@ -63,9 +66,9 @@ class Site:
     bytes_used: int
     sectors: int
     least_sectors: int
+    lines: int
     wavefronts: int
     least_wavefronts: int
-    lines: int = 0  # of 128 bytes, summed over the instructions; none for shared memory
 
     @property
     def source(self) -> Line:
@@ -138,8 +141,8 @@ class Launch:
 
 
 def _known(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    known = fields(kind)
-    missing = [field.name for field in known if field.name not in values and field.default is MISSING]
+    names = [field.name for field in fields(kind)]
+    missing = [name for name in names if name not in values]
     if missing:
         raise ValueError(f"the emulator's profile of a launch lacks {', '.join(missing)}: build the package again")
-    return {field.name: values[field.name] for field in known if field.name in values}
+    return {name: values[name] for name in names}

@@ -104,7 +104,9 @@ def read_blocks(keys: Iterable[BlockKey]) -> dict[BlockKey, BlockCode]:
         NoMachineCode: this is no x86-64, there is no objdump here, or it does not read a module.
     """
     if platform.machine().lower() not in ("x86_64", "amd64"):
-        raise NoMachineCode(f"x86-64's machine code is the only one that is read, and this machine is {platform.machine()}")
+        raise NoMachineCode(
+            f"x86-64's machine code is the only one that is read, and this machine is {platform.machine()}"
+        )
     objdump = shutil.which("objdump")
     if objdump is None:
         raise NoMachineCode("objdump is not on PATH, which reads the machine code: install binutils")

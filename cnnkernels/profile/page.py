@@ -1,4 +1,4 @@
-"""A profile for people: one compact page per launch, and as wide as the terminal, up to 120 columns."""
+"""A profile for people: one compact page per launch, in a terminal of 80 columns or more."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _model_columns(launch: LaunchReport) -> list[Column]:
     own = prediction.launch_seconds
     waits = [resource.seconds * resource.rate > resource.work * 1.005 for resource in resources]
     bars = [_bar(one.seconds / longest, one is prediction.limiter) for one in resources] + [_bar(own / longest)]
-    notes = [f"[dim]x {prediction.imbalance:.3g}, the busiest SM's[/]" if one else "" for one in waits] + [""]
+    notes = [f"[dim]x {prediction.imbalance:.3g} (busiest SM)[/]" if one else "" for one in waits] + [""]
     return [
         Column("resource", [*(one.name for one in resources), "launch"]),
         Column("work", [*(si(one.work, one.unit) for one in resources), ""]),
@@ -158,7 +158,9 @@ def _tensor_columns(launch: LaunchReport) -> list[Column]:
     launched = [f"{'' if row.exact else '~'}{si(row.launch_bytes, 'B')}" for row in rows]
     conflicts = [_conflicts(row.conflicts) if row.conflicts else "" for row in rows]
     columns = [
-        Column("global memory", [f"{escape(shortened(row.buffer, 14))} [dim]{row.access}[/]" for row in rows], "global"),
+        Column(
+            "global memory", [f"{escape(shortened(row.buffer, 14))} [dim]{row.access}[/]" for row in rows], "global"
+        ),
         Column("instr.", [si(row.instructions) for row in rows], goes=4),
         Column("asked", [si(row.asked_bytes, "B") for row in rows], goes=3),
         Column("sectors", [si(row.sectors) for row in rows], goes=1),
@@ -223,7 +225,8 @@ def _others(launch: LaunchReport) -> str:
     """Barriers as a block sees them, what else there is in the whole launch."""
     totals, parts = launch.totals, []
     if totals.block_barriers:
-        parts.append(f"{totals.block_barriers / launch.launch.blocks:.4g} barriers in each block")
+        barriers = totals.block_barriers / launch.launch.blocks
+        parts.append(f"{barriers:.4g} barrier{'s' * (barriers != 1)} in each block")
     named = (
         ("warp barrier", totals.warp_barriers), ("shuffle", totals.shuffles), ("atomic", totals.atomics),
         ("asynchronous load", totals.async_copies),

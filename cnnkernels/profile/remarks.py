@@ -20,6 +20,8 @@ from cnnkernels.profile.machine_code import Counted
 from cnnkernels.profile.text import several, si
 
 _HALVES = ("f16", "bf16")
+#: Blocks that read less than this part again leave L2 next to nothing to keep.
+_WORTH_KEEPING = 0.05
 
 
 def remarks(
@@ -43,17 +45,17 @@ def remarks(
 
 def _sampled(launch: Launch) -> Iterator[str]:
     if launch.sampled:
-        some = "one block was run" if launch.blocks_run == 1 else f"{launch.blocks_run:,} blocks were run"
+        were = "was" if launch.blocks_run == 1 else "were"
         yield (
-            f"Sampled: {some} of {launch.blocks:,}, and counts are multiplied up; what is unique over the launch is an estimate."
+            f"Sampled: {launch.blocks_run:,} of {launch.blocks:,} blocks {were} run, and counts are multiplied up; what is unique over "
+            "the launch is an estimate."
         )
 
 
-def _caches(
-    launch: Launch, tensors: tuple[TensorTraffic, ...], totals: Totals, shared_bytes: int
-) -> Iterator[str]:
+def _caches(launch: Launch, tensors: tuple[TensorTraffic, ...], totals: Totals, shared_bytes: int) -> Iterator[str]:
     """Of what is touched once only, nothing has to be kept."""
-    if totals.launch_bytes > L2_CAPACITY.value and totals.block_bytes > totals.launch_bytes:
+    again = totals.block_bytes - totals.launch_bytes
+    if totals.launch_bytes > L2_CAPACITY.value and again > _WORTH_KEEPING * totals.launch_bytes:
         yield (
             f"The launch touches {si(totals.launch_bytes, 'B')}, more than the {si(L2_CAPACITY.value, 'B')} of L2: what blocks read "
             f"again may come from DRAM again, up to {si(totals.block_bytes, 'B')} in all."
@@ -72,19 +74,22 @@ def _latency(resident_warps: int) -> Iterator[str]:
     if 0 < resident_warps < HIDING_WARPS.count:
         yield (
             f"At most {several(resident_warps, 'warp')} on an SM at a time: few to hide latency, which the times leave out and which "
-            "then dominates."
+            "then often dominates."
         )
 
 
 def _arithmetic(counted: Counted | None, dtype: str) -> Iterator[str]:
     if counted is not None and counted.calls:
         yield f"Calls of {', '.join(counted.calls)} are not counted as arithmetic."
-    if dtype not in _HALVES:
-        return
-    if counted is not None and counted.issued.fma32:
-        peak = 2 * FP32_LANES.value * SMS.value * CLOCK.value
-        yield f"{dtype} is computed on the fp32 pipe, {si(peak, 'FLOP/s')} at most; tensor cores are not used."
-    yield f"Conversions between {dtype} and fp32 are not counted."
+    if dtype in _HALVES:
+        pipe = f"Conversions between {dtype} and fp32 are not counted."
+        if counted is not None and counted.issued.fma32:
+            peak = 2 * FP32_LANES.value * SMS.value * CLOCK.value
+            pipe = (
+                f"{dtype} is computed on the fp32 pipe, {peak / 1e12:.0f} TFLOP/s at most, not by tensor cores; "
+                "conversions between the two are not counted."
+            )
+        yield pipe
 
 
 def _atomics(launch: Launch) -> Iterator[str]:

@@ -94,6 +94,11 @@ def find_layer(text: str) -> Entry:
     raise ValueError(f"no layer of the published suites is called {text!r}: {hint} And {_grammar()}")
 
 
+def trial_names(path: Path) -> list[str]:
+    """The trials in a file, as its text has them: none that a macro of its own makes."""
+    return re.findall(r"^\s*CNN_TRIAL\((\w+)\)", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+
+
 class _Words:
     """The words of a problem, taken from the left; every complaint quotes the whole text."""
 

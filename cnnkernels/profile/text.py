@@ -23,13 +23,15 @@ def duration(seconds: float) -> str:
 def percent(part: float | None, digits: int = 3) -> str:
     if part is None:
         return "—"
-    if part >= 10:
+    if part >= 9.995:
         return f"{100 * part:,.0f} %"
     return "100 %" if round(part, 4) == 1 else f"{100 * part:.{digits}g} %"
 
 
 def times(ratio: float | None) -> str:
-    return "—" if ratio is None else f"{ratio:.3g}x"
+    if ratio is None:
+        return "—"
+    return f"{ratio:,.0f}x" if ratio >= 999.5 else f"{ratio:.3g}x"
 
 
 def several(count: int, what: str) -> str:

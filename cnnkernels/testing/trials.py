@@ -20,6 +20,9 @@ A trial makes tensors, launches kernels on them and may look at the result. `csr
     >>> for finding in trials.run(Path("scale.cu"))[0].findings:
     ...     print(finding["kind"], finding["line"], finding["place"])
 
+Each file is compiled twice, so that local variables that are never set hold other bits, and run twice, with other bits in memory that
+nobody has written: a kernel whose stores differ has used some of them. The second time the compiler also looks at alignments.
+
 Needs a checkout (the headers in csrc/), the checked library and a C++ compiler, not a GPU. Trials run in a process of their own, because
 the checked emulator takes the place of the fast one, and because a faulty kernel may take its process down:
 
@@ -41,6 +44,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, get_args
@@ -58,6 +62,9 @@ _SECONDS_PER_TRIAL = 120
 _ERROR_BYTES = 1 << 16
 # A maximum that begins with a variable nobody set looks sound in the emulator, but not to the compiler.
 _WARNINGS = ("-Wuninitialized", "-Wmaybe-uninitialized")
+# Of the same file once more.
+_TWIN_FLAGS = {"-ftrivial-auto-var-init=pattern": "-ftrivial-auto-var-init=zero"}
+_TWIN_CHECKS = ["-fsanitize=alignment"]
 
 
 class TrialError(RuntimeError):
@@ -77,10 +84,13 @@ class TrialResult:
     launches: tuple[dict[str, Any], ...]  # as of _C.emulator_profile(); none where count was off
 
 
-def build(source: Path, directory: Path) -> Path:
+def build(source: Path, directory: Path, *, check: bool = True) -> Path:
     """Compile the trials of one .cu file with $CXX, else c++, into a shared object in `directory`, and return its path.
 
     What the compiler warns of, local variables that are never set among it, goes to standard error.
+
+    Args:
+        check: compile the twin as well, beside it, without which `run_libraries` compares no stores.
 
     Raises:
         TrialError: there is no checked library, no csrc/ beside the package, no compiler, or it refuses the source.
@@ -102,18 +112,37 @@ def build(source: Path, directory: Path) -> Path:
     except ImportError as error:
         raise TrialError(f"cnnkernels._C, which knows the flags, does not load: {error}") from None
     library = directory / f"{source.stem}.so"
+    flags = [*compiler, *shlex.split(_C.build_info()["checked_flags"])]
+    if not check:
+        _compile(source, library, [*flags, *_WARNINGS])
+        return library
+    with ThreadPoolExecutor(2) as pool:
+        twins = [
+            pool.submit(_compile, source, library, [*flags, *_WARNINGS]),
+            pool.submit(
+                _compile, source, _twin(library), [_TWIN_FLAGS.get(flag, flag) for flag in flags] + _TWIN_CHECKS
+            ),
+        ]
+    for twin in twins:
+        twin.result()
+    return library
+
+
+def _compile(source: Path, library: Path, compiler: Sequence[str]) -> None:
     object_file = library.with_suffix(".o")
-    flags = shlex.split(_C.build_info()["checked_flags"])
     # In two steps: given -fsanitize=thread, the linker would bring the thread sanitizer's own runtime.
-    compile_step = [*flags, *_WARNINGS, "-fPIC", f"-I{HEADERS}", "-x", "c++", "-c", source.resolve(), "-o", object_file]
-    link_step = ["-shared", object_file, ops.CHECKED_EMULATOR_LIBRARY.resolve(), "-o", library]
+    compile_step = [*compiler, "-fPIC", f"-I{HEADERS}", "-x", "c++", "-c", source.resolve(), "-o", object_file]
+    link_step = [compiler[0], "-shared", object_file, ops.CHECKED_EMULATOR_LIBRARY.resolve(), "-o", library]
     for step in (compile_step, link_step):
-        process = subprocess.run([*compiler, *map(str, step)], capture_output=True, text=True, check=False)
+        process = subprocess.run(list(map(str, step)), capture_output=True, text=True, check=False)
         if process.returncode != 0:
             raise TrialError(f"{source} does not compile:\n{process.stderr.strip()}")
         sys.stderr.write(process.stderr)
     object_file.unlink()
-    return library
+
+
+def _twin(library: Path) -> Path:
+    return library.with_suffix(".twin.so")
 
 
 def run(
@@ -131,7 +160,7 @@ def run(
         ValueError: as :func:`run_libraries`.
     """
     with tempfile.TemporaryDirectory(prefix="cnnkernels-trials-") as directory:
-        library = build(source, Path(directory))
+        library = build(source, Path(directory), check=check)
         return run_libraries([library], trials, check=check, count=count, schedules=schedules)
 
 
@@ -225,20 +254,26 @@ def _main() -> None:
         sys.exit("this is not the checked emulator: set CNNKERNELS_EMULATOR=checked")
     schedules: Sequence[Schedule] = arguments.schedule or ["forward"]
     with _own_output() as output:
-        for position, record in enumerate(_runs(arguments.libraries, arguments.trial, schedules)):
+        for position, (record, library, twin) in enumerate(_runs(arguments.libraries, arguments.trial, schedules)):
             if position < arguments.skip:
                 continue
-            trial = record.pop("trial")
+            index = record.pop("index")
             print(json.dumps(record), file=output, flush=True)
-            _C.emulator_configure(
-                schedule=record["schedule"], seed=_SEED, check=not arguments.no_check, count=arguments.count
-            )
+            check = not arguments.no_check
+            config = {"schedule": record["schedule"], "seed": _SEED, "check": check}
             signal.alarm(_SECONDS_PER_TRIAL)
-            error = trial()
-            signal.alarm(0)
-            record["error"] = error
+            compares = twin is not None and check
+            _C.emulator_configure(**config, count=arguments.count, comparison="record" if compares else "none")
+            record["error"] = _run_trial(library, index)
             record["findings"] = _C.emulator_findings()
             record["launches"] = _C.emulator_profile()
+            if twin is not None and compares and not record["findings"]:
+                # Also after an error without a finding: what the trial threw may come of what was never set.
+                _C.emulator_configure(**config, comparison="compare")
+                error = _run_trial(twin, index)
+                record["findings"] = _C.emulator_findings()
+                record["error"] = error if record["findings"] else record["error"]
+            signal.alarm(0)
             print(json.dumps(record), file=output, flush=True)
 
 
@@ -251,23 +286,25 @@ def _own_output() -> TextIO:
 
 def _runs(
     libraries: Sequence[str], only: Sequence[str] | None, schedules: Sequence[Schedule]
-) -> Iterator[dict[str, Any]]:
-    """Every trial under every schedule, in the same order each time; "trial" runs it and returns its error."""
+) -> Iterator[tuple[dict[str, Any], ctypes.CDLL, ctypes.CDLL | None]]:
+    """Every trial under every schedule, in the same order each time, with its library and that library's twin."""
     for path in libraries:
         library = ctypes.CDLL(str(Path(path).resolve()))
         library.cnn_trial_name.restype = ctypes.c_char_p
+        twin = ctypes.CDLL(str(_twin(Path(path).resolve()))) if _twin(Path(path)).is_file() else None
         for index in range(library.cnn_trial_count()):
             name = library.cnn_trial_name(index).decode()
             if only and name not in only:
                 continue
-
-            def trial(library: ctypes.CDLL = library, index: int = index) -> str | None:
-                error = ctypes.create_string_buffer(_ERROR_BYTES)
-                failed = library.cnn_trial_run(index, error, _ERROR_BYTES) != 0
-                return error.value.decode(errors="replace") if failed else None
-
             for schedule in schedules:
-                yield {"name": name, "library": path, "schedule": schedule, "trial": trial}
+                yield {"name": name, "library": path, "schedule": schedule, "index": index}, library, twin
+
+
+def _run_trial(library: ctypes.CDLL, index: int) -> str | None:
+    """What it threw."""
+    error = ctypes.create_string_buffer(_ERROR_BYTES)
+    failed = library.cnn_trial_run(index, error, _ERROR_BYTES) != 0
+    return error.value.decode(errors="replace") if failed else None
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ inline int __syncthreads_or(int predicate) { return ::cnn::emulator::barrier_cou
 inline int __syncthreads_and(int predicate) { return ::cnn::emulator::barrier_count(predicate == 0) == 0; }
 inline void __threadfence() { ::cnn::emulator::fence(); }
 inline void __threadfence_system() { ::cnn::emulator::fence(); }
-inline void __threadfence_block() {}  // a block's threads share one OS thread
+inline void __threadfence_block() { ::cnn::emulator::fence_in_block(); }
 [[noreturn]] inline void __trap() { ::cnn::emulator::fail("__trap()"); }
 
 namespace cnn::emulator {
@@ -68,12 +68,14 @@ T from_bits(std::uint64_t bits) {
   return value;
 }
 
-// Reads `source` of the exchanged table; a lane outside the mask has given nothing, so reading it is an error here
-// (undefined on a GPU).
+inline unsigned lanes_given(const std::uint64_t* slots) { return unsigned(exchanged(slots, kGiven)); }
+
+// Reads `source` of the exchanged table; a lane outside the mask, or one that has returned, has given nothing, so reading it is an
+// error here (undefined on a GPU).
 template <class T>
 T shuffle(const char* operation, unsigned mask, T value, unsigned source) {
   const std::uint64_t* slots = warp_exchange(operation, mask, to_bits(value));
-  if (!(mask >> source & 1u)) fail_outside_mask(operation, source);
+  if (!(lanes_given(slots) >> source & 1u)) fail_outside_mask(operation, source);
   return from_bits<T>(exchanged(slots, source));
 }
 
@@ -83,7 +85,7 @@ T warp_reduce(const char* operation, unsigned mask, T value, Combine combine) {
   T result{};
   bool first = true;
   for (int lane = 0; lane < kWarpSize; ++lane) {
-    if (!(mask >> lane & 1u)) continue;
+    if (!(lanes_given(slots) >> lane & 1u)) continue;
     const T other = from_bits<T>(exchanged(slots, unsigned(lane)));
     result = first ? other : combine(result, other);
     first = false;
@@ -134,14 +136,18 @@ unsigned __match_any_sync(unsigned mask, T value) {
   const std::uint64_t* slots = ::cnn::emulator::warp_exchange("__match_any_sync", mask, ::cnn::emulator::to_bits(value));
   unsigned same = 0;
   for (unsigned lane = 0; lane < 32; ++lane)
-    if ((mask >> lane & 1u) && ::cnn::emulator::exchanged(slots, lane) == ::cnn::emulator::to_bits(value)) same |= 1u << lane;
+    if ((::cnn::emulator::lanes_given(slots) >> lane & 1u) && ::cnn::emulator::exchanged(slots, lane) == ::cnn::emulator::to_bits(value)) same |= 1u << lane;
   return same;
 }
 
 template <class T>
 unsigned __match_all_sync(unsigned mask, T value, int* all_same) {
-  *all_same = __match_any_sync(mask, value) == mask;
-  return *all_same ? mask : 0u;
+  const std::uint64_t* slots = ::cnn::emulator::warp_exchange("__match_all_sync", mask, ::cnn::emulator::to_bits(value));
+  const unsigned given = ::cnn::emulator::lanes_given(slots);
+  *all_same = 1;
+  for (unsigned lane = 0; lane < 32; ++lane)
+    if ((given >> lane & 1u) && ::cnn::emulator::exchanged(slots, lane) != ::cnn::emulator::to_bits(value)) *all_same = 0;
+  return *all_same ? given : 0u;
 }
 // Which lanes are together is the GPU's affair, from one launch to the next: nothing may depend on it.
 [[gnu::error("__activemask() says nothing that a kernel may rely on: name the lanes that take part")]] unsigned __activemask();

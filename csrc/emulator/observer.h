@@ -38,6 +38,8 @@ struct Report {
   std::string kernel, text;
   std::string file, function, other_file, other_function;
   int line = 0, other_line = 0;
+  // Where the inlined functions that these lines are in were called, the innermost first: "window.cuh:210".
+  std::vector<std::string> callers, other_callers;
 };
 
 struct Launch;
@@ -62,6 +64,7 @@ class Observer {
   virtual void exchange_arrives(unsigned thread, const char* operation, const void* site) = 0;
   virtual void exchange_completes(unsigned warp, unsigned mask, const char* operation) = 0;
   virtual void fence(unsigned thread) = 0;
+  virtual void fence_in_block(unsigned thread) = 0;
   virtual void atomic(unsigned thread, const void* address, std::size_t size, const void* site) = 0;
   virtual void async_copy_begins(unsigned thread, void* shared, const void* global, int bytes, int valid, const void* site) = 0;
   virtual void async_copy_lands(unsigned thread, void* shared, int bytes) = 0;
@@ -73,6 +76,10 @@ class Observer {
 
   // " at gather.cuh:120", or nothing where the source is unknown.
   virtual std::string at(const void* site) = 0;
+  // Whether two calls stand at the same place in the source, and in functions called at the same places.
+  virtual bool same_place(const void* site, const void* other) = 0;
+  // What has been recorded is forgotten; or the launches from here on are compared with it, from the first on.
+  virtual void begin_comparison(bool record) = 0;
   virtual Report report(const Launch& launch, const Finding& finding) = 0;
 
   // The counters of the launches since the last call. Clears.

@@ -16,7 +16,8 @@ struct Source {
   std::string module;        // the shared object
   std::uint64_t offset = 0;  // in it
   std::string file, function;
-  int line = 0;  // 0: unknown
+  int line = 0;                      // 0: unknown
+  std::vector<std::string> callers;  // where the inlined functions around it were called, the innermost first: "window.cuh:210"
 };
 
 // Of one place in the source and one tensor or array.

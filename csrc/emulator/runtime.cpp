@@ -238,6 +238,10 @@ void copy_async(void* shared, const void* global, int bytes, int valid) {
 }
 void commit_async() { active_worker->commit_async(); }
 void wait_async(int groups) { active_worker->wait_async(groups); }
+std::uint32_t poison() { return config().comparison == Comparison::kCompare ? 0x3fa9d1a7u : 0xfff5d1a7u; }
+void fence_in_block() {
+  if (observer) observer->fence_in_block(current->linear);
+}
 void fence() {
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
   if (observer) observer->fence(current->linear);
@@ -248,7 +252,8 @@ void note_atomic(const void* address, std::size_t size) {
 }
 void fail(const char* what) { active_worker->abandon("other", what, CNN_SITE); }
 void fail_outside_mask(const char* operation, unsigned lane) {
-  active_worker->abandon("warp operation", std::string(operation) + " reads lane " + std::to_string(lane) + ", which is not in its mask",
+  active_worker->abandon("warp operation",
+                         std::string(operation) + " reads lane " + std::to_string(lane) + ", which is not in its mask or has returned",
                          CNN_SITE);
 }
 #undef CNN_SITE

@@ -34,6 +34,10 @@ class KernelError : public std::runtime_error {
 
 enum class Schedule { kForward, kReverse, kRandom };
 
+// A kernel that uses what nobody has set gives other results when the bits that lie there are others. So trials run twice, compiled and
+// filled with different bits, and the second run's stores are held against the first's.
+enum class Comparison { kNone, kRecord, kCompare };
+
 struct Config {
   int threads = 0;  // OS threads; 0: all cores, and one for launches too small to share. The checked build has one.
   Schedule schedule = Schedule::kForward;
@@ -42,6 +46,7 @@ struct Config {
   bool check = true;   // hold every access against the rules
   bool count = false;  // record counters of each launch
   int sample = 1;      // run one block in so many: counters of large problems, with incomplete results
+  Comparison comparison = Comparison::kNone;
 };
 Config config();
 void configure(const Config&);
@@ -49,6 +54,10 @@ void configure(const Config&);
 // What the launches since the last call reported; the newest kMaxReports. Clears.
 constexpr std::size_t kMaxReports = 1000;
 std::vector<Report> take_reports();
+
+// What fills memory that holds nothing, four bytes again and again: a NaN as fp64, fp32 and, every other time, fp16 and bf16; in the
+// second run of a comparison another number.
+std::uint32_t poison();
 
 // What a fiber's code sees as the built-in variables, and the scheduler's own view of it behind them.
 struct ThreadView {
@@ -95,8 +104,10 @@ void barrier_arrive(int id, int count);
 // __syncthreads_count / _and / _or share one barrier: the number of threads whose predicate holds.
 int barrier_count(bool predicate);
 
-// A warp-wide exchange: gives `value` (up to 8 bytes) for this lane, waits until all lanes in `mask` have given theirs, and
-// returns the table of all 32 slots, valid until this lane's next exchange. `operation` must be the same for all lanes.
+// A warp-wide exchange: gives `value` (up to 8 bytes) for this lane, waits until all lanes in `mask` that have not returned have given
+// theirs, and returns the table of all 32 slots, valid until this lane's next exchange; behind them, in slot kGiven, a bit for each lane
+// that has given. `operation` must be the same for all lanes.
+constexpr unsigned kGiven = kWarpSize;
 const std::uint64_t* warp_exchange(const char* operation, unsigned mask, std::uint64_t value);
 // A slot of that table. In the checked build a call, because the table is no memory of the kernel's.
 #if defined(CNN_EMULATOR_CHECKED)
@@ -105,8 +116,9 @@ std::uint64_t exchanged(const std::uint64_t* slots, unsigned lane);
 inline std::uint64_t exchanged(const std::uint64_t* slots, unsigned lane) { return slots[lane]; }
 #endif
 
-// __threadfence().
+// __threadfence(), and __threadfence_block().
 void fence();
+void fence_in_block();
 // An atomic operation is about to happen.
 void note_atomic(const void* address, std::size_t size);
 
@@ -127,6 +139,7 @@ struct Buffer {
   std::vector<std::int64_t> sizes, strides;  // strides in elements
   Use use = Use::kInput;
   Values values = Values::kOther;
+  bool poisoned = false;  // filled with poison(): what is something else has been written by the host
 };
 // While it lives the buffer may be touched. Costs nothing in the fast build.
 class Declared {

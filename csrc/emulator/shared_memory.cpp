@@ -14,19 +14,17 @@ namespace {
 constexpr std::size_t kPage = 4096;
 // Wide enough that an index wrong by a whole tile or plane still lands in it.
 constexpr std::size_t kGuard = std::size_t(4) << 20;
-// All ones is a NaN in fp64, fp32, fp16 and bf16, and -1 in every integer.
-constexpr int kPoison = 0xff;
 constexpr std::size_t kAlignment = 16;
 
 std::size_t round_up(std::size_t value, std::size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-bool all_poison(const unsigned char* begin, const unsigned char* end) {
+bool all_poison(const unsigned char* begin, const unsigned char* end, unsigned char poison) {
   for (; end - begin >= 8; begin += 8) {
     std::uint64_t word;
     std::memcpy(&word, begin, 8);
-    if (word != ~std::uint64_t(0)) return false;
+    if (word != poison * 0x0101010101010101u) return false;
   }
-  return std::all_of(begin, end, [](unsigned char byte) { return byte == kPoison; });
+  return std::all_of(begin, end, [=](unsigned char byte) { return byte == poison; });
 }
 
 }  // namespace
@@ -37,11 +35,12 @@ SharedMemory::~SharedMemory() {
   for (const Region& region : regions_) munmap(region.mapping, region.pages_bytes + 2 * kGuard);
 }
 
-void SharedMemory::begin_block(GuardSide side) {
+void SharedMemory::begin_block(GuardSide side, unsigned char poison) {
   for (const Array& array : arrays_) array.region->used = false;
   arrays_.clear();
   in_use_ = 0;
   side_ = side;
+  poison_ = poison;
 }
 
 SharedMemory::Region* SharedMemory::take_region(std::size_t bytes) {
@@ -66,7 +65,7 @@ void* SharedMemory::array(const void* key, const char* name, std::size_t bytes) 
   for (const Array& array : arrays_)
     if (array.key == key) return array.data;
   Region* region = take_region(bytes);
-  std::memset(region->pages(), kPoison, region->pages_bytes);
+  std::memset(region->pages(), poison_, region->pages_bytes);
   const std::size_t offset = side_ == GuardSide::kAfter ? region->pages_bytes - round_up(bytes, kAlignment) : 0;
   arrays_.push_back({key, name, bytes, region->pages() + offset, region});
   in_use_ += bytes;
@@ -76,8 +75,8 @@ void* SharedMemory::array(const void* key, const char* name, std::size_t bytes) 
 const char* SharedMemory::overwritten() const {
   for (const Array& array : arrays_) {
     const unsigned char* pages = array.region->pages();
-    if (!all_poison(pages, array.data)) return array.name;
-    if (!all_poison(array.data + array.bytes, pages + array.region->pages_bytes)) return array.name;
+    if (!all_poison(pages, array.data, poison_)) return array.name;
+    if (!all_poison(array.data + array.bytes, pages + array.region->pages_bytes, poison_)) return array.name;
   }
   return nullptr;
 }

@@ -19,8 +19,9 @@ class SharedMemory {
   ~SharedMemory();
 
   // Forgets the previous block's arrays.
-  void begin_block(GuardSide side);
-  // Memory for the array identified by `key`; the first call in a block fills it with NaN.
+  // All ones, the usual poison, are a NaN in fp64, fp32, fp16 and bf16, and -1 in every integer.
+  void begin_block(GuardSide side, unsigned char poison = 0xff);
+  // Memory for the array identified by `key`; the first call in a block fills it with poison.
   void* array(const void* key, const char* name, std::size_t bytes);
   std::size_t bytes_in_use() const { return in_use_; }
   // Name of an array whose canary was overwritten in this block, or null.
@@ -49,6 +50,7 @@ class SharedMemory {
   std::vector<Array> arrays_;
   std::size_t in_use_ = 0;
   GuardSide side_ = GuardSide::kAfter;
+  unsigned char poison_ = 0xff;
 };
 
 }  // namespace cnn::emulator

@@ -35,7 +35,8 @@ class Trial {
     for (std::int64_t i = 0; i < span(sizes, strides); ++i) data[i] = T(float(i + 1));
     return data;
   }
-  // Holds nothing. When the trial ends, each element must have been written.
+  // Holds nothing. When the trial ends, each element must have been written. The trial may write to it itself, and to workspaces: between
+  // launches, as a host does with cudaMemcpy.
   template <class T>
   T* output(const char* name, const Extents& sizes, const Extents& strides = {}) {
     return make<T>(name, sizes, strides, Use::kOutput);
@@ -69,7 +70,9 @@ class Trial {
     const std::size_t bytes = (std::size_t(span(sizes, strides)) * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
     memory_.emplace_back(std::aligned_alloc(kAlignment, bytes + 2 * kGap), &std::free);
     T* const data = reinterpret_cast<T*>(static_cast<unsigned char*>(memory_.back().get()) + kGap);
-    std::memset(static_cast<void*>(data), 0xff, bytes);  // NaN
+    const std::uint32_t filling = poison();
+    for (std::size_t i = 0; i < bytes; i += sizeof filling)
+      std::memcpy(reinterpret_cast<unsigned char*>(data) + i, &filling, sizeof filling);
     Buffer buffer;
     buffer.name = name;
     buffer.data = data;
@@ -77,6 +80,7 @@ class Trial {
     buffer.sizes = sizes;
     buffer.strides = strides.empty() ? dense(sizes) : strides;
     buffer.use = use;
+    buffer.poisoned = use != Use::kInput;
     if constexpr (std::is_same_v<T, double>) buffer.values = Values::kFloat64;
     if constexpr (std::is_same_v<T, float>) buffer.values = Values::kFloat32;
     if constexpr (std::is_same_v<T, __half>) buffer.values = Values::kFloat16;

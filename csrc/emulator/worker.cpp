@@ -61,6 +61,10 @@ void Worker::fiber_main(Fiber& fiber) {
     fiber.state = State::kDone;
     idle_turns_ = 0;
     if (observer) observer->thread_ends(fiber.view.linear);
+    // Lanes need not wait for one that has returned.
+    const unsigned warp = fiber.view.linear / kWarpSize;
+    for (Exchange& exchange : warps_[warp].exchanges)
+      if (exchange.arrived && exchange.arrived == (exchange.mask & live_lanes(warp))) release_exchange(warp, exchange);
     advance();
   }
 }
@@ -152,7 +156,7 @@ void Worker::run_block(std::uint64_t index) {
   if (random) random_.seed(launch_->config.seed ^ (index * 0x9e3779b97f4a7c15ull + 1));
   // An array can lie flush against one guard only: neighbouring blocks and opposite schedules take turns.
   const std::uint64_t turn = index + (random ? launch_->config.seed : launch_->config.schedule == Schedule::kReverse);
-  shared_.begin_block(turn % 2 ? GuardSide::kBefore : GuardSide::kAfter);
+  shared_.begin_block(turn % 2 ? GuardSide::kBefore : GuardSide::kAfter, launch_->config.comparison == Comparison::kCompare ? 0x3c : 0xff);
   barriers_.fill({});
   predicate_count_ = 0;
   idle_turns_ = 0;
@@ -335,7 +339,7 @@ Barrier& Worker::arrive(int id, int count, const void* site) {
   if (barrier.arrived > 0 && barrier.expected != expected)
     refuse(" is used with " + std::to_string(expected) + " threads while others wait at it for " + std::to_string(barrier.expected));
   // __syncthreads() in two branches may work on a GPU, but is undefined: all threads must meet at one.
-  if (whole_block && barrier.arrived > 0 && barrier.site != site && at(site) != at(barrier.site)) {
+  if (whole_block && barrier.arrived > 0 && barrier.site != site && observer && !observer->same_place(site, barrier.site)) {
     Finding finding;
     finding.kind = "divergent barrier";
     finding.what = "divergent barrier: a block's threads must all meet at the same __syncthreads(), and others wait" + at(barrier.site);
@@ -401,42 +405,59 @@ const std::uint64_t* Worker::exchange(const char* operation, unsigned mask, std:
   const unsigned warp_index = fiber.view.linear / kWarpSize;
   const auto refuse = [&](const std::string& what) { abandon("warp operation", operation + what, site); };
   if (!(mask >> lane & 1u)) refuse(": the calling lane " + std::to_string(lane) + " is not in its own mask");
-  Warp& warp = warps_[warp_index];
-  Exchange& exchange = warp.exchanges[std::size_t(__builtin_ctz(mask))];
-  for (const Exchange& other : warp.exchanges)
-    if (other.arrived && (other.mask & mask) && (other.mask != mask || std::strcmp(other.operation, operation) != 0))
+  Exchange* exchange = nullptr;
+  for (Exchange& other : warps_[warp_index].exchanges) {
+    if (!other.arrived) {
+      if (!exchange) exchange = &other;
+    } else if (other.mask == mask && std::strcmp(other.operation, operation) == 0) {
+      exchange = &other;
+      break;
+    } else if ((other.arrived & mask) && (other.mask >> lane & 1u)) {
+      // They wait for this lane and it for them, elsewhere. Lanes of the mask that wait without it will come later.
       refuse(std::string(": mask does not agree with other lanes of the warp, which wait in ") + other.operation);
-  for (unsigned other = 0; other < kWarpSize; ++other) {
-    if (!(mask >> other & 1u)) continue;
-    const unsigned linear = warp_index * kWarpSize + other;
-    if (linear >= launch_->threads_per_block || fibers_[linear]->state == State::kDone)
-      refuse(": its mask names lane " + std::to_string(other) + ", which " +
-             (linear >= launch_->threads_per_block ? "does not exist" : "has returned"));
+    }
   }
-  if (!exchange.arrived) {
-    exchange.mask = mask;
-    exchange.operation = operation;
+  if (!exchange->arrived) {
+    exchange->mask = mask;
+    exchange->operation = operation;
   }
-  exchange.arrived |= 1u << lane;
-  exchange.given[lane] = value;
+  exchange->arrived |= 1u << lane;
+  exchange->given[lane] = value;
   fiber.site = site;
   if (observer) observer->exchange_arrives(fiber.view.linear, operation, site);
-  if (exchange.arrived != mask) {
+  if (exchange->arrived != (mask & live_lanes(warp_index))) {
     fiber.state = State::kAtExchange;
     fiber.operation = operation;
     fiber.mask = mask;
     advance();
-    return fiber.received.data();
-  }
-  exchange.arrived = 0;
-  if (observer) observer->exchange_completes(warp_index, mask, operation);
-  for (unsigned other = 0; other < kWarpSize; ++other) {
-    if (!(mask >> other & 1u)) continue;
-    Fiber& peer = *fibers_[warp_index * kWarpSize + other];
-    peer.received = exchange.given;
-    peer.state = State::kReady;
+  } else {
+    release_exchange(warp_index, *exchange);
   }
   return fiber.received.data();
+}
+
+// Lanes that exist and have not returned.
+unsigned Worker::live_lanes(unsigned warp) const {
+  unsigned live = 0;
+  for (unsigned lane = 0; lane < kWarpSize; ++lane) {
+    const unsigned linear = warp * kWarpSize + lane;
+    if (linear < launch_->threads_per_block && fibers_[linear]->state != State::kDone) live |= 1u << lane;
+  }
+  return live;
+}
+
+void Worker::release_exchange(unsigned warp, Exchange& exchange) {
+  const unsigned arrived = exchange.arrived;
+  exchange.arrived = 0;
+  idle_turns_ = 0;
+  if (observer) observer->exchange_completes(warp, arrived, exchange.operation);
+  for (unsigned lane = 0; lane < kWarpSize; ++lane) {
+    if (!(arrived >> lane & 1u)) continue;
+    Fiber& fiber = *fibers_[warp * kWarpSize + lane];
+    std::copy(exchange.given.begin(), exchange.given.end(), fiber.received.begin());
+    fiber.received[kGiven] = arrived;
+    fiber.state = State::kReady;
+  }
 }
 
 void* Worker::shared(const SharedSite* site) {

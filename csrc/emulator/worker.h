@@ -73,7 +73,7 @@ struct Fiber {
   const char* operation = "";  // of the warp exchange it waits at
   unsigned mask = 0;
   const void* site = nullptr;  // where it waits
-  std::array<std::uint64_t, kWarpSize> received;
+  std::array<std::uint64_t, kWarpSize + 1> received;
   std::vector<std::vector<AsyncCopy>> async_groups;  // oldest first
   std::vector<AsyncCopy> async_open;                 // not committed yet
   const void* polled = nullptr;
@@ -88,7 +88,7 @@ struct Barrier {
   const void* site = nullptr;  // of the first to arrive
 };
 
-// Lanes that wait for one another, found by the lowest lane of their mask.
+// Lanes that wait for one another.
 struct Exchange {
   unsigned mask = 0;
   unsigned arrived = 0;
@@ -137,6 +137,8 @@ class Worker {
   void advance();
   void stop_block();
   void release_barrier(int id, bool whole_block);
+  unsigned live_lanes(unsigned warp) const;
+  void release_exchange(unsigned warp, Exchange& exchange);
   Barrier& arrive(int id, int count, const void* site);
   Party party(const Fiber& fiber) const;
   Finding describe_deadlock() const;

@@ -167,6 +167,13 @@ emulator::Schedule parse_schedule(const std::string& name) {
   throw py::value_error("schedule must be forward, reverse or random, not '" + name + "'");
 }
 
+emulator::Comparison parse_comparison(const std::string& name) {
+  if (name == "none") return emulator::Comparison::kNone;
+  if (name == "record") return emulator::Comparison::kRecord;
+  if (name == "compare") return emulator::Comparison::kCompare;
+  throw py::value_error("comparison must be none, record or compare, not '" + name + "'");
+}
+
 py::list coordinates(uint3 at) {
   py::list list;
   for (unsigned value : {at.x, at.y, at.z}) list.append(value);
@@ -187,6 +194,7 @@ py::list emulator_findings() {
   for (const emulator::Report& report : emulator::take_reports()) {
     const emulator::Finding& finding = report.finding;
     py::dict d = place_in_source(report.file, report.line, report.function);
+    d["callers"] = report.callers;
     d["kind"] = finding.kind;
     d["kernel"] = report.kernel;
     d["text"] = report.text;
@@ -198,6 +206,7 @@ py::list emulator_findings() {
     d["other"] = py::none();
     if (finding.has_other) {
       py::dict other = place_in_source(report.other_file, report.other_line, report.other_function);
+      other["callers"] = report.other_callers;
       other["access"] = finding.other.access;
       other["block"] = coordinates(finding.other.block);
       other["thread"] = coordinates(finding.other.thread);
@@ -307,13 +316,18 @@ PYBIND11_MODULE(_C, m) {
   m.def("build_info", &build_info, "Compilers, flags and targets of this build.");
   m.def(
       "emulator_configure",
-      [](int threads, const std::string& schedule, uint64_t seed, bool check, bool count, int sample) {
-        emulator::configure({threads, parse_schedule(schedule), seed, check, count, sample});
+      [](int threads, const std::string& schedule, uint64_t seed, bool check, bool count, int sample, const std::string& comparison) {
+        const emulator::Comparison mode = parse_comparison(comparison);
+        emulator::configure({threads, parse_schedule(schedule), seed, check, count, sample, mode});
+        if (emulator::observer && mode != emulator::Comparison::kNone)
+          emulator::observer->begin_comparison(mode == emulator::Comparison::kRecord);
       },
       py::arg("threads") = 0, py::arg("schedule") = "forward", py::arg("seed") = 0, py::arg("check") = true, py::arg("count") = false,
-      py::arg("sample") = 1,
+      py::arg("sample") = 1, py::arg("comparison") = "none",
       "OS threads (0: as many as pay), the order of threads and blocks, and the seed of the random order. Of the checked emulator: whether "
-      "to hold every access against the rules, whether to count, and to run one block in `sample` only.");
+      "to hold every access against the rules, whether to count, to run one block in `sample` only, and whether to \"record\" all stores "
+      "of "
+      "the launches that follow, or to \"compare\" them with those recorded.");
   m.def("emulator_is_checked", [] { return emulator::observer != nullptr; }, "Whether this process has the checked emulator.");
   m.def("emulator_findings", &emulator_findings, "What launches reported since the last call, one dict each. Clears.");
   m.def("emulator_profile", &emulator_profile, "The counters of the launches since the last call, one dict each. Clears.");
@@ -328,6 +342,9 @@ PYBIND11_MODULE(_C, m) {
     d["check"] = config.check;
     d["count"] = config.count;
     d["sample"] = config.sample;
+    d["comparison"] = config.comparison == emulator::Comparison::kNone     ? "none"
+                      : config.comparison == emulator::Comparison::kRecord ? "record"
+                                                                           : "compare";
     return d;
   });
 }

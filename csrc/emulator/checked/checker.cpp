@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <set>
@@ -30,6 +31,11 @@ const char* noun(bool write, Stamp::Kind kind) { return kind == Stamp::kAtomic ?
 
 // Bytes of the lowest set bit: how the compiler may cut a structure of this size.
 std::size_t piece_of(std::size_t size) { return std::min<std::size_t>(size & (~size + 1), 16); }
+
+std::string off_a_multiple(const unsigned char* address, std::size_t size) {
+  return ": the address is " + std::to_string(reinterpret_cast<std::uintptr_t>(address) % size) + " bytes off a multiple of " +
+         std::to_string(size);
+}
 
 bool is_vector_size(std::size_t size) { return size == 1 || size == 2 || size == 4 || size == 8 || size == 16; }
 
@@ -57,6 +63,11 @@ void Checker::launch_begins(Launch& launch) {
   block_serial_ = 0;
   shared_bytes_ = 0;
   memory_.launch_begins(check_, count_);
+  memory_.note_host_writes(poison());
+  comparison_ = check_ ? launch.config.comparison : Comparison::kNone;
+  if (comparison_ == Comparison::kRecord) recorded_.emplace_back();
+  compared_stores_ = 0;
+  out_of_step_ = comparison_ == Comparison::kCompare && compared_launches_ >= recorded_.size();
   ordering_.launch_begins();
   counters_ = {};
   warps_.launch_begins();
@@ -72,6 +83,7 @@ void Checker::launch_begins(Launch& launch) {
 }
 
 void Checker::launch_ends(Launch& launch) {
+  if (comparison_ == Comparison::kCompare) ++compared_launches_;
   tidy_findings();
   launch.findings.insert(launch.findings.begin(), findings_.begin(), findings_.end());  // the one that ended it comes last
   findings_.clear();
@@ -100,6 +112,7 @@ void Checker::block_begins(std::uint64_t, uint3 block) {
   memory_.block_begins();
   ordering_.block_begins(block_serial_, launch_->threads_per_block);
   stores_.assign(launch_->threads_per_block, {});
+  partial_.assign(launch_->threads_per_block, {});
   if (!count_) return;
   counters_.block_begins();
   warps_.block_begins(launch_->threads_per_block);
@@ -155,6 +168,7 @@ void Checker::exchange_completes(unsigned warp, unsigned mask, const char* opera
 }
 
 void Checker::fence(unsigned thread) { ordering_.fence(thread); }
+void Checker::fence_in_block(unsigned thread) { ordering_.fence_in_block(thread); }
 
 // --- Accesses.
 
@@ -182,6 +196,7 @@ void Checker::atomic(unsigned thread, const void* address, std::size_t size, con
   const Target target{at, size, region, site};
   ordering_.atomic(thread, address);
   if (check_) check(thread, target, true, Stamp::kAtomic);
+  if (check_) stores_[thread] = {at, size, site, region};
   if (count_) count(thread, target, Access::kAtomic);
 }
 
@@ -215,10 +230,13 @@ Region* Checker::locate(unsigned thread, const unsigned char* address, std::size
     wrong.what = std::string(access) + " between the elements of '" + region->name + "', near " + wrong.place;
     stop(wrong);
   }
-  if (exact_width && reinterpret_cast<std::uintptr_t>(address) % size != 0) {
+  // Structures of 16 bytes are copied in one access even if they need no more than 8 to be aligned to. Trials are compiled a second time
+  // with an instrumentation that knows the types.
+  const std::size_t needed = size == 16 && comparison_ != Comparison::kNone ? 8 : size;
+  if (exact_width && reinterpret_cast<std::uintptr_t>(address) % needed != 0) {
     wrong.kind = "misaligned access";
-    wrong.what = "misaligned " + std::string(access) + " of " + std::to_string(size) + " bytes at " + wrong.place + ": the address is " +
-                 std::to_string(reinterpret_cast<std::uintptr_t>(address) % size) + " bytes off a multiple of " + std::to_string(size);
+    wrong.what =
+        "misaligned " + std::string(access) + " of " + std::to_string(size) + " bytes at " + wrong.place + off_a_multiple(address, size);
     stop(wrong);
   }
   if (write && region->kind == Region::Kind::kInput) {
@@ -227,6 +245,15 @@ Region* Checker::locate(unsigned thread, const unsigned char* address, std::size
     stop(wrong);
   }
   return region;
+}
+
+void Checker::misaligned(unsigned thread, const void* address, std::size_t alignment, const void* site) {
+  const auto* at = static_cast<const unsigned char*>(address);
+  Region* region = memory_.find(at, 1);
+  Finding wrong = finding(thread, "misaligned access", {at, 1, region, site}, "");
+  if (!region) wrong.place = "an address in no tensor or shared array";
+  wrong.what = "misaligned access at " + wrong.place + off_a_multiple(at, alignment);
+  stop(wrong);
 }
 
 Cell& Checker::cell_at(Region& region, std::size_t index) {
@@ -244,13 +271,31 @@ void Checker::check(unsigned thread, const Target& target, bool write, Stamp::Ki
   check_one(thread, target, write, kind);
 }
 
+namespace {
+// Keeps a stamp among those that are not ordered with it; of too many, those of different warps.
+template <std::size_t count>
+void remember(Stamp (&stamps)[count], const Stamp& now, const Ordering& ordering) {
+  Stamp* slot = nullptr;
+  for (Stamp& stamp : stamps)
+    if (stamp.kind == Stamp::kNone || ordering.before(stamp, now.thread))
+      if (!slot || (stamp.kind != Stamp::kNone && stamp.thread == now.thread && stamp.block == now.block)) slot = &stamp;
+  for (std::size_t a = 0; a < count && !slot; ++a)
+    for (std::size_t b = a + 1; b < count && !slot; ++b)
+      if (stamps[a].thread / kWarpSize == stamps[b].thread / kWarpSize && stamps[a].block == stamps[b].block) slot = &stamps[a];
+  if (slot) *slot = now;
+}
+}  // namespace
+
 void Checker::check_one(unsigned thread, const Target& target, bool write, Stamp::Kind kind) {
   Region& region = *target.region;
   const std::size_t granule = region.granule;
   const auto all_bytes = std::uint8_t((1u << granule) - 1);
-  const auto first = std::size_t(target.address - region.base) / granule;
-  const bool reads = !write || kind == Stamp::kAtomic;
-  for (std::size_t i = first; i < first + target.size / granule; ++i) {
+  const auto first = std::size_t(target.address - region.base) / granule, end = first + target.size / granule;
+  const bool atomic = kind == Stamp::kAtomic, reads = !write || atomic;
+  bool any_written = false;
+  if (reads && comparison_ != Comparison::kNone)
+    for (std::size_t i = first; i < end; ++i) any_written = any_written || cell_at(region, i).written;
+  for (std::size_t i = first; i < end; ++i) {
     Cell& cell = cell_at(region, i);
     const Target here{region.base + i * granule, granule, &region, target.site};
     if (cell.in_flight) {
@@ -263,36 +308,36 @@ void Checker::check_one(unsigned thread, const Target& target, bool write, Stamp
       continue;
     }
     if (reads && (cell.written & all_bytes) != all_bytes) {
-      Finding unset = finding(thread, "uninitialised read", here, noun(write, kind));
-      unset.what = "uninitialised read: " + std::string(verb(write, kind)) + " " + unset.place + ", which nobody has written";
-      note(unset);
-      cell.written = all_bytes;  // once is enough
-    }
-    const bool both_atomic = kind == Stamp::kAtomic && cell.writer.kind == Stamp::kAtomic;
-    if (cell.writer.kind != Stamp::kNone && !both_atomic && !ordering_.before(cell.writer, thread))
-      report_race(thread, here, write, kind, cell.writer, true);
-    if (write) {
-      for (Stamp& reader : cell.readers) {
-        if (reader.kind != Stamp::kNone && !ordering_.before(reader, thread)) report_race(thread, here, write, kind, reader, false);
-        reader = {};
+      if (any_written) {
+        // A whole structure, of which padding or a member was never written: the comparison tells whether that matters.
+        partial_[thread] = here;
+      } else {
+        Finding unset = finding(thread, "uninitialised read", here, noun(write, kind));
+        unset.what = "uninitialised read: " + std::string(verb(write, kind)) + " " + unset.place + ", which nobody has written";
+        note(unset);
+        cell.written = all_bytes;  // once is enough
       }
-      cell.writer = ordering_.now(thread, kind, target.site);
-      cell.written = all_bytes;
+    }
+    if (cell.writer.kind != Stamp::kNone && !ordering_.before(cell.writer, thread))
+      report_race(thread, here, write, kind, cell.writer, true);
+    for (const Stamp& other : cell.atomics)
+      if (!atomic && other.kind != Stamp::kNone && !ordering_.before(other, thread)) report_race(thread, here, write, kind, other, true);
+    const Stamp now = ordering_.now(thread, kind, target.site);
+    if (!write) {
+      remember(cell.readers, now, ordering_);
       continue;
     }
-    // Keep the readers that are not ordered with this one; of too many, those of different warps.
-    const Stamp now = ordering_.now(thread, kind, target.site);
-    Stamp* slot = nullptr;
     for (Stamp& reader : cell.readers) {
-      if (reader.kind == Stamp::kNone || ordering_.before(reader, thread)) {
-        if (!slot || (reader.kind != Stamp::kNone && reader.thread == thread && reader.block == now.block)) slot = &reader;
-      }
+      if (reader.kind != Stamp::kNone && !ordering_.before(reader, thread)) report_race(thread, here, write, kind, reader, false);
+      reader = {};
     }
-    for (int a = 0; a < Cell::kReaders && !slot; ++a)
-      for (int b = a + 1; b < Cell::kReaders && !slot; ++b)
-        if (cell.readers[a].thread / kWarpSize == cell.readers[b].thread / kWarpSize && cell.readers[a].block == cell.readers[b].block)
-          slot = &cell.readers[a];
-    if (slot) *slot = now;
+    if (atomic) {
+      remember(cell.atomics, now, ordering_);
+    } else {
+      cell.writer = now;
+      for (Stamp& other : cell.atomics) other = {};
+    }
+    cell.written = all_bytes;
   }
 }
 
@@ -316,10 +361,56 @@ void Checker::check_value(unsigned thread) {
   const Store done = std::exchange(store, {});
   // Another thread may have written since, and shared arrays of the last block are gone.
   if (!done.region->contains(done.address)) return;
+  if (comparison_ != Comparison::kNone) return compare_store(thread, done);
   if (!holds_unset_value(done.address, done.size, done.region->values, !reads_huge_values_)) return;
   Finding unset = finding(thread, "uninitialised value", {done.address, done.size, done.region, done.site}, "write");
-  unset.what = "writes to " + unset.place + " a value made from a local variable that was never set";
+  unset.what = "writes to " + unset.place + " what looks like a value made from a local variable that was never set";
   note(unset);
+}
+
+// --- Two runs that differ in what unset memory holds.
+
+void Checker::begin_comparison(bool record) {
+  if (record) recorded_.clear();
+  compared_launches_ = 0;
+}
+
+void Checker::compare_store(unsigned thread, const Store& store) {
+  std::vector<Record>* const log = comparison_ == Comparison::kRecord ? &recorded_.back() : nullptr;
+  for (std::size_t done = 0; done < store.size; done += sizeof(Record::value)) {
+    Record record;
+    record.region = std::hash<std::string>()(store.region->name);
+    record.offset = std::size_t(store.address - store.region->base) + done;
+    record.size = std::min(store.size - done, sizeof record.value);
+    std::memcpy(record.value.data(), store.address + done, record.size);
+    if (log) {
+      log->push_back(record);
+    } else if (!out_of_step_) {
+      const std::vector<Record>& before = recorded_[compared_launches_];
+      if (compared_stores_ == before.size() || !before[compared_stores_].same_place(record)) {
+        out_of_step_ = true;
+        return report_difference(thread, store, true);
+      }
+      if (before[compared_stores_++] != record) report_difference(thread, store, false);
+    }
+  }
+}
+
+void Checker::report_difference(unsigned thread, const Store& store, bool elsewhere) {
+  const Target written{store.address, store.size, store.region, store.site};
+  Finding found = finding(thread, "uninitialised value", written, "write");
+  const std::string deed =
+      elsewhere ? "writes to " + found.place + " only because of " : "writes to " + found.place + " a value made from ";
+  const Target& partial = partial_[thread];
+  if (partial.region) {
+    found = finding(thread, "uninitialised read", partial, "read");
+    found.what = "uninitialised read: reads " + found.place + ", which nobody has written, and " + deed + "it" + at(store.site);
+    found.has_other = true;
+    found.other = party(thread, store.site, "write");
+  } else {
+    found.what = deed + "a local variable that was never set";
+  }
+  note(found);
 }
 
 // --- Asynchronous copies.
@@ -487,6 +578,11 @@ std::string Checker::at(const void* site) {
   return " at " + source.file.substr(source.file.rfind('/') + 1) + ":" + std::to_string(source.line);
 }
 
+bool Checker::same_place(const void* site, const void* other) {
+  const Source a = source_of_call(site), b = source_of_call(other);
+  return a.file == b.file && a.line == b.line && a.callers == b.callers;
+}
+
 std::vector<Source> Checker::sources(const std::vector<const void*>& sites) { return sources_of_calls(sites); }
 
 std::vector<LaunchCounters> Checker::take_counters() {
@@ -496,14 +592,16 @@ std::vector<LaunchCounters> Checker::take_counters() {
 
 Report Checker::report(const Launch& launch, const Finding& finding) {
   Report report{finding, launch.kernel, sentence(launch, finding), {}, {}, {}, {}};
-  if (finding.count > 1 && !finding.whole_launch) report.text += " (" + std::to_string(finding.count) + " times)";
   if (finding.party.site) {
     const Source source = source_of_call(finding.party.site);
-    report.file = source.file, report.line = source.line, report.function = source.function;
+    report.file = source.file, report.line = source.line, report.function = source.function, report.callers = source.callers;
+    for (const std::string& caller : source.callers) report.text += (&caller == &source.callers[0] ? "; called at " : ", ") + caller;
   }
+  if (finding.count > 1 && !finding.whole_launch) report.text += " (" + std::to_string(finding.count) + " times)";
   if (finding.has_other) {
     const Source source = source_of_call(finding.other.site);
     report.other_file = source.file, report.other_line = source.line, report.other_function = source.function;
+    report.other_callers = source.callers;
   }
   return report;
 }

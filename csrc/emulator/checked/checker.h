@@ -2,6 +2,7 @@
 // instrumentation) and by the runtime (everything else, as its Observer). docs/emulator.md says what is found and how.
 #pragma once
 
+#include <array>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -22,6 +23,8 @@ class Checker final : public Observer {
   void basic_block(unsigned thread, const void* site);
   void enters_function(unsigned thread);
   void leaves_function(unsigned thread);
+  // An address that is not aligned as its type asks for; from another instrumentation, which only trials' second runs have.
+  void misaligned(unsigned thread, const void* address, std::size_t alignment, const void* site);
   bool counts() const { return count_; }
 
   void launch_begins(Launch& launch) override;
@@ -36,6 +39,7 @@ class Checker final : public Observer {
   void exchange_arrives(unsigned thread, const char* operation, const void* site) override;
   void exchange_completes(unsigned warp, unsigned mask, const char* operation) override;
   void fence(unsigned thread) override;
+  void fence_in_block(unsigned thread) override;
   void atomic(unsigned thread, const void* address, std::size_t size, const void* site) override;
   void async_copy_begins(unsigned thread, void* shared, const void* global, int bytes, int valid, const void* site) override;
   void async_copy_lands(unsigned thread, void* shared, int bytes) override;
@@ -43,6 +47,8 @@ class Checker final : public Observer {
   void forget(std::uint64_t handle) override { memory_.forget(handle); }
   void require_written(std::uint64_t handle, const std::string& kernel) override;
   std::string at(const void* site) override;
+  bool same_place(const void* site, const void* other) override;
+  void begin_comparison(bool record) override;
   Report report(const Launch& launch, const Finding& finding) override;
   std::vector<LaunchCounters> take_counters() override;
   std::vector<Source> sources(const std::vector<const void*>& sites) override;
@@ -62,12 +68,23 @@ class Checker final : public Observer {
     const void* site;
   };
 
+  // A store of a run, as another run that differs only in what unset memory holds should make it too.
+  struct Record {
+    std::size_t region = 0;  // a hash of its name
+    std::size_t offset = 0, size = 0;
+    std::array<unsigned char, 16> value{};
+    bool operator==(const Record&) const = default;
+    bool same_place(const Record& other) const { return region == other.region && offset == other.offset && size == other.size; }
+  };
+
   // The region that the access lies in; null for the thread's own locals and the launch's arguments. Ends the launch where it lies in none.
   Region* locate(unsigned thread, const unsigned char* address, std::size_t size, bool write, bool exact_width, const void* site);
   void check(unsigned thread, const Target& target, bool write, Stamp::Kind kind);
   void check_one(unsigned thread, const Target& target, bool write, Stamp::Kind kind);
   void count(unsigned thread, const Target& target, Access access);
   void check_value(unsigned thread);
+  void compare_store(unsigned thread, const Store& store);
+  void report_difference(unsigned thread, const Store& store, bool elsewhere);
   void report_race(unsigned thread, const Target& target, bool write, Stamp::Kind kind, const Stamp& stamp, bool stamp_wrote);
   Cell& cell_at(Region& region, std::size_t index);
 
@@ -92,9 +109,15 @@ class Checker final : public Observer {
   std::uint32_t block_serial_ = 0;  // counted from 1
   std::vector<uint3> blocks_;       // by serial - 1
   std::vector<Store> stores_;       // by thread
+  std::vector<Target> partial_;     // by thread: its last read of something of which a part was never written
   std::size_t shared_bytes_ = 0;
   const unsigned char *host_stack_begin_ = nullptr, *host_stack_end_ = nullptr;
   std::vector<Finding> findings_;
+
+  Comparison comparison_ = Comparison::kNone;
+  std::vector<std::vector<Record>> recorded_;  // by launch
+  std::size_t compared_launches_ = 0, compared_stores_ = 0;
+  bool out_of_step_ = false;
 };
 
 // The one checker; it is the Observer from when the library is loaded.

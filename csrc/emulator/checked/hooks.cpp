@@ -69,6 +69,19 @@ CNN_HOOK void __sanitizer_cov_trace_pc() {
   if (current && checker().counts()) checker().basic_block(current->linear, CNN_CALLER);
 }
 
+// -fsanitize=alignment: a pointer that is not aligned as its type asks for is about to be used. The data begin with file, line and column,
+// then a description of the type; then the binary logarithm of the alignment.
+struct MisalignedAccess {
+  const char* file;
+  std::uint32_t line, column;
+  const void* type;
+  unsigned char log_alignment;
+  unsigned char kind;
+};
+CNN_HOOK void __ubsan_handle_type_mismatch_v1(MisalignedAccess* data, void* address) {
+  if (current) checker().misaligned(current->linear, address, std::size_t(1) << data->log_alignment, CNN_CALLER);
+}
+
 // The language's own atomics, which host code around the kernels uses; CUDA's are told by the runtime.
 #define CNN_ATOMIC_HOOKS(bits, type)                                                                                                 \
   CNN_HOOK type __tsan_atomic##bits##_load(const volatile type* address, int) { return __atomic_load_n(address, __ATOMIC_SEQ_CST); } \

@@ -99,6 +99,7 @@ std::uint64_t Memory::declare(const Buffer& buffer) {
     }
   }
   region->values = buffer.values;
+  region->poisoned = buffer.poisoned;
   if (buffer.use == Use::kInput && buffer.values != Values::kOther) {
     for (std::size_t offset = 0; offset < region->bytes && !region->huge; offset += region->item_bytes)
       region->huge = region->has_elements(region->base + offset, 1) && is_huge_input(region->base + offset, buffer.values);
@@ -135,6 +136,7 @@ void Memory::launch_begins(bool check, bool count) {
       }
       for (Cell& cell : region->cells) {
         cell.writer = {};
+        for (Stamp& atomic : cell.atomics) atomic = {};
         for (Stamp& reader : cell.readers) reader = {};
         cell.in_flight = false;
       }
@@ -144,6 +146,19 @@ void Memory::launch_begins(bool check, bool count) {
     const std::size_t sectors = count ? region->bytes / kSectorBytes + 2 : 0;
     for (auto* touched : {&region->items.read, &region->items.written}) touched->assign(items, 0);
     for (auto* touched : {&region->sectors.read, &region->sectors.written}) touched->assign(sectors, 0);
+  }
+}
+
+void Memory::note_host_writes(std::uint32_t poison) {
+  for (const auto& region : regions_) {
+    if (!region->poisoned || region->cells.empty()) continue;
+    const auto filled = [&](std::size_t byte) { return region->base[byte] == (poison >> byte % 4 * 8 & 0xffu); };
+    for (std::size_t item = 0; item < region->bytes; item += region->item_bytes) {
+      bool written = false;
+      for (std::size_t byte = item; byte < item + region->item_bytes && !written; ++byte) written = !filled(byte);
+      for (std::size_t byte = item; byte < item + region->item_bytes && written; ++byte)
+        region->cells[byte / region->granule].written |= std::uint8_t(1u << byte % region->granule);
+    }
   }
 }
 

@@ -13,11 +13,12 @@
 
 namespace cnn::emulator {
 
-// Who last touched a granule. More than kReaders unordered readers since the last write are not all remembered, but readers of
+// Who last touched a granule. Of more than kReaders unordered readers since the last write not all are remembered, but those of
 // different warps are preferred: a writer that is ordered with one of them is then seldom ordered with all.
 struct Cell {
-  static constexpr int kReaders = 3;
-  Stamp writer;
+  static constexpr int kReaders = 3, kAtomics = 2;
+  Stamp writer;             // not by an atomic
+  Stamp atomics[kAtomics];  // since then, as for readers
   Stamp readers[kReaders];
   std::uint32_t block = 0;   // shared memory: what is known is of this block, counted from 1
   std::uint8_t written = 0;  // a bit per byte: holds a value
@@ -43,6 +44,7 @@ struct Region {
   std::uint64_t handle = 0;
   Values values = Values::kOther;
   bool huge = false;  // holds values near the limits of its type, of which kernels may make others
+  bool poisoned = false;
 
   std::size_t granule = 4;  // bytes per cell
   std::vector<Cell> cells;  // empty where nobody can write
@@ -67,6 +69,8 @@ class Memory {
 
   // Orders of the last launch are forgotten, values remain.
   void launch_begins(bool check, bool count);
+  // Where poisoned memory holds something else the host has written.
+  void note_host_writes(std::uint32_t poison);
   void block_begins();
   void shared_array(const void* key, const char* name, const unsigned char* data, std::size_t bytes, bool check);
 

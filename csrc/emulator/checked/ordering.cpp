@@ -12,6 +12,7 @@ void Ordering::block_begins(std::uint32_t block, unsigned threads) {
   epoch_ = 0;
   threads_.assign(threads, {});
   barriers_.clear();
+  released_in_block_.clear();
   others_.clear();
   fenced_.clear();
   crosses_blocks_ = false;
@@ -68,9 +69,11 @@ void Ordering::barrier_completes(int id, bool whole_block, const std::vector<uns
     return;
   }
   ++epoch_;
+  released_in_block_.clear();
   for (Thread& thread : threads_) {
     thread.clock = 0;
     thread.seen.clear();
+    thread.fenced_in_block.clear();
     if (!crosses_blocks_) continue;
     merge(others_, thread.others);
     merge(fenced_, thread.fenced);
@@ -92,20 +95,28 @@ void Ordering::warp_synchronises(unsigned first_thread, std::uint32_t mask) {
     if (mask >> lane & 1u) threads_[first_thread + lane].seen = gathered;
 }
 
-void Ordering::fence(unsigned thread) {
+void Ordering::fence_in_block(unsigned thread) {
   Thread& self = threads_[thread];
   ++self.clock;
+  self.fenced_in_block = self.seen;
+  if (self.fenced_in_block.size() <= thread) self.fenced_in_block.resize(thread + 1);
+  self.fenced_in_block[thread] = self.clock;
+}
+
+void Ordering::fence(unsigned thread) {
+  fence_in_block(thread);
+  Thread& self = threads_[thread];
   crosses_blocks_ = true;
-  Knowledge mine{epoch_, self.seen};
-  if (mine.clocks.size() <= thread) mine.clocks.resize(thread + 1);
-  mine.clocks[thread] = self.clock;
-  merge(self.fenced, {{block_, mine}});
+  merge(self.fenced, {{block_, {epoch_, self.fenced_in_block}}});
   merge(self.fenced, others_);
   merge(self.fenced, self.others);
 }
 
 void Ordering::atomic(unsigned thread, const void* address) {
   Thread& self = threads_[thread];
+  const auto in_block = released_in_block_.find(address);
+  if (in_block != released_in_block_.end()) merge(self.seen, in_block->second);
+  if (!self.fenced_in_block.empty()) merge(released_in_block_[address], self.fenced_in_block);
   const auto released = released_.find(address);
   if (released != released_.end()) {
     crosses_blocks_ = true;

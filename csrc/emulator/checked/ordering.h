@@ -4,8 +4,8 @@
 // before those of later ones, whoever makes them. The clock counts the thread's own smaller synchronisations within an epoch
 // (__syncwarp, barriers of part of the block, fences); `seen` says up to which clock of every other thread it has heard.
 // Shuffles and votes order nothing: the programming guide promises no memory ordering for them.
-// Blocks are unordered, but for what one releases (__threadfence, then an atomic) and another acquires (an atomic on the same
-// address). The fence on the acquiring side, which the PTX model asks for too, is not insisted on.
+// Otherwise threads are ordered by what one releases (a fence, then an atomic) and another acquires (an atomic on the same address), blocks
+// by __threadfence() alone. The fence on the acquiring side, which the PTX model asks for too, is not insisted on.
 #pragma once
 
 #include <cstdint>
@@ -36,6 +36,7 @@ class Ordering {
   void barrier_completes(int id, bool whole_block, const std::vector<unsigned>& waiting);
   void warp_synchronises(unsigned first_thread, std::uint32_t mask);
   void fence(unsigned thread);
+  void fence_in_block(unsigned thread);
   void atomic(unsigned thread, const void* address);
 
  private:
@@ -49,6 +50,7 @@ class Ordering {
   struct Thread {
     std::uint32_t clock = 0;
     Clocks seen;
+    Clocks fenced_in_block;  // what its next atomic releases to its block
     Blocks others, fenced;
   };
 
@@ -62,6 +64,7 @@ class Ordering {
   bool crosses_blocks_ = false;     // anything of the two kinds above exists
   std::map<int, Clocks> barriers_;  // what has arrived at a barrier of part of the block
   std::unordered_map<const void*, Blocks> released_;
+  std::unordered_map<const void*, Clocks> released_in_block_;  // since its last barrier
 };
 
 }  // namespace cnn::emulator

@@ -73,7 +73,11 @@ void look_up(const std::string& module, const std::vector<Source*>& sources) {
   if (file < 0) return;
   for (const Source* source : sources) dprintf(file, "0x%" PRIx64 "\n", source->offset - 1);  // inside the call
   close(file);
-  std::map<std::uint64_t, Frame> found;
+  struct Found {
+    Frame frame;
+    std::vector<std::string> callers;
+  };
+  std::map<std::uint64_t, Found> found;
   std::uint64_t address = 0;
   std::string function;
   bool settled = false;
@@ -87,8 +91,12 @@ void look_up(const std::string& module, const std::vector<Source*>& sources) {
     } else {
       const Frame frame = parse_frame(function, line);
       function.clear();
-      if (settled) return;
-      found[address] = frame;  // the outermost, should all be wrappers
+      if (settled) {
+        if (!is_wrapper(frame))
+          found[address].callers.push_back(frame.file.substr(frame.file.rfind('/') + 1) + ":" + std::to_string(frame.line));
+        return;
+      }
+      found[address] = {frame, {}};  // the outermost, should all be wrappers
       settled = !is_wrapper(frame);
     }
   });
@@ -96,9 +104,10 @@ void look_up(const std::string& module, const std::vector<Source*>& sources) {
   for (Source* source : sources) {
     const auto at = found.find(source->offset - 1);
     if (at == found.end()) continue;
-    source->file = at->second.file;
-    source->line = at->second.line;
-    source->function = at->second.function;
+    source->file = at->second.frame.file;
+    source->line = at->second.frame.line;
+    source->function = at->second.frame.function;
+    source->callers = at->second.callers;
   }
 }
 
