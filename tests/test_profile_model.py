@@ -650,6 +650,9 @@ def test_no_number_is_cut_off_however_narrow_the_terminal(width: int) -> None:
         assert all(number in rows[name] for number in numbers), (rows.get(name), numbers)
     cut = [line for line in lines if "…" in line and not line.strip().startswith("gather.cuh:")]
     assert not cut, "but for the text of a line of source, nothing is shortened"
+    words = " ".join(" ".join(lines).split())
+    assert "limited by warps (registers unknown); this grid puts at most 2 there (8 warps)" in words
+    assert words.count("again may come from") == 2
 
 
 def test_what_goes_first_where_the_terminal_is_narrow() -> None:

@@ -262,17 +262,20 @@ def _main() -> None:
             check = not arguments.no_check
             config = {"schedule": record["schedule"], "seed": _SEED, "check": check}
             signal.alarm(_SECONDS_PER_TRIAL)
-            compares = twin is not None and check
-            _C.emulator_configure(**config, count=arguments.count, comparison="record" if compares else "none")
-            record["error"] = _run_trial(library, index)
-            record["findings"] = _C.emulator_findings()
-            record["launches"] = _C.emulator_profile()
-            if twin is not None and compares and not record["findings"]:
-                # Also after an error without a finding: what the trial threw may come of what was never set.
-                _C.emulator_configure(**config, comparison="compare")
-                error = _run_trial(twin, index)
+            comparison = "none"
+            record |= {"findings": [], "launches": []}
+            if twin is not None and check:
+                # The twin goes first: a misaligned access that it does not stop takes the process down.
+                _C.emulator_configure(**config, comparison="record")
+                record["error"] = _run_trial(twin, index)
                 record["findings"] = _C.emulator_findings()
-                record["error"] = error if record["findings"] else record["error"]
+                comparison = "compare"
+            if not record["findings"]:
+                # Also after an error without a finding: what the trial threw may come of what was never set.
+                _C.emulator_configure(**config, count=arguments.count, comparison=comparison)
+                record["error"] = _run_trial(library, index)
+                record["findings"] = _C.emulator_findings()
+                record["launches"] = _C.emulator_profile()
             signal.alarm(0)
             print(json.dumps(record), file=output, flush=True)
 

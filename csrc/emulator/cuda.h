@@ -70,7 +70,7 @@ T from_bits(std::uint64_t bits) {
 
 inline unsigned lanes_given(const std::uint64_t* slots) { return unsigned(exchanged(slots, kGiven)); }
 
-// Reads `source` of the exchanged table; a lane outside the mask, or one that has returned, has given nothing, so reading it is an
+// Reads `source` of the exchanged table; a lane outside the mask, or of a block that ends before it, has given nothing, so reading it is an
 // error here (undefined on a GPU).
 template <class T>
 T shuffle(const char* operation, unsigned mask, T value, unsigned source) {

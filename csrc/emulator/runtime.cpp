@@ -253,7 +253,7 @@ void note_atomic(const void* address, std::size_t size) {
 void fail(const char* what) { active_worker->abandon("other", what, CNN_SITE); }
 void fail_outside_mask(const char* operation, unsigned lane) {
   active_worker->abandon("warp operation",
-                         std::string(operation) + " reads lane " + std::to_string(lane) + ", which is not in its mask or has returned",
+                         std::string(operation) + " reads lane " + std::to_string(lane) + ", which is not in its mask or does not exist",
                          CNN_SITE);
 }
 #undef CNN_SITE

@@ -104,7 +104,7 @@ void barrier_arrive(int id, int count);
 // __syncthreads_count / _and / _or share one barrier: the number of threads whose predicate holds.
 int barrier_count(bool predicate);
 
-// A warp-wide exchange: gives `value` (up to 8 bytes) for this lane, waits until all lanes in `mask` that have not returned have given
+// A warp-wide exchange: gives `value` (up to 8 bytes) for this lane, waits until all lanes in `mask` that exist have given
 // theirs, and returns the table of all 32 slots, valid until this lane's next exchange; behind them, in slot kGiven, a bit for each lane
 // that has given. `operation` must be the same for all lanes.
 constexpr unsigned kGiven = kWarpSize;

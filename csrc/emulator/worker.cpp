@@ -61,10 +61,6 @@ void Worker::fiber_main(Fiber& fiber) {
     fiber.state = State::kDone;
     idle_turns_ = 0;
     if (observer) observer->thread_ends(fiber.view.linear);
-    // Lanes need not wait for one that has returned.
-    const unsigned warp = fiber.view.linear / kWarpSize;
-    for (Exchange& exchange : warps_[warp].exchanges)
-      if (exchange.arrived && exchange.arrived == (exchange.mask & live_lanes(warp))) release_exchange(warp, exchange);
     advance();
   }
 }
@@ -405,6 +401,11 @@ const std::uint64_t* Worker::exchange(const char* operation, unsigned mask, std:
   const unsigned warp_index = fiber.view.linear / kWarpSize;
   const auto refuse = [&](const std::string& what) { abandon("warp operation", operation + what, site); };
   if (!(mask >> lane & 1u)) refuse(": the calling lane " + std::to_string(lane) + " is not in its own mask");
+  // The programming guide asks for the lanes that have not returned. But a lane that skips the operation and returns is the commonest way
+  // to call it with a wrong mask, so one that is named has to be there.
+  for (unsigned other = 0; other < kWarpSize; ++other)
+    if ((mask & existing_lanes(warp_index)) >> other & 1u && fibers_[warp_index * kWarpSize + other]->state == State::kDone)
+      refuse(": its mask names lane " + std::to_string(other) + ", which has returned");
   Exchange* exchange = nullptr;
   for (Exchange& other : warps_[warp_index].exchanges) {
     if (!other.arrived) {
@@ -425,7 +426,7 @@ const std::uint64_t* Worker::exchange(const char* operation, unsigned mask, std:
   exchange->given[lane] = value;
   fiber.site = site;
   if (observer) observer->exchange_arrives(fiber.view.linear, operation, site);
-  if (exchange->arrived != (mask & live_lanes(warp_index))) {
+  if (exchange->arrived != (mask & existing_lanes(warp_index))) {
     fiber.state = State::kAtExchange;
     fiber.operation = operation;
     fiber.mask = mask;
@@ -436,14 +437,10 @@ const std::uint64_t* Worker::exchange(const char* operation, unsigned mask, std:
   return fiber.received.data();
 }
 
-// Lanes that exist and have not returned.
-unsigned Worker::live_lanes(unsigned warp) const {
-  unsigned live = 0;
-  for (unsigned lane = 0; lane < kWarpSize; ++lane) {
-    const unsigned linear = warp * kWarpSize + lane;
-    if (linear < launch_->threads_per_block && fibers_[linear]->state != State::kDone) live |= 1u << lane;
-  }
-  return live;
+// A warp of a block whose threads are no multiple of 32 has fewer.
+unsigned Worker::existing_lanes(unsigned warp) const {
+  const unsigned lanes = std::min<unsigned>(kWarpSize, launch_->threads_per_block - warp * kWarpSize);
+  return ~0u >> (kWarpSize - lanes);
 }
 
 void Worker::release_exchange(unsigned warp, Exchange& exchange) {

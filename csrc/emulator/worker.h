@@ -137,7 +137,7 @@ class Worker {
   void advance();
   void stop_block();
   void release_barrier(int id, bool whole_block);
-  unsigned live_lanes(unsigned warp) const;
+  unsigned existing_lanes(unsigned warp) const;
   void release_exchange(unsigned warp, Exchange& exchange);
   Barrier& arrive(int id, int count, const void* site);
   Party party(const Fiber& fiber) const;

@@ -16,7 +16,7 @@ __global__ void sum_quads(const float* x, float* y) {
   __syncthreads();
   if (t >= kQuads) return;
   const float4 v = *reinterpret_cast<const float4*>(&row.value[4 * t]);  // fault: uninitialised read
-  y[int(blockIdx.x) * kQuads + t] = v.x + v.y + v.z + v.w;
+  y[int(blockIdx.x) * kQuads + t] = v.x + v.y + v.z + v.w;               // other
 }
 
 template <bool kFaulty>

@@ -37,6 +37,9 @@ std::string off_a_multiple(const unsigned char* address, std::size_t size) {
          std::to_string(size);
 }
 
+// What a byte of a local variable that was never set holds in the two runs (-ftrivial-auto-var-init=zero and =pattern).
+constexpr unsigned char kUnset[2] = {0x00, 0xfe};
+
 bool is_vector_size(std::size_t size) { return size == 1 || size == 2 || size == 4 || size == 8 || size == 16; }
 
 }  // namespace
@@ -175,7 +178,10 @@ void Checker::fence_in_block(unsigned thread) { ordering_.fence_in_block(thread)
 void Checker::access(unsigned thread, const void* address, std::size_t size, bool write, bool exact_width, const void* site) {
   const auto* at = static_cast<const unsigned char*>(address);
   if (at >= active_worker->stack_begin(thread) && at < active_worker->stack_end(thread)) return;
-  Region* region = locate(thread, at, size, write, exact_width, site);
+  // Structures of 16 bytes are copied in one access even if they need no more than 8 to be aligned to. Trials are compiled a second time
+  // with an instrumentation that knows the types.
+  const std::size_t alignment = !exact_width ? 1 : size == 16 && comparison_ != Comparison::kNone ? 8 : size;
+  Region* region = locate(thread, at, size, alignment, write, site);
   if (!region) return;
   check_value(thread);
   const std::size_t piece = is_vector_size(size) ? size : piece_of(size);
@@ -190,7 +196,7 @@ void Checker::access(unsigned thread, const void* address, std::size_t size, boo
 void Checker::atomic(unsigned thread, const void* address, std::size_t size, const void* site) {
   const auto* at = static_cast<const unsigned char*>(address);
   if (at >= active_worker->stack_begin(thread) && at < active_worker->stack_end(thread)) return;
-  Region* region = locate(thread, at, size, true, true, site);
+  Region* region = locate(thread, at, size, size, true, site);
   if (!region) return;
   check_value(thread);
   const Target target{at, size, region, site};
@@ -200,7 +206,8 @@ void Checker::atomic(unsigned thread, const void* address, std::size_t size, con
   if (count_) count(thread, target, Access::kAtomic);
 }
 
-Region* Checker::locate(unsigned thread, const unsigned char* address, std::size_t size, bool write, bool exact_width, const void* site) {
+Region* Checker::locate(unsigned thread, const unsigned char* address, std::size_t size, std::size_t alignment, bool write,
+                        const void* site) {
   const char* access = write ? "write" : "read";
   Region* region = memory_.find(address, size);
   if (!region) {
@@ -230,13 +237,10 @@ Region* Checker::locate(unsigned thread, const unsigned char* address, std::size
     wrong.what = std::string(access) + " between the elements of '" + region->name + "', near " + wrong.place;
     stop(wrong);
   }
-  // Structures of 16 bytes are copied in one access even if they need no more than 8 to be aligned to. Trials are compiled a second time
-  // with an instrumentation that knows the types.
-  const std::size_t needed = size == 16 && comparison_ != Comparison::kNone ? 8 : size;
-  if (exact_width && reinterpret_cast<std::uintptr_t>(address) % needed != 0) {
+  if (reinterpret_cast<std::uintptr_t>(address) % alignment != 0) {
     wrong.kind = "misaligned access";
-    wrong.what =
-        "misaligned " + std::string(access) + " of " + std::to_string(size) + " bytes at " + wrong.place + off_a_multiple(address, size);
+    wrong.what = "misaligned " + std::string(access) + " of " + std::to_string(size) + " bytes at " + wrong.place +
+                 off_a_multiple(address, alignment);
     stop(wrong);
   }
   if (write && region->kind == Region::Kind::kInput) {
@@ -376,24 +380,41 @@ void Checker::begin_comparison(bool record) {
 }
 
 void Checker::compare_store(unsigned thread, const Store& store) {
-  std::vector<Record>* const log = comparison_ == Comparison::kRecord ? &recorded_.back() : nullptr;
+  Region& region = *store.region;
+  const auto first = std::size_t(store.address - region.base);
+  std::size_t different = 0;  // granules
+  std::vector<std::size_t> never_set;
   for (std::size_t done = 0; done < store.size; done += sizeof(Record::value)) {
     Record record;
-    record.region = std::hash<std::string>()(store.region->name);
-    record.offset = std::size_t(store.address - store.region->base) + done;
+    record.region = std::hash<std::string>()(region.name);
+    record.offset = first + done;
     record.size = std::min(store.size - done, sizeof record.value);
     std::memcpy(record.value.data(), store.address + done, record.size);
-    if (log) {
-      log->push_back(record);
-    } else if (!out_of_step_) {
-      const std::vector<Record>& before = recorded_[compared_launches_];
-      if (compared_stores_ == before.size() || !before[compared_stores_].same_place(record)) {
-        out_of_step_ = true;
-        return report_difference(thread, store, true);
-      }
-      if (before[compared_stores_++] != record) report_difference(thread, store, false);
+    if (comparison_ == Comparison::kRecord) {
+      recorded_.back().push_back(record);
+      continue;
+    }
+    if (out_of_step_) return;
+    const std::vector<Record>& before = recorded_[compared_launches_];
+    if (compared_stores_ == before.size() || !before[compared_stores_].same_place(record)) {
+      out_of_step_ = true;
+      return report_difference(thread, store, true);
+    }
+    const Record& other = before[compared_stores_++];
+    if (other == record) continue;
+    for (std::size_t byte = 0; byte < record.size; ++byte)
+      if (other.value[byte] == kUnset[0] && record.value[byte] == kUnset[1]) never_set.push_back(record.offset + byte);
+    for (std::size_t byte = 0; byte < record.size; byte += region.granule) {
+      const std::size_t bytes = std::min(region.granule, record.size - byte);
+      different += std::memcmp(&other.value[byte], &record.value[byte], bytes) != 0;
     }
   }
+  if (!different) return;
+  // Of a structure, what is padding or not set may be stored along with the rest, as long as nobody uses it.
+  const bool whole = different * region.granule >= store.size && never_set.size() % store.size == 0;
+  if (whole || region.cells.empty() || region.kind == Region::Kind::kOutput || never_set.empty())
+    return report_difference(thread, store, false);
+  for (std::size_t byte : never_set) region.cells[byte / region.granule].written &= std::uint8_t(~(1u << byte % region.granule));
 }
 
 void Checker::report_difference(unsigned thread, const Store& store, bool elsewhere) {
@@ -420,7 +441,7 @@ void Checker::async_copy_begins(unsigned thread, void* shared, const void* globa
   auto* to = static_cast<unsigned char*>(shared);
   const auto* from = static_cast<const unsigned char*>(global);
   const auto width = std::size_t(bytes);
-  Region* target_region = locate(thread, to, width, true, true, site);
+  Region* target_region = locate(thread, to, width, width, true, site);
   const Target target{to, width, target_region, site};
   if (!target_region || !target_region->is_shared()) {
     Finding wrong = finding(thread, "async copy", target, "write");
@@ -428,8 +449,7 @@ void Checker::async_copy_begins(unsigned thread, void* shared, const void* globa
     stop(wrong);
   }
   if (valid > 0) {
-    if (reinterpret_cast<std::uintptr_t>(from) % width != 0) locate(thread, from, width, false, true, site);
-    if (Region* source_region = locate(thread, from, std::size_t(valid), false, false, site)) {
+    if (Region* source_region = locate(thread, from, std::size_t(valid), width, false, site)) {
       const std::size_t piece = is_vector_size(std::size_t(valid)) ? std::size_t(valid) : piece_of(std::size_t(valid));
       for (std::size_t done = 0; check_ && done < std::size_t(valid); done += piece)
         check(thread, {from + done, piece, source_region, site}, false, Stamp::kPlain);

@@ -78,7 +78,7 @@ class Checker final : public Observer {
   };
 
   // The region that the access lies in; null for the thread's own locals and the launch's arguments. Ends the launch where it lies in none.
-  Region* locate(unsigned thread, const unsigned char* address, std::size_t size, bool write, bool exact_width, const void* site);
+  Region* locate(unsigned thread, const unsigned char* address, std::size_t size, std::size_t alignment, bool write, const void* site);
   void check(unsigned thread, const Target& target, bool write, Stamp::Kind kind);
   void check_one(unsigned thread, const Target& target, bool write, Stamp::Kind kind);
   void count(unsigned thread, const Target& target, Access access);
