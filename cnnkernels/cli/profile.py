@@ -190,7 +190,7 @@ def _trials(console: Console, what: Trials) -> Iterator[PassReport]:
     with TemporaryDirectory(prefix="cnnkernels-profile-") as directory, _progress(console) as progress:
         task = progress.add_task(f"compiling {escape(str(what.path))}", total=None)
         try:
-            library = trials.build(what.path, Path(directory), check=False)
+            library = trials.build(what.path, Path(directory), check=False, count=True)
             progress.update(task, description=f"running the trials of {escape(str(what.path))}")
             results = trials.run_libraries([library], [what.trial] if what.trial else None, check=False, count=True)
         except trials.TrialError as error:

@@ -20,8 +20,8 @@ A trial makes tensors, launches kernels on them and may look at the result. `csr
     >>> for finding in trials.run(Path("scale.cu"))[0].findings:
     ...     print(finding["kind"], finding["line"], finding["place"])
 
-Each file is compiled twice, so that local variables that are never set hold other bits, and run twice, with other bits in memory that
-nobody has written: a kernel whose stores differ has used some of them. The second time the compiler also looks at alignments.
+Each file is run twice, compiled so that local variables that were never set hold other bits, and with other bits in memory that nobody
+has written: a kernel whose stores differ has used some of them. To be counted it is compiled once more.
 
 Needs a checkout (the headers in csrc/), the checked library and a C++ compiler, not a GPU. Trials run in a process of their own, because
 the checked emulator takes the place of the fast one, and because a faulty kernel may take its process down:
@@ -37,6 +37,7 @@ import argparse
 import ctypes
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -44,7 +45,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, get_args
@@ -62,9 +62,15 @@ _SECONDS_PER_TRIAL = 120
 _ERROR_BYTES = 1 << 16
 # A maximum that begins with a variable nobody set looks sound in the emulator, but not to the compiler.
 _WARNINGS = ("-Wuninitialized", "-Wmaybe-uninitialized")
-# Of the same file once more.
-_TWIN_FLAGS = {"-ftrivial-auto-var-init=pattern": "-ftrivial-auto-var-init=zero"}
-_TWIN_CHECKS = ["-fsanitize=alignment"]
+_CHECKS = ("-fsanitize=alignment",)
+# What -ftrivial-auto-var-init=pattern fills variables with, as constants in assembly: 0xfe bytes, -1.7e38 as a float. In the twin they
+# are 0x7e, 8.5e37: the same code, in which sums, maxima and indices that begin with such a variable come out otherwise.
+_IN_THE_OTHER = {
+    str(int.from_bytes(b"\xfe" * size, "little", signed=signed)): str(int.from_bytes(b"\x7e" * size, "little"))
+    for size in (4, 8)
+    for signed in (True, False)
+}
+_OTHER_BITS = re.compile(r"(?<![\w-])(?:" + "|".join(_IN_THE_OTHER) + r")(?!\w)")
 
 
 class TrialError(RuntimeError):
@@ -84,13 +90,16 @@ class TrialResult:
     launches: tuple[dict[str, Any], ...]  # as of _C.emulator_profile(); none where count was off
 
 
-def build(source: Path, directory: Path, *, check: bool = True) -> Path:
-    """Compile the trials of one .cu file with $CXX, else c++, into a shared object in `directory`, and return its path.
+def build(source: Path, directory: Path, *, check: bool = True, count: bool = False) -> Path:
+    """Compile the trials of one .cu file with $CXX, else c++, into shared objects in `directory`.
+
+    Returns what :func:`run_libraries` wants, with the same `check` and `count`.
 
     What the compiler warns of, local variables that are never set among it, goes to standard error.
 
     Args:
-        check: compile the twin as well, beside it, without which `run_libraries` compares no stores.
+        check: compile for checks, twice, and with tests of every pointer's alignment.
+        count: compile for counters, with nothing in the code that is not the kernels'.
 
     Raises:
         TrialError: there is no checked library, no csrc/ beside the package, no compiler, or it refuses the source.
@@ -112,37 +121,42 @@ def build(source: Path, directory: Path, *, check: bool = True) -> Path:
     except ImportError as error:
         raise TrialError(f"cnnkernels._C, which knows the flags, does not load: {error}") from None
     library = directory / f"{source.stem}.so"
-    flags = [*compiler, *shlex.split(_C.build_info()["checked_flags"])]
-    if not check:
-        _compile(source, library, [*flags, *_WARNINGS])
-        return library
-    with ThreadPoolExecutor(2) as pool:
-        twins = [
-            pool.submit(_compile, source, library, [*flags, *_WARNINGS]),
-            pool.submit(
-                _compile, source, _twin(library), [_TWIN_FLAGS.get(flag, flag) for flag in flags] + _TWIN_CHECKS
-            ),
-        ]
-    for twin in twins:
-        twin.result()
+    flags: list[str | Path] = [
+        *compiler,
+        *shlex.split(_C.build_info()["checked_flags"]),
+        f"-I{HEADERS}",
+        "-x",
+        "c++",
+        source.resolve(),
+    ]
+    if count:
+        object_file = library.with_suffix(".o")
+        _call(source, [*flags, *_WARNINGS, "-c", "-o", object_file])
+        _link(source, compiler, object_file, library)
+    if check:
+        first, second = _twins(library)
+        assembly = library.with_suffix(".s")
+        _call(source, [*flags, *_WARNINGS, *_CHECKS, "-S", "-o", assembly])
+        _link(source, compiler, assembly, first)
+        assembly.write_text(_OTHER_BITS.sub(lambda match: _IN_THE_OTHER[match[0]], assembly.read_text()))
+        _link(source, compiler, assembly, second)
     return library
 
 
-def _compile(source: Path, library: Path, compiler: Sequence[str]) -> None:
-    object_file = library.with_suffix(".o")
-    # In two steps: given -fsanitize=thread, the linker would bring the thread sanitizer's own runtime.
-    compile_step = [*compiler, "-fPIC", f"-I{HEADERS}", "-x", "c++", "-c", source.resolve(), "-o", object_file]
-    link_step = [compiler[0], "-shared", object_file, ops.CHECKED_EMULATOR_LIBRARY.resolve(), "-o", library]
-    for step in (compile_step, link_step):
-        process = subprocess.run(list(map(str, step)), capture_output=True, text=True, check=False)
-        if process.returncode != 0:
-            raise TrialError(f"{source} does not compile:\n{process.stderr.strip()}")
-        sys.stderr.write(process.stderr)
-    object_file.unlink()
+def _link(source: Path, compiler: Sequence[str], file: Path, library: Path) -> None:
+    # A step of its own, without -fsanitize=thread: given that, the linker would bring the thread sanitizer's own runtime.
+    _call(source, [*compiler, "-shared", file, ops.CHECKED_EMULATOR_LIBRARY.resolve(), "-o", library])
 
 
-def _twin(library: Path) -> Path:
-    return library.with_suffix(".twin.so")
+def _call(source: Path, command: Sequence[str | Path]) -> None:
+    process = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    if process.returncode != 0:
+        raise TrialError(f"{source} does not compile:\n{process.stderr.strip()}")
+    sys.stderr.write(process.stderr)
+
+
+def _twins(library: Path) -> tuple[Path, Path]:
+    return library.with_suffix(".first.so"), library.with_suffix(".second.so")
 
 
 def run(
@@ -160,7 +174,7 @@ def run(
         ValueError: as :func:`run_libraries`.
     """
     with tempfile.TemporaryDirectory(prefix="cnnkernels-trials-") as directory:
-        library = build(source, Path(directory), check=check)
+        library = build(source, Path(directory), check=check, count=count)
         return run_libraries([library], trials, check=check, count=count, schedules=schedules)
 
 
@@ -254,28 +268,21 @@ def _main() -> None:
         sys.exit("this is not the checked emulator: set CNNKERNELS_EMULATOR=checked")
     schedules: Sequence[Schedule] = arguments.schedule or ["forward"]
     with _own_output() as output:
-        for position, (record, library, twin) in enumerate(_runs(arguments.libraries, arguments.trial, schedules)):
+        for position, (record, runs) in enumerate(_runs(arguments, schedules)):
             if position < arguments.skip:
                 continue
             index = record.pop("index")
             print(json.dumps(record), file=output, flush=True)
-            check = not arguments.no_check
-            config = {"schedule": record["schedule"], "seed": _SEED, "check": check}
+            record |= {"error": None, "findings": [], "launches": []}
             signal.alarm(_SECONDS_PER_TRIAL)
-            comparison = "none"
-            record |= {"findings": [], "launches": []}
-            if twin is not None and check:
-                # The twin goes first: a misaligned access that it does not stop takes the process down.
-                _C.emulator_configure(**config, comparison="record")
-                record["error"] = _run_trial(twin, index)
-                record["findings"] = _C.emulator_findings()
-                comparison = "compare"
-            if not record["findings"]:
-                # Also after an error without a finding: what the trial threw may come of what was never set.
-                _C.emulator_configure(**config, count=arguments.count, comparison=comparison)
+            for library, config in runs:
+                _C.emulator_configure(schedule=record["schedule"], seed=_SEED, **config)
                 record["error"] = _run_trial(library, index)
                 record["findings"] = _C.emulator_findings()
                 record["launches"] = _C.emulator_profile()
+                # After an error without a finding too the second run follows: what was thrown may come of what was never set.
+                if record["findings"]:
+                    break
             signal.alarm(0)
             print(json.dumps(record), file=output, flush=True)
 
@@ -288,19 +295,29 @@ def _own_output() -> TextIO:
 
 
 def _runs(
-    libraries: Sequence[str], only: Sequence[str] | None, schedules: Sequence[Schedule]
-) -> Iterator[tuple[dict[str, Any], ctypes.CDLL, ctypes.CDLL | None]]:
-    """Every trial under every schedule, in the same order each time, with its library and that library's twin."""
-    for path in libraries:
-        library = ctypes.CDLL(str(Path(path).resolve()))
-        library.cnn_trial_name.restype = ctypes.c_char_p
-        twin = ctypes.CDLL(str(_twin(Path(path).resolve()))) if _twin(Path(path)).is_file() else None
+    arguments: argparse.Namespace, schedules: Sequence[Schedule]
+) -> Iterator[tuple[dict[str, Any], list[tuple[ctypes.CDLL, dict[str, Any]]]]]:
+    """Every trial under every schedule, in the same order each time, and the libraries to run it in with their switches."""
+    for path in arguments.libraries:
+        runs: list[tuple[ctypes.CDLL, dict[str, Any]]] = []
+        if not arguments.no_check:
+            first, second = (_load(twin) for twin in _twins(Path(path)))
+            runs += [(first, {"comparison": "record"}), (second, {"comparison": "compare"})]
+        if arguments.count:
+            runs.append((_load(Path(path)), {"check": False, "count": True}))
+        library = runs[0][0]
         for index in range(library.cnn_trial_count()):
             name = library.cnn_trial_name(index).decode()
-            if only and name not in only:
+            if arguments.trial and name not in arguments.trial:
                 continue
             for schedule in schedules:
-                yield {"name": name, "library": path, "schedule": schedule, "index": index}, library, twin
+                yield {"name": name, "library": path, "schedule": schedule, "index": index}, runs
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path.resolve()))
+    library.cnn_trial_name.restype = ctypes.c_char_p
+    return library
 
 
 def _run_trial(library: ctypes.CDLL, index: int) -> str | None:

@@ -13,7 +13,7 @@
 #define __global__ __attribute__((flatten))  // as nvcc does: a kernel's calls are inlined
 #define __device__
 #define __host__
-#define __constant__ static const
+#define __constant__ static  // not const: the compiler would not tell us of reads
 #define __forceinline__ inline __attribute__((always_inline))
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)

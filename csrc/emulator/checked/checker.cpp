@@ -37,8 +37,8 @@ std::string off_a_multiple(const unsigned char* address, std::size_t size) {
          std::to_string(size);
 }
 
-// What a byte of a local variable that was never set holds in the two runs (-ftrivial-auto-var-init=zero and =pattern).
-constexpr unsigned char kUnset[2] = {0x00, 0xfe};
+// What a byte of a local variable that was never set holds in the two runs (cnnkernels/testing/trials.py).
+constexpr unsigned char kUnset[2] = {0xfe, 0x7e};
 
 bool is_vector_size(std::size_t size) { return size == 1 || size == 2 || size == 4 || size == 8 || size == 16; }
 
@@ -183,7 +183,9 @@ void Checker::access(unsigned thread, const void* address, std::size_t size, boo
   const std::size_t alignment = !exact_width ? 1 : size == 16 && comparison_ != Comparison::kNone ? 8 : size;
   Region* region = locate(thread, at, size, alignment, write, site);
   if (!region) return;
-  check_value(thread);
+  // Of a structure's copy the compiler announces the write before the read: then it has not happened yet.
+  const bool same_copy = !write && !exact_width && stores_[thread].size == size;
+  if (!same_copy) check_value(thread);
   const std::size_t piece = is_vector_size(size) ? size : piece_of(size);
   for (std::size_t done = 0; done < size; done += piece) {
     const Target target{at + done, piece, region, site};

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "emulator/checked/sources.h"
 #include "emulator/checked/unset_values.h"
 
 namespace cnn::emulator {
@@ -20,7 +21,7 @@ std::string shape(const Region& region) {
   return text + (text.empty() ? "" : ", ") + std::to_string(region.bytes) + " bytes";
 }
 
-std::string name_of(const Region& region) { return region.kind == Region::Kind::kModule ? region.name : "'" + region.name + "'"; }
+std::string name_of(const Region& region) { return "'" + region.name + "'"; }
 
 }  // namespace
 
@@ -53,7 +54,6 @@ std::size_t Region::element_bytes() const {
 
 std::string Region::place(const unsigned char* address) const {
   auto offset = std::int64_t(address - base);
-  if (kind == Kind::kModule) return name;
   if (sizes.empty()) return "'" + name + "' + " + std::to_string(offset) + " bytes";
   // Largest stride first: of a tensor's element that is its index.
   std::vector<std::size_t> order(sizes.size());
@@ -223,9 +223,18 @@ Region* Memory::find_module_data(const unsigned char* address, bool check) {
   if (!search.begin) return nullptr;
   auto region = std::make_unique<Region>();
   region->kind = Region::Kind::kModule;
-  region->name = "a variable of the module";
-  region->base = search.begin;
-  region->bytes = search.bytes;
+  const Variable variable = variable_at(address);
+  if (address < variable.begin + variable.bytes) {
+    region->name = variable.name;
+    region->base = variable.begin;
+    region->bytes = variable.bytes;
+  } else {
+    // Behind a variable, or what the compiler has not named.
+    if (!variable.name.empty() && search.writable) return nullptr;
+    region->name = "the module's data";
+    region->base = search.begin;
+    region->bytes = search.bytes;
+  }
   if (check && search.writable) {
     region->cells.resize((region->bytes + region->granule - 1) / region->granule);
     for (Cell& cell : region->cells) cell.written = 0xff;
@@ -235,6 +244,10 @@ Region* Memory::find_module_data(const unsigned char* address, bool check) {
 }
 
 std::string Memory::describe_stray(const unsigned char* address) const {
+  const Variable variable = variable_at(address);
+  if (!variable.name.empty())
+    return std::to_string(address - (variable.begin + variable.bytes)) + " bytes past the end of '" + variable.name + "' (" +
+           std::to_string(variable.bytes) + " bytes)";
   constexpr std::ptrdiff_t kNear = 1 << 20;
   const Region* nearest = nullptr;
   std::ptrdiff_t distance = kNear;

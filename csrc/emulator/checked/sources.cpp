@@ -133,6 +133,26 @@ std::vector<Source> sources_of_calls(const std::vector<const void*>& return_addr
 
 Source source_of_call(const void* return_address) { return sources_of_calls({return_address})[0]; }
 
+Variable variable_at(const void* address) {
+  static auto* modules = new std::unordered_map<std::string, std::map<std::uint64_t, Variable>>();
+  Dl_info info{};
+  if (!address || !dladdr(address, &info) || !info.dli_fname) return {};
+  const auto* base = static_cast<const unsigned char*>(info.dli_fbase);
+  const auto [table, is_new] = modules->try_emplace(info.dli_fname);
+  if (is_new) {
+    read_lines("nm -C -S " + quoted(info.dli_fname) + " 2>/dev/null", [&](const std::string& line) {
+      char kind = 0;
+      std::uint64_t value = 0, bytes = 0;
+      int name = 0;
+      if (std::sscanf(line.c_str(), "%" SCNx64 " %" SCNx64 " %c %n", &value, &bytes, &kind, &name) == 3 &&
+          std::strchr("bBdDrRuVvgGsS", kind))
+        table->second[value] = {line.substr(std::size_t(name)), base + value, std::size_t(bytes)};
+    });
+  }
+  const auto after = table->second.upper_bound(std::uint64_t(static_cast<const unsigned char*>(address) - base));
+  return after == table->second.begin() ? Variable() : std::prev(after)->second;
+}
+
 // A kernel's symbol is local to its library, which dladdr does not see: nm lists the local ones too.
 std::string symbol_of(const void* address) {
   static auto* symbols = new std::unordered_map<std::string, std::unordered_map<std::uint64_t, std::string>>();

@@ -13,6 +13,15 @@ namespace cnn::emulator {
 std::vector<Source> sources_of_calls(const std::vector<const void*>& return_addresses);
 Source source_of_call(const void* return_address);
 
+// A variable of a shared object, with its demangled name.
+struct Variable {
+  std::string name;
+  const unsigned char* begin = nullptr;
+  std::size_t bytes = 0;
+};
+// The one at `address`, or else the last one before it; without a name where the shared object does not tell.
+Variable variable_at(const void* address);
+
 // The mangled name of the function at `address`; empty where the shared object does not tell.
 std::string symbol_of(const void* address);
 
