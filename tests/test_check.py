@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from torch import Tensor
 
 from cnnkernels import _C, ops
 from cnnkernels.cli import main
-from cnnkernels.testing import CONV2D_PROBLEMS, POOL2D_PROBLEMS, check
+from cnnkernels.testing import CONV2D_PROBLEMS, POOL2D_PROBLEMS, Pool2dProblem, check
 from cnnkernels.testing.check_problems import CHECK_PROBLEMS
-from cnnkernels.testing.verify import Record, Selection, kernel_passes, verify
+from cnnkernels.testing.operands import is_channels_last, make_operand
+from cnnkernels.testing.verify import DTYPES, Record, Selection, kernel_passes, verify
 
 pytestmark = pytest.mark.checked_emulator
 
@@ -87,6 +89,60 @@ def test_every_run_is_repeated_under_every_schedule(report: dict[str, Any]) -> N
 def test_problems_are_distinct_and_smaller_than_the_long_list() -> None:
     assert len({str(problem) for problem in CHECK_PROBLEMS}) == len(CHECK_PROBLEMS)
     assert len(CHECK_PROBLEMS) < len(CONV2D_PROBLEMS) + len(POOL2D_PROBLEMS)
+
+
+@pytest.mark.parametrize("vector", [2, 4, 8])
+@pytest.mark.parametrize("name", ["max", "max_backward", "avg", "avg_backward"])
+def test_each_condition_of_a_vector_of_channels_is_broken_alone(name: str, vector: int) -> None:
+    """A kernel that forgets to ask for one of them reads a misaligned vector in one of the problems."""
+    broken = set()
+    for problem in CHECK_PROBLEMS:
+        if not isinstance(problem, Pool2dProblem) or not problem.suits(name) or not is_channels_last(problem.layout):
+            continue
+        size = problem.output_size if name.endswith("backward") else (problem.H, problem.W)
+        read = make_operand(
+            (problem.N, problem.C, *size), torch.float16, torch.Generator().manual_seed(0), layout=problem.layout
+        )
+        image, _, row, pixel = read.stride()
+        numbers = {"C": problem.C, "base": read.storage_offset(), "image": image, "row": row, "pixel": pixel}
+        broken.add(" ".join(what for what, number in numbers.items() if number % vector))
+    assert broken >= {"base", "image", "row", "pixel"}
+
+
+def test_every_staged_kernel_fills_shared_memory_again() -> None:
+    staged = [row for row in _C.catalogue() if "_staged_" in row["name"]]
+    assert staged
+    for row in staged:
+        problems = [one for one in CHECK_PROBLEMS if isinstance(one, Pool2dProblem) and one.suits(row["passes"][0])]
+        assert any(fills_again(row, problem) for problem in problems if problem.N), row["name"]
+
+
+def fills_again(row: dict[str, Any], problem: Pool2dProblem) -> bool:
+    """Whether some tile of this kernel's has windows over more than its shared memory holds."""
+    (name,), (P, Q) = row["passes"], problem.output_size
+    sizes = {"N": problem.N, "C": problem.C, "H": problem.H, "W": problem.W, "P": P, "Q": Q}
+    sizes |= dict(zip("RS", problem.window, strict=True))
+    geometry = (problem.steps, problem.padding, problem.dilation)
+    plan = _C.plan_pool2d(name, row["dtype"], sizes, *geometry, is_channels_last(problem.layout), row["name"])
+    # The least that a value takes: a gradient is divided in fp32, or has its index beside it.
+    item = DTYPES[row["dtype"]].itemsize
+    value = {"avg_backward": max(4, item), "max_backward": item + 4}.get(name, item)
+    planes, *tile = plan["tile"]
+    region = min(planes, problem.N * problem.C)
+    for axis, (image, outputs) in enumerate(((problem.H, P), (problem.W, Q))):
+        taps = problem.window[axis]
+        stride, pad, dilation = (pair[axis] for pair in geometry)
+        first = [output * stride - pad for output in range(outputs)]
+        windows = [range(max(0, one), min(image, one + (taps - 1) * dilation + 1)) for one in first]
+        if name.endswith("backward"):
+            tiles = [range(one, one + tile[axis]) for one in range(0, image, tile[axis])]
+            region *= max(
+                sum(one.start < window.stop and window.start < one.stop for window in windows) for one in tiles
+            )
+        else:
+            spans = [windows[one : one + tile[axis]] for one in range(0, outputs, tile[axis])]
+            region *= max(span[-1].stop - span[0].start for span in spans)
+    return region * value > plan["shared_bytes"]
 
 
 def test_a_kernel_that_no_problem_reaches_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import cnnkernels.nn
 from cnnkernels import functional, ops
+from cnnkernels.geometry import looks_channels_last
 from cnnkernels.models import LeNet5, MNISTNet
 from cnnkernels.testing import (
     CONV2D_PROBLEMS,
@@ -28,7 +29,7 @@ from cnnkernels.testing import (
 )
 from cnnkernels.testing.cases import make_case
 from cnnkernels.testing.layers import check_layers
-from cnnkernels.testing.operands import make_operand
+from cnnkernels.testing.operands import Layout, is_channels_last, lay_out, make_operand
 from cnnkernels.testing.references import (
     conv2d_pass,
     max_pool2d_with_indices,
@@ -188,6 +189,35 @@ def test_operands_lie_as_asked_and_slices_are_surrounded_by_nan() -> None:
     storage = torch.empty(0).set_(made["sliced"].untyped_storage())
     assert int(storage.isnan().sum()) == storage.numel() - 360
     assert make_operand(shape, torch.float32, generator(), layout="expanded").stride()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("layout", "strides", "start", "left_out"),
+    [
+        ("channels_last_sliced_start", (120, 1, 24, 4), 1, 1),
+        ("channels_last_sliced_pixels", (150, 1, 30, 5), 0, 90),
+        ("channels_last_sliced_rows", (125, 1, 25, 4), 0, 15),
+        ("channels_last_sliced_images", (121, 1, 24, 4), 0, 3),
+    ],
+)
+def test_channels_last_slices_leave_out_nan(
+    layout: Layout, strides: tuple[int, ...], start: int, left_out: int
+) -> None:
+    shape = (3, 4, 5, 6)
+    tensor = make_operand(shape, torch.float32, generator(), layout=layout)
+    assert_exact(tensor, make_operand(shape, torch.float32, generator()))
+    assert (tensor.stride(), tensor.storage_offset()) == (strides, start)
+    storage = torch.empty(0).set_(tensor.untyped_storage())
+    assert storage.numel() == tensor.numel() + left_out
+    assert int(storage.isnan().sum()) == left_out
+    indices = torch.arange(tensor.numel()).reshape(shape)
+    assert torch.equal(lay_out(indices, layout), indices)
+
+
+@pytest.mark.parametrize("layout", get_args(Layout))
+def test_layouts_are_channels_last_where_torch_says_so(layout: Layout) -> None:
+    tensor = make_operand((3, 4, 5, 6), torch.float32, generator(), layout=layout)
+    assert is_channels_last(layout) == looks_channels_last(tensor)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

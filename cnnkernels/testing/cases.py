@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cnnkernels import ops
-from cnnkernels.testing.operands import Values, lay_out, make_operand
+from cnnkernels.testing.operands import Values, is_channels_last, lay_out, make_operand
 from cnnkernels.testing.problems import Conv2dProblem, Pool2dProblem
 from cnnkernels.testing.references import Reference, conv2d_reference, max_pool2d_with_indices, pool2d_reference
 
@@ -76,7 +76,7 @@ def _conv2d_case(
     if bias and problem.bias and (name == "fprop" or problem.transposed):
         operands[bias] = operand(bias)
     reference = conv2d_reference(problem, name, operands)
-    channels_last = problem.layout == "channels_last"
+    channels_last = is_channels_last(problem.layout)
     operator: Any = getattr(ops, f"conv2d_{name}")
     arguments: tuple[Any, ...] = tuple(operands[role] for role in _CONV2D_OPERANDS[name])
     if bias:
@@ -114,7 +114,7 @@ def _pool2d_case(
     if name.endswith("backward"):
         operands["grad_output"] = operand(problem.output_size, values)
     reference = pool2d_reference(problem, name, {role: operands[role] for role in _POOL2D_OPERANDS[name]})
-    channels_last = problem.layout == "channels_last"
+    channels_last = is_channels_last(problem.layout)
     operator: Any = getattr(ops, _POOL2D_OPERATORS[name])
     arguments: tuple[Any, ...] = tuple(operands[role] for role in _POOL2D_OPERANDS[name])
     if name != "max_gather":

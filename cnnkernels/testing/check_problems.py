@@ -7,12 +7,16 @@ accesses they provoke. The values are tried on the long list, by `cnnkernels ver
 
 from __future__ import annotations
 
+from typing import Any
+
 from cnnkernels.testing.cases import Problem
 from cnnkernels.testing.problems import conv2d_group, image, pool2d_group, sizes
 
 # Odd sizes, unequal pairs, a remainder that the strides leave: whoever mixes up two strides leaves the tensor.
 _CROOKED = sizes(2, 6, 9, 13, 10, 2, 5, stride=(3, 2), padding=(1, 3), dilation=(2, 1), groups=2)
 _CROOKED_WINDOW = image(2, 5, 11, 17, (3, 2), stride=(2, 3), padding=(1, 0))
+# As many windows as pixels, and their channels in one tile: the smallest problems whose gradients overfill it.
+_DENSE: dict[str, Any] = {"stride": (1, 1), "layout": "channels_last"}
 
 CHECK_PROBLEMS: tuple[Problem, ...] = (
     *conv2d_group(
@@ -68,6 +72,11 @@ CHECK_PROBLEMS: tuple[Problem, ...] = (
         _CROOKED | {"layout": "permuted"},
     ),
     *conv2d_group(
+        "channels in vectors, but for an odd address, or pixels an odd number of elements apart",
+        sizes(1, 8, 4, 8, 8, 1, 1, layout="channels_last_sliced_start"),
+        sizes(1, 8, 4, 8, 8, 1, 1, layout="channels_last_sliced_pixels"),
+    ),
+    *conv2d_group(
         "one row, one column, one pixel, no image",
         sizes(2, 3, 1, 35, 4, 1, 3, padding=(0, 1)),
         sizes(1, 3, 29, 1, 4, 4, 1, stride=(2, 1)),
@@ -90,6 +99,13 @@ CHECK_PROBLEMS: tuple[Problem, ...] = (
         _CROOKED_WINDOW | {"C": 8, "layout": "channels_last"},
         image(1, 36, 8, 8, (2, 2), layout="channels_last"),
         image(2, 33, 6, 6, (2, 2), layout="channels_last"),
+    ),
+    *pool2d_group(
+        "planes in vectors, but for an odd address, or pixels, rows or images an odd number of elements apart",
+        image(1, 8, 4, 4, (2, 2), layout="channels_last_sliced_start"),
+        image(1, 8, 4, 16, (2, 2), layout="channels_last_sliced_pixels"),
+        image(1, 8, 16, 4, (2, 2), layout="channels_last_sliced_rows"),
+        image(2, 8, 4, 4, (2, 2), layout="channels_last_sliced_images"),
     ),
     *pool2d_group(
         "every stride different: dense, inside a larger tensor, repeated, in the opposite order",
@@ -119,7 +135,11 @@ CHECK_PROBLEMS: tuple[Problem, ...] = (
         "windows over more than shared memory holds: it is filled again and again, with rows and with pieces of one",
         image(1, 2, 70, 75, (70, 75)),
         image(1, 1, 1, 16500, (1, 16500)),
-        image(1, 1, 1, 2700, (1, 2), stride=(1, 1), padding=(0, 1), dilation=(1, 1310), kinds=("max",)),
+    ),
+    *pool2d_group(
+        "gradients of more windows than shared memory holds: it is filled again, with a row and with a piece of one",
+        image(1, 32, 1, 128, (2, 128), padding=(1, 64), passes=("avg_backward",), **_DENSE),
+        image(1, 32, 1, 344, (1, 2), padding=(0, 1), dilation=(1, 172), passes=("max_backward",), **_DENSE),
     ),
     *pool2d_group(
         "values that take other ways: a maximum that is NaN or infinite, a divisor that is given",

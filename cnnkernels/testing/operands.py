@@ -9,8 +9,20 @@ import torch
 from torch import Tensor
 
 #: How an operand lies in memory. "sliced" lies inside a larger tensor full of NaN, which no kernel may read; "expanded"
-#: repeats its first dimension by stride 0; "permuted" has its dimensions stored in the opposite order.
-Layout = Literal["contiguous", "channels_last", "sliced", "expanded", "permuted"]
+#: repeats its first dimension by stride 0; "permuted" has its dimensions stored in the opposite order. The last four
+#: are channels_last and leave out one NaN: before the first element, or behind every pixel, row or image. With sizes
+#: that are multiples of a vector's length, that alone keeps vectors of channels from being aligned.
+Layout = Literal[
+    "contiguous",
+    "channels_last",
+    "sliced",
+    "expanded",
+    "permuted",
+    "channels_last_sliced_start",
+    "channels_last_sliced_pixels",
+    "channels_last_sliced_rows",
+    "channels_last_sliced_images",
+]
 
 #: "normal" is N(0, 1); "integers" are small enough for sums of them to be exact; "special" has NaN and infinities too.
 Values = Literal["normal", "integers", "special"]
@@ -49,13 +61,25 @@ def lay_out(tensor: Tensor, layout: Layout) -> Tensor:
         return tensor.contiguous(memory_format=torch.channels_last)
     if layout == "permuted":
         return tensor.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)
+    if layout in ("contiguous", "expanded"):
+        return tensor.contiguous()
+    n, c, h, w = tensor.shape
+    nothing = torch.nan if tensor.is_floating_point() else torch.iinfo(tensor.dtype).min
     if layout == "sliced":
-        n, c, h, w = tensor.shape
-        nothing = torch.nan if tensor.is_floating_point() else torch.iinfo(tensor.dtype).min
         surroundings = tensor.new_full((n, c + 2, h + 3, 2 * w + 3), nothing)
         inside = surroundings[:, 1 : c + 1, 2 : h + 2, 1 : 2 * w + 1 : 2]
         return inside.copy_(tensor)
-    return tensor.contiguous()
+    first = int(layout == "channels_last_sliced_start")
+    pixel = c + (layout == "channels_last_sliced_pixels")
+    row = w * pixel + (layout == "channels_last_sliced_rows")
+    image = h * row + (layout == "channels_last_sliced_images")
+    surroundings = tensor.new_full((first + n * image,), nothing)
+    return surroundings.as_strided(tensor.shape, (image, 1, row, pixel), first).copy_(tensor)
+
+
+def is_channels_last(layout: Layout) -> bool:
+    """Whether the results for operands in this layout are channels_last, by torch's rule."""
+    return layout.startswith("channels_last")
 
 
 def _values(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, values: Values) -> Tensor:

@@ -19,6 +19,7 @@ from cnnkernels.testing.operands import Layout, Values
 Pair = tuple[int, int]
 
 CONV2D_PASSES = ("fprop", "dgrad", "wgrad", "bias_grad")
+POOL2D_PASSES = ("max", "max_backward", "max_gather", "avg", "avg_backward")
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,11 @@ class Conv2dProblem:
 
 @dataclass(frozen=True)
 class Pool2dProblem:
-    """A 2-D pooling of x[N, C, H, W]. `kind` says which poolings it makes sense for; the rest is torch's arguments."""
+    """A 2-D pooling of x[N, C, H, W].
+
+    `kinds` says which poolings it makes sense for, `passes` in which of their passes it is tried; the rest is torch's
+    arguments.
+    """
 
     group: str
     N: int
@@ -125,10 +130,11 @@ class Pool2dProblem:
     batched: bool = True
     values: Values = "normal"
     kinds: tuple[Literal["max", "avg"], ...] = field(default=("max", "avg"))
+    passes: tuple[str, ...] = POOL2D_PASSES
 
     def suits(self, name: str) -> bool:
         """Whether pass `name` is tried on it."""
-        return name.split("_")[0] in self.kinds
+        return name.split("_")[0] in self.kinds and name in self.passes
 
     def __str__(self) -> str:
         text = f"n{self.N} c{self.C} {self.H}x{self.W} window {_pair(self.window)}"
@@ -190,6 +196,9 @@ def image(N: int, C: int, H: int, W: int, window: Pair, **rest: Any) -> dict[str
 # Every size odd, every pair unequal, groups, and a remainder that the strides leave: the problem for the layouts below.
 _CROOKED = sizes(2, 6, 11, 19, 10, 2, 5, stride=(3, 2), padding=(1, 3), dilation=(2, 1), groups=2)
 _CROOKED_WINDOW = image(2, 5, 11, 17, (3, 2), stride=(2, 3), padding=(1, 0))
+# Every size a multiple of every vector's length: whether they can be read in vectors is the layout's doing alone.
+_EVEN = sizes(2, 8, 8, 8, 16, 3, 3, padding=(1, 1))
+_EVEN_WINDOW = image(2, 8, 16, 16, (2, 2))
 
 CONV2D_PROBLEMS: tuple[Conv2dProblem, ...] = (
     *conv2d_group(
@@ -276,6 +285,13 @@ CONV2D_PROBLEMS: tuple[Conv2dProblem, ...] = (
         _CROOKED | {"layout": "expanded"},
         _CROOKED | {"layout": "permuted"},
     ),
+    *conv2d_group(
+        "channels last but for an odd address, or an odd number of elements from pixel, row or image to the next",
+        _EVEN | {"layout": "channels_last_sliced_start"},
+        _EVEN | {"layout": "channels_last_sliced_pixels"},
+        _EVEN | {"layout": "channels_last_sliced_rows"},
+        _EVEN | {"layout": "channels_last_sliced_images"},
+    ),
     *conv2d_group("unbatched", sizes(1, 3, 9, 10, 5, 3, 3, padding=(1, 1), batched=False)),
 )
 
@@ -347,6 +363,13 @@ POOL2D_PROBLEMS: tuple[Pool2dProblem, ...] = (
         _CROOKED_WINDOW | {"layout": "sliced"},
         _CROOKED_WINDOW | {"layout": "expanded"},
         _CROOKED_WINDOW | {"layout": "permuted"},
+    ),
+    *pool2d_group(
+        "channels last but for an odd address, or an odd number of elements from pixel, row or image to the next",
+        _EVEN_WINDOW | {"layout": "channels_last_sliced_start"},
+        _EVEN_WINDOW | {"layout": "channels_last_sliced_pixels"},
+        _EVEN_WINDOW | {"layout": "channels_last_sliced_rows"},
+        _EVEN_WINDOW | {"layout": "channels_last_sliced_images"},
     ),
     *pool2d_group("unbatched", image(1, 3, 9, 10, (2, 2), batched=False)),
 )

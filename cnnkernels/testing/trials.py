@@ -20,8 +20,8 @@ A trial makes tensors, launches kernels on them and may look at the result. `csr
     >>> for finding in trials.run(Path("scale.cu"))[0].findings:
     ...     print(finding["kind"], finding["line"], finding["place"])
 
-Each file is run twice, compiled so that local variables that were never set hold other bits, and with other bits in memory that nobody
-has written: a kernel whose stores differ has used some of them. To be counted it is compiled once more.
+Each trial is run three times, with other bits in local variables that were never set and in memory that nobody has written: a kernel
+whose stores differ has used some of them. To be counted it is compiled once more.
 
 Needs a checkout (the headers in csrc/), the checked library and a C++ compiler, not a GPU. Trials run in a process of their own, because
 the checked emulator takes the place of the fast one, and because a faulty kernel may take its process down:
@@ -63,14 +63,18 @@ _ERROR_BYTES = 1 << 16
 # A maximum that begins with a variable nobody set looks sound in the emulator, but not to the compiler.
 _WARNINGS = ("-Wuninitialized", "-Wmaybe-uninitialized")
 _CHECKS = ("-fsanitize=alignment",)
-# What -ftrivial-auto-var-init=pattern fills variables with, as constants in assembly: 0xfe bytes, -1.7e38 as a float. In the twin they
-# are 0x7e, 8.5e37: the same code, in which sums, maxima and indices that begin with such a variable come out otherwise.
-_IN_THE_OTHER = {
-    str(int.from_bytes(b"\xfe" * size, "little", signed=signed)): str(int.from_bytes(b"\x7e" * size, "little"))
-    for size in (4, 8)
-    for signed in (True, False)
-}
-_OTHER_BITS = re.compile(r"(?<![\w-])(?:" + "|".join(_IN_THE_OTHER) + r")(?!\w)")
+# -ftrivial-auto-var-init=pattern fills variables with 0xfe bytes, -1.7e38 as a float, by constants in the assembly. There they are replaced:
+# by 8.5e37, which maxima do not hide, and by 0.75, which squares and quotients do not lose.
+_FILLINGS = ("7e", "3f")
+_PATTERNS = {size: int.from_bytes(b"\xfe" * size, "little", signed=True) for size in (2, 4, 8)}
+# Wider ones are so rare that any occurrence is the filling; of the narrowest only what is moved somewhere.
+_PATTERN = re.compile(
+    rf"(?:(?<=\$)|(?<=long\s)|(?<=quad\s))(?:{_PATTERNS[4]}|{_PATTERNS[8]})(?!\w)|(?<=mov[wl]\s\$){_PATTERNS[2]}(?=,)"
+)
+# Short arrays are filled with a byte that is broadcast into a vector.
+_BROADCAST = re.compile(
+    r"(?<=movl\s\$)-2(?=, %(\w+)\n(?:.*\n){0,8}?\s+vmovd\s%\1, (%xmm\d+)\n(?:.*\n){0,8}?\s+vpbroadcastb\s\2,)"
+)
 
 
 class TrialError(RuntimeError):
@@ -134,13 +138,24 @@ def build(source: Path, directory: Path, *, check: bool = True, count: bool = Fa
         _call(source, [*flags, *_WARNINGS, "-c", "-o", object_file])
         _link(source, compiler, object_file, library)
     if check:
-        first, second = _twins(library)
         assembly = library.with_suffix(".s")
         _call(source, [*flags, *_WARNINGS, *_CHECKS, "-S", "-o", assembly])
-        _link(source, compiler, assembly, first)
-        assembly.write_text(_OTHER_BITS.sub(lambda match: _IN_THE_OTHER[match[0]], assembly.read_text()))
-        _link(source, compiler, assembly, second)
+        text = assembly.read_text()
+        for filling, variant in _variants(library).items():
+            assembly.write_text(_with_filling(text, filling))
+            _link(source, compiler, assembly, variant)
+        assembly.unlink()
     return library
+
+
+def _with_filling(assembly: str, filling: str) -> str:
+    """The same code, in which the constants that variables are filled with have other bytes."""
+
+    def filled(match: re.Match[str]) -> str:
+        (size,) = (size for size, value in _PATTERNS.items() if str(value) == match[0])
+        return str(int.from_bytes(bytes.fromhex(filling) * size, "little", signed=True))
+
+    return _BROADCAST.sub(str(int(filling, 16)), _PATTERN.sub(filled, assembly))
 
 
 def _link(source: Path, compiler: Sequence[str], file: Path, library: Path) -> None:
@@ -155,8 +170,9 @@ def _call(source: Path, command: Sequence[str | Path]) -> None:
     sys.stderr.write(process.stderr)
 
 
-def _twins(library: Path) -> tuple[Path, Path]:
-    return library.with_suffix(".first.so"), library.with_suffix(".second.so")
+def _variants(library: Path) -> dict[str, Path]:
+    """By what they fill variables with, the one first that the others are compared with."""
+    return {filling: library.with_suffix(f".{filling}.so") for filling in ("fe", *_FILLINGS)}
 
 
 def run(
@@ -280,7 +296,7 @@ def _main() -> None:
                 record["error"] = _run_trial(library, index)
                 record["findings"] = _C.emulator_findings()
                 record["launches"] = _C.emulator_profile()
-                # After an error without a finding too the second run follows: what was thrown may come of what was never set.
+                # After an error without a finding too the next run follows: what was thrown may come of what was never set.
                 if record["findings"]:
                     break
             signal.alarm(0)
@@ -301,8 +317,8 @@ def _runs(
     for path in arguments.libraries:
         runs: list[tuple[ctypes.CDLL, dict[str, Any]]] = []
         if not arguments.no_check:
-            first, second = (_load(twin) for twin in _twins(Path(path)))
-            runs += [(first, {"comparison": "record"}), (second, {"comparison": "compare"})]
+            for variant in _variants(Path(path)).values():
+                runs.append((_load(variant), {"comparison": "compare" if runs else "record"}))
         if arguments.count:
             runs.append((_load(Path(path)), {"check": False, "count": True}))
         library = runs[0][0]

@@ -13,7 +13,7 @@
 #define __global__ __attribute__((flatten))  // as nvcc does: a kernel's calls are inlined
 #define __device__
 #define __host__
-#define __constant__ static  // not const: the compiler would not tell us of reads
+#define __constant__ __attribute__((used)) static  // not const: the compiler does not tell us of what is read from constants
 #define __forceinline__ inline __attribute__((always_inline))
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
@@ -136,7 +136,8 @@ unsigned __match_any_sync(unsigned mask, T value) {
   const std::uint64_t* slots = ::cnn::emulator::warp_exchange("__match_any_sync", mask, ::cnn::emulator::to_bits(value));
   unsigned same = 0;
   for (unsigned lane = 0; lane < 32; ++lane)
-    if ((::cnn::emulator::lanes_given(slots) >> lane & 1u) && ::cnn::emulator::exchanged(slots, lane) == ::cnn::emulator::to_bits(value)) same |= 1u << lane;
+    if ((::cnn::emulator::lanes_given(slots) >> lane & 1u) && ::cnn::emulator::exchanged(slots, lane) == ::cnn::emulator::to_bits(value))
+      same |= 1u << lane;
   return same;
 }
 

@@ -118,6 +118,7 @@ class Checker final : public Observer {
   std::vector<std::vector<Record>> recorded_;  // by launch
   std::size_t compared_launches_ = 0, compared_stores_ = 0;
   bool out_of_step_ = false;
+  const void* difference_site_ = nullptr;  // of the first store that was not the same
 };
 
 // The one checker; it is the Observer from when the library is loaded.
