@@ -188,9 +188,8 @@ void Checker::access(unsigned thread, const void* address, std::size_t size, boo
   const std::size_t alignment = !exact_width ? 1 : size == 16 && comparison_ != Comparison::kNone ? 8 : size;
   Region* region = locate(thread, at, size, alignment, write, site);
   if (!region) return;
-  // Of a structure's copy the compiler announces the write before the read: then it has not happened yet.
-  const bool same_copy = !write && !exact_width && stores_[thread].size == size;
-  if (!same_copy) check_value(thread);
+  // Not at a read: of a structure's copy the compiler announces the write first, and then it has not happened yet.
+  if (write) check_value(thread);
   const std::size_t piece = is_vector_size(size) ? size : piece_of(size);
   for (std::size_t done = 0; done < size; done += piece) {
     const Target target{at + done, piece, region, site};
