@@ -125,7 +125,7 @@ def test_max_pool_in_vectors():
 
 def test_lanes_meet_again_behind_a_store_that_some_of_them_skip():
     """The filters of the last tile are few: of the loop that writes them most lanes skip the store, and none may leave the others behind."""
-    (launch, _) = launches("n1 c8 19x21 k66 3x3 stride 2 pad 1", "wgrad", "nchw", "conv2d_wgrad_64x64x8_f32")
+    (launch,) = launches("n1 c8 19x21 k66 3x3 stride 2 pad 1", "wgrad", "nchw", "conv2d_wgrad_64x64x8_f32")
     loads = [site for site in launch.sites if site.access == "load" and site.file.endswith("/tile.cuh")]
     BM, BN, tiles = 64, 64, 2 * 2  # 66 filters and 72 elements of a filter
     results = tiles * BM * BN // LANES

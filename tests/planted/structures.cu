@@ -84,10 +84,10 @@ __global__ void add_channels(const float* x, float* y) {
   pixel.z = x[3 * t + 2];
   pixels[t] = pixel;
   __syncthreads();
-  const float4 mirrored = pixels[kThreads - 1 - t];  // other
+  const float4 mirrored = pixels[kThreads - 1 - t];  // fault: uninitialised read
   float sum = mirrored.x + mirrored.y + mirrored.z;
   if (kFaulty) sum += mirrored.w;
-  y[t] = sum;  // fault: uninitialised read
+  y[t] = sum;  // other
 }
 
 template <bool kFaulty>
