@@ -126,24 +126,20 @@ void Counters::access(const WarpAccess& access, Region& region) {
     const std::uintptr_t begin = sorted[i], end = begin + access.width;
     const std::size_t item = (begin - base) / region.item_bytes, last_item = (end - base + region.item_bytes - 1) / region.item_bytes;
     const std::size_t sector = begin / kSectorBytes - first_sector, last_sector = (end - 1) / kSectorBytes - first_sector + 1;
-    std::uint64_t launch = 0, block = 0, launch_sectors = 0, block_sectors = 0;
-    if (reads) {
-      touch(region.items.read, item, last_item, block_, launch, block);
-      touch(region.sectors.read, sector, last_sector, block_, launch_sectors, block_sectors);
-      buffer.read_bytes += launch * region.item_bytes;
-      buffer.block_read_bytes += block * region.item_bytes;
-      buffer.read_sectors += launch_sectors;
-      buffer.block_read_sectors += block_sectors;
-    }
-    launch = block = launch_sectors = block_sectors = 0;
-    if (writes) {
-      touch(region.items.written, item, last_item, block_, launch, block);
-      touch(region.sectors.written, sector, last_sector, block_, launch_sectors, block_sectors);
-      buffer.written_bytes += launch * region.item_bytes;
-      buffer.block_written_bytes += block * region.item_bytes;
-      buffer.written_sectors += launch_sectors;
-      buffer.block_written_sectors += block_sectors;
-    }
+    const auto note = [&](std::vector<std::uint32_t>& items, std::vector<std::uint32_t>& sectors, std::uint64_t& bytes,
+                          std::uint64_t& block_bytes, std::uint64_t& launch_sectors, std::uint64_t& block_sectors) {
+      std::uint64_t in_launch = 0, in_block = 0;
+      touch(items, item, last_item, block_, in_launch, in_block);
+      bytes += in_launch * region.item_bytes;
+      block_bytes += in_block * region.item_bytes;
+      touch(sectors, sector, last_sector, block_, launch_sectors, block_sectors);
+    };
+    if (reads)
+      note(region.items.read, region.sectors.read, buffer.read_bytes, buffer.block_read_bytes, buffer.read_sectors,
+           buffer.block_read_sectors);
+    if (writes)
+      note(region.items.written, region.sectors.written, buffer.written_bytes, buffer.block_written_bytes, buffer.written_sectors,
+           buffer.block_written_sectors);
   }
 }
 
