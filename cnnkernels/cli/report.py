@@ -106,6 +106,4 @@ def _write(console: Console, found: views.Report, results: Path, out: Path) -> N
             progress.advance(task)
     if not found.devices:
         console.print(f"no result is stored under {escape(str(results))} yet: the page says how to measure")
-    console.print(
-        f"{escape(str(target))}: {target.stat().st_size / 1e6:.1f} MB, {len(pictures)} charts beside it as PNG"
-    )
+    console.print(f"{escape(str(target))}: {page.size(target.stat().st_size)}, {len(pictures)} charts beside it as PNG")

@@ -1,4 +1,5 @@
-// Recognises values that were made from a local variable nobody set.
+// Recognises values that were made from a local variable nobody set, where a kernel runs but once (trials run with different bits in such
+// variables, and are compared).
 //
 // -ftrivial-auto-var-init=pattern fills such variables with 0xfe bytes: -1.7e38 as a float or bfloat16, -5e303 as a double. Sums swallow
 // everything else and come out as the very same bits; averages and products stay of a size that no sound kernel makes of ordinary
