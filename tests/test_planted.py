@@ -154,8 +154,7 @@ def test_trial_that_ends_its_process_is_reported_and_those_behind_it_run(tmp_pat
         trials.run_libraries([library], ["sum", "returns"])
 
 
-def test_maximum_that_begins_unset_is_left_to_the_compiler(tmp_path, capsys):
-    """Whatever the unset variable holds, the elements that are compared with it take its place."""
+def test_what_the_compiler_warns_of_is_printed(tmp_path, capsys):
     source = tmp_path / "maximum.cu"
     source.write_text(
         '#include "emulator/trial.h"\n'

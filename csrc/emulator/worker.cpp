@@ -163,6 +163,7 @@ void Worker::run_block(std::uint64_t index) {
     fibers_[i]->state = State::kReady;
     fibers_[i]->async_groups.clear();
     fibers_[i]->async_open.clear();
+    fibers_[i]->polled = nullptr;
     fibers_[i]->polls = 0;
   }
   running_ = nullptr;

@@ -570,6 +570,7 @@ void Checker::stop(const Finding& finding) { active_worker->abandon(finding); }
 void Checker::require_written(std::uint64_t handle, const std::string& kernel) {
   Region* region = memory_.declared(handle);
   if (!region || region->cells.empty() || region->bytes == 0 || !config().check || config().sample > 1) return;
+  memory_.note_host_writes(poison());
   std::uint64_t missing = 0;
   const unsigned char* first = nullptr;
   const void* writer = nullptr;  // of an element beside the first that is missing
