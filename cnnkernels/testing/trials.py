@@ -62,7 +62,7 @@ _SECONDS_PER_TRIAL = 120
 _ERROR_BYTES = 1 << 16
 # A maximum that begins with a variable nobody set looks sound in the emulator, but not to the compiler.
 _WARNINGS = ("-Wuninitialized", "-Wmaybe-uninitialized")
-_CHECKS = ("-fsanitize=alignment",)
+_CHECKS = ("-fsanitize=alignment,bounds",)
 # -ftrivial-auto-var-init=pattern fills variables with 0xfe bytes, -1.7e38 as a float, by constants in the assembly. There they are replaced:
 # by 8.5e37, which maxima do not hide, and by 0.75, which squares and quotients do not lose.
 _FILLINGS = ("7e", "3f")
@@ -102,7 +102,7 @@ def build(source: Path, directory: Path, *, check: bool = True, count: bool = Fa
     What the compiler warns of, local variables that are never set among it, goes to standard error.
 
     Args:
-        check: compile for checks, twice, and with tests of every pointer's alignment.
+        check: compile for checks, with tests of every pointer's alignment and every array's index.
         count: compile for counters, with nothing in the code that is not the kernels'.
 
     Raises:

@@ -31,8 +31,9 @@ void expect(cnn::emulator::Trial& trial, void (*kernel)(Expect, Params...), cons
   if (out[0] == 0) throw runtime_error("no results");
   for (int i = 0; i < int(out[0]); ++i) {
     const double value = out[1 + 2 * i], right = out[2 + 2 * i];
-    if (value != right && !(isnan(value) && isnan(right)))
-      throw runtime_error("result " + to_string(i) + " is " + to_string(value) + ", not " + to_string(right));
+    char text[100];
+    snprintf(text, sizeof text, "result %d is %.17g, not %.17g", i, value, right);
+    if (value != right && !(isnan(value) && isnan(right))) throw runtime_error(text);
   }
 }
 

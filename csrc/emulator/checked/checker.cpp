@@ -266,6 +266,13 @@ void Checker::misaligned(unsigned thread, const void* address, std::size_t align
   stop(wrong);
 }
 
+void Checker::index_out_of_bounds(unsigned thread, long index, const char* array_type, const void* site) {
+  Finding wrong = finding(thread, "out of bounds", {nullptr, 0, nullptr, site}, "");
+  wrong.place = "index " + std::to_string(index) + " of an array " + array_type;
+  wrong.what = wrong.place + " is out of bounds";
+  stop(wrong);
+}
+
 Cell& Checker::cell_at(Region& region, std::size_t index) {
   Cell& cell = region.cells[index];
   if (region.is_shared() && cell.block != block_serial_) {

@@ -23,8 +23,9 @@ class Checker final : public Observer {
   void basic_block(unsigned thread, const void* site);
   void enters_function(unsigned thread);
   void leaves_function(unsigned thread);
-  // An address that is not aligned as its type asks for; from another instrumentation, which only trials' second runs have.
+  // From an instrumentation that only trials have: an address that is not aligned as its type asks for; an index beyond an array.
   void misaligned(unsigned thread, const void* address, std::size_t alignment, const void* site);
+  void index_out_of_bounds(unsigned thread, long index, const char* array_type, const void* site);
   bool counts() const { return count_; }
 
   void launch_begins(Launch& launch) override;

@@ -69,17 +69,34 @@ CNN_HOOK void __sanitizer_cov_trace_pc() {
   if (current && checker().counts()) checker().basic_block(current->linear, CNN_CALLER);
 }
 
-// -fsanitize=alignment: a pointer that is not aligned as its type asks for is about to be used. The data begin with file, line and column,
-// then a description of the type; then the binary logarithm of the alignment.
+// Trials alone are compiled with -fsanitize=alignment,bounds. What the compiler hands over begins with file, line and column.
+struct TypeDescription {
+  std::uint16_t kind, info;  // of an integer: whether it is signed, and twice the binary logarithm of its bits
+  char name[1];
+};
+// A pointer that is not aligned as its type asks for is about to be used.
 struct MisalignedAccess {
   const char* file;
   std::uint32_t line, column;
-  const void* type;
+  const TypeDescription* type;
   unsigned char log_alignment;
   unsigned char kind;
 };
+// An index that the array does not have.
+struct IndexOutOfBounds {
+  const char* file;
+  std::uint32_t line, column;
+  const TypeDescription *array, *index;
+};
 CNN_HOOK void __ubsan_handle_type_mismatch_v1(MisalignedAccess* data, void* address) {
   if (current) checker().misaligned(current->linear, address, std::size_t(1) << data->log_alignment, CNN_CALLER);
+}
+
+CNN_HOOK void __ubsan_handle_out_of_bounds(IndexOutOfBounds* data, unsigned long index) {
+  if (!current) return;
+  const unsigned unused = 64 - (1u << data->index->info / 2);
+  const long value = data->index->info & 1 ? long(index << unused) >> unused : long(index);
+  checker().index_out_of_bounds(current->linear, value, data->array->name, CNN_CALLER);
 }
 
 // The language's own atomics, which host code around the kernels uses; CUDA's are told by the runtime.
