@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cnnkernels import functional
 from cnnkernels.bench import machine, measuring, store
 from cnnkernels.bench.latency import measure_latency
 from cnnkernels.bench.layer import Layer
@@ -99,11 +100,11 @@ def test_honest_providers_pass(forward: Forward) -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("layer", [LAYER, POOL], ids=str)
 def test_every_dtype_passes(layer: Layer, dtype: torch.dtype) -> None:
-    # On a CPU torch's pooling adds half gradients in half, and on some its convolution too: no provider of ours.
-    wide = torch.promote_types(dtype, torch.float32)
-
+    # On a CPU torch adds half gradients of poolings in half, and on some CPUs halves of convolutions too: no provider of ours.
     def forward(o: Operands) -> Tensor:
-        return layer.forward(o.x.to(wide), None if o.w is None else o.w.to(wide)).to(dtype)
+        if layer.is_pooling:
+            return layer.forward(o.x.to(torch.promote_types(dtype, torch.float32)), None).to(dtype)
+        return functional.conv2d(o.x, o.w, padding=layer.padding, backend="emulator")
 
     for name in layer.passes:
         row = measure(forward, layer, dtype, name)
