@@ -40,7 +40,9 @@ void on_fault(int signal, siginfo_t* info, void* context) {
     const std::uintptr_t at = 0;
     (void)machine;
 #endif
-    active_worker->abandon_after_fault(info->si_addr, reinterpret_cast<const void*>(at));
+    // The processor does not tell the address of an aligned move that is not.
+    const bool misaligned = signal == SIGBUS ? info->si_code == BUS_ADRALN : info->si_code == SI_KERNEL;
+    active_worker->abandon_after_fault(misaligned, info->si_addr, reinterpret_cast<const void*>(at));
   }
   const struct sigaction& outer = outer_handlers[signal == SIGBUS];
   if (outer.sa_flags & SA_SIGINFO) {

@@ -271,7 +271,8 @@ void Worker::abandon(const char* kind, const std::string& what, const void* site
   abandon(finding);
 }
 
-void Worker::abandon_after_fault(const void* address, const void* site) {
+void Worker::abandon_after_fault(bool misaligned, const void* address, const void* site) {
+  if (misaligned) abandon("misaligned access", "misaligned vector access, or an address that no memory has", site);
   const auto* byte = static_cast<const unsigned char*>(address);
   const unsigned char* stack = stacks_[running_->view.linear];
   if (byte >= stack && byte < stack + kStackGuard) abandon("other", "stack overflow", site);

@@ -119,7 +119,7 @@ class Worker {
   void poll(const void* address, const void* site);
   [[noreturn]] void abandon(const char* kind, const std::string& what, const void* site);
   [[noreturn]] void abandon(const Finding& finding);
-  [[noreturn]] void abandon_after_fault(const void* address, const void* site);
+  [[noreturn]] void abandon_after_fault(bool misaligned, const void* address, const void* site);
 
   // The memory of a thread's own stack; what lies outside it is not the thread's.
   const unsigned char* stack_begin(unsigned thread) const;
