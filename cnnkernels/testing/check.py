@@ -93,8 +93,7 @@ def check(
     team: dict[Connection, _Worker] = {}
     try:
         for _ in range(min(workers or usual_workers(), len(waiting))):
-            worker = _Worker()
-            team[worker.connection] = worker
+            _hire(team)
         while team:
             for connection in wait(list(team)):
                 assert isinstance(connection, Connection)
@@ -110,8 +109,7 @@ def check(
                         waiting.appendleft(left)
                     done += left is None
                     if waiting:
-                        successor = _Worker()
-                        team[successor.connection] = successor
+                        _hire(team)
                     continue
                 if isinstance(message, _Begins):
                     worker.at = message
@@ -196,6 +194,16 @@ class _Worker:
         self.process.wait()
         self.connection.close()
         self.said.close()
+
+
+def _hire(team: dict[Connection, _Worker]) -> None:
+    """Begin a process. Ctrl-C comes before or after it: in between nobody would know of the process, to end it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        worker = _Worker()
+        team[worker.connection] = worker
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # What begins a process; the descriptor of its connection follows.
