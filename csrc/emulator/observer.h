@@ -53,7 +53,6 @@ class Observer {
   virtual void launch_ends(Launch& launch) = 0;
   virtual void block_begins(std::uint64_t index, uint3 block) = 0;
   virtual void block_ends() = 0;
-  virtual void block_abandoned() = 0;
 
   // Of the running thread (linear index in its block).
   virtual void thread_ends(unsigned thread) = 0;

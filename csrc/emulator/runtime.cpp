@@ -167,8 +167,9 @@ void fail_launch(const Launch& launch) {
   std::string text;
   std::lock_guard<std::mutex> lock(reports_mutex);
   for (const Finding& finding : launch.findings) {
-    const Report report =
-        observer ? observer->report(launch, finding) : Report{finding, launch.kernel, sentence(launch, finding), {}, {}, {}, {}};
+    Report report;
+    if (observer) report = observer->report(launch, finding);
+    else report.finding = finding, report.kernel = launch.kernel, report.text = sentence(launch, finding);
     if (text.empty()) text = report.text;
     if (reports.size() == kMaxReports) reports.erase(reports.begin());
     reports.push_back(report);
@@ -240,7 +241,7 @@ void copy_async(void* shared, const void* global, int bytes, int valid) {
 }
 void commit_async() { active_worker->commit_async(); }
 void wait_async(int groups) { active_worker->wait_async(groups); }
-std::uint32_t poison() { return config().comparison == Comparison::kCompare ? 0x3fa9d1a7u : 0xfff5d1a7u; }
+std::uint32_t poison() { return kTensorPoison[config().comparison == Comparison::kCompare]; }
 void fence_in_block() {
   if (observer) observer->fence_in_block(current->linear);
 }

@@ -152,7 +152,7 @@ void Worker::run_block(std::uint64_t index) {
   if (random) random_.seed(launch_->config.seed ^ (index * 0x9e3779b97f4a7c15ull + 1));
   // An array can lie flush against one guard only: neighbouring blocks and opposite schedules take turns.
   const std::uint64_t turn = index + (random ? launch_->config.seed : launch_->config.schedule == Schedule::kReverse);
-  shared_.begin_block(turn % 2 ? GuardSide::kBefore : GuardSide::kAfter, launch_->config.comparison == Comparison::kCompare ? 0x3c : 0xff);
+  shared_.begin_block(turn % 2 ? GuardSide::kBefore : GuardSide::kAfter, kSharedPoison[launch_->config.comparison == Comparison::kCompare]);
   barriers_.fill({});
   predicate_count_ = 0;
   idle_turns_ = 0;
@@ -175,7 +175,6 @@ void Worker::run_block(std::uint64_t index) {
   current = nullptr;
   if (launch_->failed.load(std::memory_order_relaxed)) {
     contexts_lost_ = true;
-    if (observer) observer->block_abandoned();
     return;
   }
   if (observer) observer->block_ends();

@@ -22,6 +22,11 @@ namespace cnn::emulator {
 
 constexpr int kNamedBarriers = 16;  // PTX: 16 barrier resources per block
 
+// What memory holds that nobody has written, in the first run of a comparison (and wherever nothing is compared) and in the second:
+// every byte of shared memory, and every four bytes of a trial's tensors (poison()).
+constexpr unsigned char kSharedPoison[2] = {0xff, 0x3c};
+constexpr std::uint32_t kTensorPoison[2] = {0xfff5d1a7u, 0x3fa9d1a7u};
+
 inline std::string coordinates(unsigned x, unsigned y, unsigned z) {
   return "(" + std::to_string(x) + "," + std::to_string(y) + "," + std::to_string(z) + ")";
 }

@@ -5,10 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
-#include <functional>
-#include <map>
 #include <mutex>
-#include <set>
 #include <utility>
 
 #include "emulator/checked/sources.h"
@@ -18,8 +15,6 @@
 namespace cnn::emulator {
 namespace {
 
-// Findings of a launch beyond this say nothing new.
-constexpr std::size_t kMostFindings = 100;
 std::mutex counters_mutex;
 std::vector<LaunchCounters>& finished_launches() {
   static auto* launches = new std::vector<LaunchCounters>();
@@ -35,13 +30,6 @@ std::size_t piece_of(std::size_t size) { return std::min<std::size_t>(size & (~s
 std::string off_a_multiple(const unsigned char* address, std::size_t size) {
   return ": the address is " + std::to_string(reinterpret_cast<std::uintptr_t>(address) % size) + " bytes off a multiple of " +
          std::to_string(size);
-}
-
-// Whether a byte that was one thing in the first run and another in this one lies in something that nobody has set: a local variable, whose
-// bits are the compiler's (cnnkernels/testing/trials.py), shared memory (worker.cpp) or a tensor (poison()).
-bool was_never_set(unsigned char before, unsigned char now) {
-  return (before == 0xfe && (now == 0x7e || now == 0x3f)) || (before == 0xff && (now == 0x3c || now == 0x3f)) ||
-         (before == 0xf5 && now == 0xa9);
 }
 
 bool is_vector_size(std::size_t size) { return size == 1 || size == 2 || size == 4 || size == 8 || size == 16; }
@@ -133,8 +121,6 @@ void Checker::block_ends() {
     if (region->is_shared() && region->name != "dynamic shared memory") bytes += region->bytes;
   shared_bytes_ = std::max(shared_bytes_, bytes);
 }
-
-void Checker::block_abandoned() {}
 
 void Checker::thread_ends(unsigned thread) {
   check_value(thread);
@@ -385,71 +371,6 @@ void Checker::check_value(unsigned thread) {
   note(unset);
 }
 
-// --- Two runs that differ in what unset memory holds.
-
-void Checker::begin_comparison(bool record) {
-  if (record) recorded_.clear();
-  compared_launches_ = 0;
-}
-
-void Checker::compare_store(unsigned thread, const Store& store) {
-  Region& region = *store.region;
-  if (region.kind == Region::Kind::kModule) return;  // each of the libraries has its own, and what earlier runs have left there
-  const auto first = std::size_t(store.address - region.base);
-  bool different = false;
-  bool made = false;  // something has been made of what was never set, and stored
-  std::vector<std::size_t> never_set;
-  for (std::size_t done = 0; done < store.size; done += sizeof(Record::value)) {
-    Record record;
-    record.region = std::hash<std::string>()(region.name);
-    record.offset = first + done;
-    record.size = std::min(store.size - done, sizeof record.value);
-    std::memcpy(record.value.data(), store.address + done, record.size);
-    if (comparison_ == Comparison::kRecord) {
-      recorded_.back().push_back(record);
-      continue;
-    }
-    if (out_of_step_) return;
-    const std::vector<Record>& before = recorded_[compared_launches_];
-    if (compared_stores_ == before.size() || !before[compared_stores_].same_place(record)) {
-      out_of_step_ = true;
-      return report_difference(thread, store, true);
-    }
-    const Record& other = before[compared_stores_++];
-    for (std::size_t byte = 0; byte < record.size; ++byte) {
-      if (other.value[byte] == record.value[byte]) continue;
-      different = true;
-      if (!was_never_set(other.value[byte], record.value[byte])) made = true;
-      else never_set.push_back(record.offset + byte);
-    }
-  }
-  if (!different) return;
-  // Of a structure, padding and members that nobody has set may be stored along with the rest, as long as nobody uses them.
-  const bool is_part = never_set.size() < store.size && !made;
-  if (!is_part || region.cells.empty() || region.kind == Region::Kind::kOutput) return report_difference(thread, store, false);
-  for (std::size_t byte : never_set) region.cells[byte / region.granule].written &= std::uint8_t(~(1u << byte % region.granule));
-}
-
-void Checker::report_difference(unsigned thread, const Store& store, bool elsewhere) {
-  // What follows from the first is not said.
-  if (difference_site_ && difference_site_ != store.site) return;
-  difference_site_ = store.site;
-  const Target written{store.address, store.size, store.region, store.site};
-  Finding found = finding(thread, "uninitialised value", written, "write");
-  const std::string deed =
-      elsewhere ? "writes to " + found.place + " only because of " : "writes to " + found.place + " a value made from ";
-  const Target& partial = partial_[thread];
-  if (partial.region) {
-    found = finding(thread, "uninitialised read", partial, "read");
-    found.what = "uninitialised read: reads " + found.place + ", which nobody has written, and " + deed + "it" + at(store.site);
-    found.has_other = true;
-    found.other = party(thread, store.site, "write");
-  } else {
-    found.what = deed + "a local variable that was never set";
-  }
-  note(found);
-}
-
 // --- Asynchronous copies.
 
 void Checker::async_copy_begins(unsigned thread, void* shared, const void* global, int bytes, int valid, const void* site) {
@@ -520,127 +441,9 @@ void Checker::count(unsigned thread, const Target& target, Access access) {
   warps_.allow_more(thread);
 }
 
-// --- Findings.
-
-Party Checker::party(unsigned thread, const void* site, const char* access) const {
-  return {block_, active_worker->thread_index(thread), site, access};
-}
-
-Party Checker::party_of(const Stamp& stamp, const char* access) const {
-  return {blocks_[stamp.block - 1], active_worker->thread_index(stamp.thread), stamp.site, access};
-}
-
-Finding Checker::finding(unsigned thread, const char* kind, const Target& target, const char* access) const {
-  Finding result;
-  result.kind = kind;
-  result.party = party(thread, target.site, access);
-  if (target.region) result.place = target.region->place(target.address);
-  return result;
-}
-
-void Checker::note(const Finding& finding) {
-  for (Finding& known : findings_) {
-    // The two sides of a race are one finding, whichever came first.
-    const bool same = known.party.site == finding.party.site && known.other.site == finding.other.site;
-    const bool mirrored = known.party.site == finding.other.site && known.other.site == finding.party.site;
-    if (std::strcmp(known.kind, finding.kind) != 0 || !(same || mirrored)) continue;
-    ++known.count;
-    return;
-  }
-  if (findings_.size() < kMostFindings) findings_.push_back(finding);
-}
-
-// Leaves out what says nothing new: the same lines again by other instructions, and reads of what nobody has written yet in a
-// race with the write that they should have waited for.
-void Checker::tidy_findings() {
-  const auto lines = [&](const Finding& finding) {
-    std::string a = at(finding.party.site), b = finding.has_other ? at(finding.other.site) : std::string();
-    return finding.kind + std::min(a, b) + " |" + std::max(a, b);
-  };
-  std::vector<Finding> kept;
-  std::map<std::string, std::size_t> known;
-  std::set<std::string> racing;
-  for (const Finding& finding : findings_) {
-    if (std::strcmp(finding.kind, "race") == 0) racing.insert({at(finding.party.site), at(finding.other.site)});
-    const auto [place, is_new] = known.try_emplace(lines(finding), kept.size());
-    if (is_new) kept.push_back(finding);
-    else kept[place->second].count += finding.count;
-  }
-  std::erase_if(kept, [&](const Finding& finding) {
-    return std::strcmp(finding.kind, "uninitialised read") == 0 && racing.count(at(finding.party.site));
-  });
-  findings_ = std::move(kept);
-}
-
-void Checker::stop(const Finding& finding) { active_worker->abandon(finding); }
-
-void Checker::require_written(std::uint64_t handle, const std::string& kernel) {
-  Region* region = memory_.declared(handle);
-  if (!region || region->cells.empty() || region->bytes == 0 || !config().check || config().sample > 1) return;
-  memory_.note_host_writes(poison());
-  std::uint64_t missing = 0;
-  const unsigned char* first = nullptr;
-  const void* writer = nullptr;  // of an element beside the first that is missing
-  for (std::size_t item = 0; item < region->bytes / region->item_bytes; ++item) {
-    const unsigned char* address = region->base + item * region->item_bytes;
-    if (!region->has_elements(address, region->item_bytes)) continue;
-    bool written = true;
-    for (std::size_t byte = 0; byte < region->item_bytes; ++byte) {
-      const std::size_t offset = item * region->item_bytes + byte;
-      written = written && (region->cells[offset / region->granule].written >> offset % region->granule & 1u);
-    }
-    if (!written && !first) first = address;
-    missing += !written;
-    if (written && (!first || !writer)) writer = region->cells[item * region->item_bytes / region->granule].writer.site;
-  }
-  if (!missing) return;
-  Finding finding;
-  finding.kind = "unwritten output";
-  finding.place = region->place(first);
-  finding.what = "leaves " + std::to_string(missing) + " elements of '" + region->name + "' unwritten, the first of them " + finding.place;
-  if (writer) finding.what += "; others are written" + at(writer);
-  finding.whole_launch = true;
-  finding.party.site = writer;
-  finding.party.access = "write";
-  finding.count = missing;
-  Launch launch;
-  launch.kernel = last_kernel_.empty() ? kernel.c_str() : last_kernel_.c_str();
-  launch.findings.push_back(finding);
-  fail_launch(launch);
-}
-
-std::string Checker::at(const void* site) {
-  const Source source = source_of_call(site);
-  if (source.line == 0) return {};
-  return " at " + source.file.substr(source.file.rfind('/') + 1) + ":" + std::to_string(source.line);
-}
-
-bool Checker::same_place(const void* site, const void* other) {
-  const Source a = source_of_call(site), b = source_of_call(other);
-  return a.file == b.file && a.line == b.line && a.callers == b.callers;
-}
-
-std::vector<Source> Checker::sources(const std::vector<const void*>& sites) { return sources_of_calls(sites); }
-
 std::vector<LaunchCounters> Checker::take_counters() {
   std::lock_guard<std::mutex> lock(counters_mutex);
   return std::exchange(finished_launches(), {});
-}
-
-Report Checker::report(const Launch& launch, const Finding& finding) {
-  Report report{finding, launch.kernel, sentence(launch, finding), {}, {}, {}, {}};
-  if (finding.party.site) {
-    const Source source = source_of_call(finding.party.site);
-    report.file = source.file, report.line = source.line, report.function = source.function, report.callers = source.callers;
-    for (const std::string& caller : source.callers) report.text += (&caller == &source.callers[0] ? "; called at " : ", ") + caller;
-  }
-  if (finding.count > 1 && !finding.whole_launch) report.text += " (" + std::to_string(finding.count) + " times)";
-  if (finding.has_other) {
-    const Source source = source_of_call(finding.other.site);
-    report.other_file = source.file, report.other_line = source.line, report.other_function = source.function;
-    report.other_callers = source.callers;
-  }
-  return report;
 }
 
 }  // namespace cnn::emulator

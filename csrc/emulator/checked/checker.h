@@ -32,7 +32,6 @@ class Checker final : public Observer {
   void launch_ends(Launch& launch) override;
   void block_begins(std::uint64_t index, uint3 block) override;
   void block_ends() override;
-  void block_abandoned() override;
   void thread_ends(unsigned thread) override;
   void shared_array(const void* key, const char* name, unsigned char* data, std::size_t bytes) override;
   void barrier_arrives(unsigned thread, int id, bool whole_block, bool waits, const void* site) override;
