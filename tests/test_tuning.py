@@ -269,7 +269,7 @@ def test_explain_says_what_was_tuned() -> None:
     assert forward.why == "tuned: fastest of 3 measured on cpu (emulator), 2026-03-04"
     refused = dict(forward.refused)
     assert refused.pop(slower) == f"measured 12 µs, against 10 of {forward.kernel}"
-    assert refused and all(reason.startswith("estimated cost") for reason in refused.values())
+    assert refused and all(reason.startswith("modelled at") for reason in refused.values())
     assert explanation.passes[1:] == planned.passes[1:]
     assert explanation.why == "asked for by name"
 
@@ -290,4 +290,4 @@ def test_explain_says_why_a_tuned_kernel_cannot(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(tuning, "_with_known_kernels", lambda path, entries: entries)
     forward = explain(functional.conv2d, X, W, backend="emulator").passes[0]
     assert forward.kernel == FPROP.plan()["kernel"]
-    assert "the lowest; the tuning table's kernel is ignored" in forward.why
+    assert "the least; the tuning table's kernel is ignored" in forward.why

@@ -49,7 +49,7 @@ std::vector<Candidate<Kernel>> explain_choice(const std::vector<Kernel>& catalog
                                               bool forced) {
   const auto cost_of = [&](const Kernel& kernel) {
     char text[32];
-    std::snprintf(text, sizeof text, "%.3g", kernel.cost(kernel, problem));
+    std::snprintf(text, sizeof text, "%.4g us", kernel.cost(kernel, problem));
     return std::string(text);
   };
   std::vector<Candidate<Kernel>> all;
@@ -57,8 +57,8 @@ std::vector<Candidate<Kernel>> explain_choice(const std::vector<Kernel>& catalog
     if (!is_candidate(kernel, problem)) continue;
     const bool taken = &kernel == chosen;
     std::string reason = kernel.why_not(kernel, problem);
-    if (reason.empty() && taken) reason = "estimated cost " + cost_of(kernel) + (forced ? ", asked for by name" : ", the lowest");
-    else if (reason.empty()) reason = "estimated cost " + cost_of(kernel) + ", against " + cost_of(*chosen) + " of " + chosen->name;
+    if (reason.empty() && taken) reason = "modelled at " + cost_of(kernel) + (forced ? ", asked for by name" : ", the least");
+    else if (reason.empty()) reason = "modelled at " + cost_of(kernel) + ", against " + cost_of(*chosen) + " of " + chosen->name;
     all.push_back({&kernel, taken, reason});
   }
   return all;

@@ -8,6 +8,7 @@ namespace cnn {
 enum class DType { kFloat64, kFloat32, kFloat16, kBFloat16 };
 
 constexpr int size_of(DType dtype) { return dtype == DType::kFloat64 ? 8 : dtype == DType::kFloat32 ? 4 : 2; }
+constexpr int accumulator_size(DType dtype) { return dtype == DType::kFloat64 ? 8 : 4; }
 constexpr const char* short_name(DType dtype) {
   return dtype == DType::kFloat64 ? "f64" : dtype == DType::kFloat32 ? "f32" : dtype == DType::kFloat16 ? "f16" : "bf16";
 }

@@ -31,6 +31,7 @@ std::string to_string(const Problem& p) {
   text << name_of(p.pass) << ' ' << short_name(p.dtype) << " N" << p.N << " C" << p.C << ' ' << p.H << 'x' << p.W << " -> K" << p.K << ' '
        << p.P << 'x' << p.Q << ", " << p.R << 'x' << p.S << " stride " << p.stride_h << ',' << p.stride_w << " pad " << p.pad_h << ','
        << p.pad_w << " dilation " << p.dilation_h << ',' << p.dilation_w << " groups " << p.groups;
+  if (p.padding_mode != PaddingMode::kZeros) text << " padding " << name_of(p.padding_mode);
   return text.str();
 }
 

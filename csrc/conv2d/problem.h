@@ -20,11 +20,21 @@ constexpr const char* name_of(Pass pass) {
   return pass == Pass::kFprop ? "fprop" : pass == Pass::kDgrad ? "dgrad" : pass == Pass::kWgrad ? "wgrad" : "bias_grad";
 }
 
+// What a pixel of x outside the image is: 0, or the one inside that it is taken for (torch.nn.functional.pad's modes).
+enum class PaddingMode { kZeros, kReflect, kReplicate, kCircular };
+constexpr const char* name_of(PaddingMode mode) {
+  return mode == PaddingMode::kZeros       ? "zeros"
+         : mode == PaddingMode::kReflect   ? "reflect"
+         : mode == PaddingMode::kReplicate ? "replicate"
+                                           : "circular";
+}
+
 struct Problem {
   Pass pass = Pass::kFprop;
   DType dtype = DType::kFloat32;
   int64_t N = 0, C = 0, H = 0, W = 0, K = 0, R = 0, S = 0, P = 0, Q = 0;
   int64_t stride_h = 1, stride_w = 1, pad_h = 0, pad_w = 0, dilation_h = 1, dilation_w = 1, groups = 1;
+  PaddingMode padding_mode = PaddingMode::kZeros;
   Strides x, w, y;
 
   int64_t channels_per_group() const { return C / groups; }
@@ -33,6 +43,14 @@ struct Problem {
   int64_t output_pixels() const { return N * P * Q; }
   bool x_is_channels_last() const { return x.d1 == 1 && C > 1; }
   bool y_is_channels_last() const { return y.d1 == 1 && K > 1; }
+  bool x_is_planar() const { return x.d3 == 1 || W == 1; }
+  bool y_is_planar() const { return y.d3 == 1 || Q == 1; }
+  bool is_depthwise() const { return groups > 1 && groups == C; }
+  // What every pass touches at least once: x, w and y. 1x1 strides leave out pixels, which is not counted here.
+  double tensor_bytes() const {
+    return double(size_of(dtype)) *
+           (double(N) * double(C) * double(H) * double(W) + double(filter_numel()) + double(output_pixels()) * double(K));
+  }
 };
 
 // What is wrong with the problem's sizes, or an empty string.

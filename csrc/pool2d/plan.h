@@ -44,7 +44,7 @@ struct Kernel {
   int shared_bytes;  // at most
   int index_bits;
   std::string (*why_not)(const Kernel&, const Problem&);  // empty: it can
-  double (*cost)(const Kernel&, const Problem&);          // the plan takes the smallest
+  double (*cost)(const Kernel&, const Problem&);          // microseconds of common/cost.h; the plan takes the smallest
   Configuration (*configure)(const Kernel&, const Problem&);
   void (*run)(const Kernel&, const Problem&, const Configuration&, const Arguments&);
 };

@@ -39,6 +39,11 @@ struct Problem {
   Strides x, y, index;            // index: the max ops alone
 
   int64_t planes() const { return N * C; }
+  // What the op touches at least once, if every pixel lies in a window: x, y and the indices of the max ops.
+  double tensor_bytes() const {
+    const bool indices = op == Op::kMax || op == Op::kMaxBackward || op == Op::kMaxGather;
+    return double(planes()) * (double(H) * double(W) * size_of(dtype) + double(P) * double(Q) * (size_of(dtype) + (indices ? 8 : 0)));
+  }
   // The tensor that is written, and the one whose windows are walked.
   int64_t target_rows() const { return is_backward(op) ? H : P; }
   int64_t target_columns() const { return is_backward(op) ? W : Q; }

@@ -4,7 +4,7 @@
 //
 // A block sums one slab of pixels for a few channels. Consecutive threads read consecutive addresses: with the channels dense
 // (NHWC) a block is 32 channels x 8 pixels, otherwise 8 channels x 32 pixels. Each thread sums every 8th or 32nd pixel, a tree in
-// shared memory adds the threads of a channel, and sum_slabs (wgrad.cuh) adds the slabs in order.
+// shared memory adds the threads of a channel, and sum_slabs (conv2d/sum_slabs) adds the slabs in order.
 // Bytes: y once. FMAs: none; one addition per element.
 #pragma once
 

@@ -5,16 +5,15 @@
 #include <algorithm>
 #include <numeric>
 
+#include "common/cost.h"
 #include "conv2d/direct/bias_grad.cuh"
 #include "conv2d/direct/gather.cuh"
 #include "conv2d/direct/wgrad.cuh"
 #include "conv2d/plan.h"
+#include "conv2d/sum_slabs/sum_slabs.h"
 
 namespace cnn::conv2d {
 
-// A reduction is split until about this many blocks run: two for each of an H200's 132 multiprocessors. Taken as a constant, not
-// from the GPU at hand, so that the split, and with it the rounding, is the same everywhere.
-constexpr int64_t kTargetBlocks = 264;
 constexpr int64_t kMaxWorkspaceBytes = int64_t(256) << 20;
 
 // Instructions per result element of one reduction step, counted in the kernels' inner loops: one FMA, (TM + TN) / (TM * TN) / 4
@@ -24,11 +23,20 @@ constexpr double kLoadCost = 12;
 // 64-bit index arithmetic takes two to four instructions where 32-bit takes one.
 constexpr double kWideIndexFactor = 3;
 
-inline double tile_cost(const Kernel& kernel, int64_t rows, int64_t columns, int64_t depth, int64_t batches) {
+inline double tile_cost(const Kernel& kernel, const Problem& p, int64_t rows, int64_t columns, int64_t depth, int64_t batches) {
   const double padded = double(round_up(rows, kernel.bm)) * double(round_up(columns, kernel.bn)) * double(depth) * double(batches);
   const double shared_reads = double(kernel.tm + kernel.tn) / (kernel.tm * kernel.tn);
   const double loads = kLoadCost * (1.0 / kernel.bm + 1.0 / kernel.bn);
-  return padded * (1 + shared_reads + loads) * (kernel.index_bits == 64 ? kWideIndexFactor : 1);
+  const Configuration configuration = kernel.configure(kernel, p);
+  Work work;
+  work.instructions = padded * (1 + shared_reads + loads) * (kernel.index_bits == 64 ? kWideIndexFactor : 1);
+  work.dram_bytes = p.tensor_bytes() + 2 * double(configuration.workspace_bytes);
+  work.l2_bytes = padded * (1.0 / kernel.bm + 1.0 / kernel.bn) * size_of(p.dtype);
+  work.l1_bytes = padded * shared_reads * accumulator_size(p.dtype);
+  work.blocks = double(configuration.blocks);
+  work.threads = kernel.threads;
+  work.launches = configuration.slabs > 1 ? 2 : 1;
+  return microseconds(work);
 }
 
 inline std::string why_not_direct(const Kernel& kernel, const Problem& problem) {
@@ -59,7 +67,7 @@ inline double gather_cost(const Kernel& kernel, const Problem& p) {
   const GatherView view(p);
   const int64_t classes = residue_classes(p, p.stride_h, view.out_h) * residue_classes(p, p.stride_w, view.out_w);
   if (classes == 0) return 0;
-  return tile_cost(kernel, ceil_div(p.N * view.out_h * view.out_w, classes), view.out_channels, view.in_channels * p.R * p.S, p.groups);
+  return tile_cost(kernel, p, ceil_div(p.N * view.out_h * view.out_w, classes), view.out_channels, view.in_channels * p.R * p.S, p.groups);
 }
 
 inline Configuration configure_gather(const Kernel& kernel, const Problem& p) {
@@ -108,7 +116,7 @@ void run_gather(const Kernel& kernel, const Problem& p, const Configuration& con
 }
 
 inline double wgrad_cost(const Kernel& kernel, const Problem& p) {
-  return tile_cost(kernel, p.filters_per_group(), p.channels_per_group() * p.R * p.S, p.output_pixels(), p.groups);
+  return tile_cost(kernel, p, p.filters_per_group(), p.channels_per_group() * p.R * p.S, p.output_pixels(), p.groups);
 }
 
 // Splits `pixels` into at most `wanted` slabs of whole multiples of `step`, none of them under `least`.
@@ -116,8 +124,6 @@ inline int64_t pixels_per_slab(int64_t pixels, int64_t wanted, int64_t least, in
   const int64_t slabs = std::max<int64_t>(1, std::min(wanted, pixels / least));
   return std::max(step, round_up(ceil_div(pixels, slabs), step));
 }
-
-inline int accumulator_size(DType dtype) { return dtype == DType::kFloat64 ? 8 : 4; }
 
 inline int64_t wgrad_slab_pixels(const Kernel& kernel, const Problem& p) {
   constexpr int64_t kLeastSteps = 16;  // a slab's partial sums are written and read once: at least so many steps must pay for it
@@ -132,15 +138,6 @@ inline Configuration configure_wgrad(const Kernel& kernel, const Problem& p) {
   const int64_t tiles = ceil_div(p.filters_per_group(), kernel.bm) * ceil_div(p.channels_per_group() * p.R * p.S, kernel.bn) * p.groups;
   const int64_t slabs = std::max<int64_t>(1, ceil_div(p.output_pixels(), wgrad_slab_pixels(kernel, p)));
   return {tiles * slabs, slabs, slabs > 1 ? slabs * p.filter_numel() * accumulator_size(p.dtype) : 0};
-}
-
-template <class T, class Index>
-void run_sum_slabs(const void* partial, void* out, const FilterOrder<Index>& filter, int64_t slabs, int64_t rows, int64_t elements,
-                   cudaStream_t stream) {
-  static const std::string name = std::string("conv2d_sum_slabs_") + short_name(TypeTraits<T>::kDType) + (sizeof(Index) == 8 ? "_i64" : "");
-  const SumSlabsParams<Index> q{partial, out, filter, FastDiv<Index>(elements), Index(slabs), Index(rows * elements)};
-  const LaunchShape shape{dim3(unsigned(ceil_div(rows * elements, kSumSlabsThreads))), dim3(kSumSlabsThreads), 0, stream};
-  launch(name.c_str(), shape, sum_slabs_kernel<T, Index>, q);
 }
 
 template <class T, class Tile, class Index>
@@ -169,11 +166,21 @@ void run_wgrad(const Kernel& kernel, const Problem& p, const Configuration& conf
   q.x_k_dense = !q.filter.channel_innermost;
   const LaunchShape shape{dim3(unsigned(configuration.blocks)), dim3(Tile::kThreads), 0, a.stream};
   launch(kernel.name.c_str(), shape, wgrad_kernel<T, Tile, Index>, q);
-  if (configuration.slabs > 1) run_sum_slabs<T, Index>(a.workspace, a.out, q.filter, configuration.slabs, p.K, q.elements, a.stream);
+  if (configuration.slabs == 1) return;
+  const int64_t channels = p.channels_per_group();
+  if (q.filter.channel_innermost)
+    sum_slabs<T>({a.workspace, configuration.slabs, {p.K, p.R, p.S, channels}, a.out, {p.w.d0, p.w.d2, p.w.d3, p.w.d1}}, a.stream);
+  else sum_slabs<T>({a.workspace, configuration.slabs, {p.K, channels, p.R, p.S}, a.out, {p.w.d0, p.w.d1, p.w.d2, p.w.d3}}, a.stream);
 }
 
 inline double bias_grad_cost(const Kernel& kernel, const Problem& p) {
-  return double(p.K) * double(p.output_pixels()) * (kernel.index_bits == 64 ? kWideIndexFactor : 1);
+  constexpr double kInstructions = 12;  // per element: two divisions by multiplication, the address, the read, the addition
+  const Configuration configuration = kernel.configure(kernel, p);
+  Work work;
+  work.instructions = double(p.K) * double(p.output_pixels()) * kInstructions * (kernel.index_bits == 64 ? kWideIndexFactor : 1);
+  work.dram_bytes = work.l2_bytes = work.l1_bytes = double(p.K) * double(p.output_pixels()) * size_of(p.dtype);
+  work.blocks = double(configuration.blocks), work.threads = kernel.threads, work.launches = 2;
+  return microseconds(work);
 }
 
 inline int64_t bias_grad_channels_per_block(const Problem& p) { return p.y_is_channels_last() ? 32 : kBiasGradThreads / 32; }
@@ -202,11 +209,7 @@ void run_bias_grad(const Kernel& kernel, const Problem& p, const Configuration& 
   q.channels_dense = p.y_is_channels_last();
   q.channel_tiles = Index(ceil_div(p.K, bias_grad_channels_per_block(p)));
   launch(kernel.name.c_str(), {dim3(unsigned(configuration.blocks)), dim3(kBiasGradThreads), 0, a.stream}, bias_grad_kernel<T, Index>, q);
-  // The bias is a filter of one element per channel.
-  FilterOrder<Index> bias{};
-  bias.inner = bias.width = FastDiv<Index>(1);
-  bias.k = 1;
-  run_sum_slabs<T, Index>(a.workspace, a.out, bias, configuration.slabs, p.K, 1, a.stream);
+  sum_slabs<T>({a.workspace, configuration.slabs, {1, 1, 1, p.K}, a.out, {0, 0, 0, 1}}, a.stream);
 }
 
 template <class T, class Tile, class Index>

@@ -7,7 +7,6 @@ namespace cnn::conv2d {
 
 struct Kernel;
 
-constexpr int kSumSlabsThreads = 256;
 constexpr int kBiasGradThreads = 256;
 
 template <class T>

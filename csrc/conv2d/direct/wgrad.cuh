@@ -4,9 +4,9 @@
 //
 // Tile (tile.cuh): m runs over the filters k of one group, n over the filter's elements (c, r, s), the reduction over the output
 // pixels (n, p, q). The reduction is long and the result small, so it is cut into slabs: each block sums one slab, writes its
-// partial sums [slab][k][element] in the accumulator's type, and sum_slabs adds the slabs in order. The number of slabs depends
-// on the problem alone, so the result has the same bits on every run, stream and GPU. A single slab is written directly.
-// Traffic per block: BM * L + BN * L elements for BM * BN * L FMAs, L = pixels of the slab.
+// partial sums [slab][k][element] in the accumulator's type, and sum_slabs (conv2d/sum_slabs) adds the slabs in order. The number of slabs
+// depends on the problem alone, so the result has the same bits on every run, stream and GPU. A single slab is written directly. Traffic
+// per block: BM * L + BN * L elements for BM * BN * L FMAs, L = pixels of the slab.
 #pragma once
 
 #include "common/fastdiv.h"
@@ -144,30 +144,6 @@ __global__ void __launch_bounds__(Tile::kThreads, 1) wgrad_kernel(const WgradPar
       w[(first_k + m) * p.filter.k + p.filter.offset(p.filter.element(first_element + n))] = narrow<T>(value);
     }
   });
-}
-
-template <class Index>
-struct SumSlabsParams {
-  const void* partial;  // [slabs][rows][elements]
-  void* out;
-  FilterOrder<Index> filter;
-  FastDiv<Index> elements;
-  Index slabs, numel;  // numel = rows * elements
-};
-
-// The second stage of wgrad and of the bias gradient: one thread per result, slabs in order.
-// Reads numel * slabs accumulators, writes numel elements.
-template <class T, class Index>
-__global__ void __launch_bounds__(kSumSlabsThreads, 1) sum_slabs_kernel(const SumSlabsParams<Index> p) {
-  using Acc = Accumulator<T>;
-  const Index index = Index(blockIdx.x) * kSumSlabsThreads + Index(threadIdx.x);
-  if (index >= p.numel) return;
-  const Acc* const partial = static_cast<const Acc*>(p.partial) + index;
-  Acc sum = 0;
-  for (Index slab = 0; slab < p.slabs; ++slab) sum += partial[slab * p.numel];
-  Index element;
-  const Index row = p.elements.divmod(index, element);
-  static_cast<T*>(p.out)[row * p.filter.k + p.filter.offset(p.filter.element(element))] = narrow<T>(sum);
 }
 
 }  // namespace cnn::conv2d

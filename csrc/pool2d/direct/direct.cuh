@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "common/cost.h"
 #include "pool2d/direct/avg.cuh"
 #include "pool2d/direct/gather.cuh"
 #include "pool2d/direct/max.cuh"
@@ -17,10 +18,6 @@ inline int64_t even_part(int64_t extent, int64_t most) { return ceil_div(extent,
 
 // Registers let a multiprocessor hold five or six blocks of 256 threads: six times 33 KB (1 of it the system's) fit its 228.
 constexpr int kMaxStageBytes = 32 * 1024;
-
-// Two blocks for each of an H200's 132 multiprocessors: a launch of fewer takes as long as one block. A constant, not the GPU at hand,
-// so that the plan is the same everywhere.
-constexpr int64_t kTargetBlocks = 264;
 
 // The source positions that `targets` neighbouring ones need on one axis, as many as there are at most.
 inline int64_t region_extent(const Problem& p, int64_t targets, int64_t sources, int64_t taps, int64_t stride, int64_t dilation) {
@@ -102,9 +99,7 @@ inline double sectors(int64_t run, int64_t step, int bytes) {
   return std::min(kWarp, kWarp / in_run * std::max(1.0, in_run * double(step * bytes) / kSector));
 }
 
-// Of the busiest multiprocessor, in warp instructions: the larger of what is issued, counted in the inner loops of window.cuh, max.cuh
-// and avg.cuh, and what the L1 and shared-memory path moves. It moves 128 bytes, and four instructions are issued, per clock: a sector
-// weighs as much as an instruction. Traffic to memory is the same for all candidates and decides nothing.
+// What is issued, counted in the inner loops of window.cuh, max.cuh and avg.cuh, and what the L1 and shared-memory path moves.
 inline double window_cost(const Kernel& kernel, const Problem& p) {
   constexpr double kThread = 100;  // locating the tile, windows, offsets, and writing
   constexpr double kSlot = 15;     // a slot's coordinates: two divisions by multiplication, bounds, address; the store
@@ -146,8 +141,12 @@ inline double window_cost(const Kernel& kernel, const Problem& p) {
     issued += vectors * taps * source.issued;
     moved = vectors * taps * source.moved;
   }
-  const double rounds = std::max(1.0, double(c.blocks) / double(kTargetBlocks));
-  return std::max(issued, moved) * rounds * (kernel.index_bits == 64 ? kWideIndexFactor : 1);
+  Work work;
+  work.instructions = issued * double(c.blocks) * (kernel.index_bits == 64 ? kWideIndexFactor : 1);
+  work.l1_bytes = moved * double(c.blocks);
+  work.dram_bytes = work.l2_bytes = p.tensor_bytes();
+  work.blocks = double(c.blocks), work.threads = c.threads;
+  return microseconds(work);
 }
 
 template <class Index>
@@ -206,7 +205,13 @@ void run_window(const Kernel& kernel, const Problem& p, const Configuration& c, 
 }
 
 inline double gather_cost(const Kernel& kernel, const Problem& p) {
-  return double(p.planes()) * double(p.P) * double(p.Q) * (kernel.index_bits == 64 ? kWideIndexFactor : 1);
+  constexpr double kInstructions = 30;  // per result: five divisions by multiplication, two reads, a write
+  const Configuration c = kernel.configure(kernel, p);
+  Work work;
+  work.instructions = double(p.planes()) * double(p.P) * double(p.Q) * kInstructions * (kernel.index_bits == 64 ? kWideIndexFactor : 1);
+  work.dram_bytes = work.l2_bytes = work.l1_bytes = p.tensor_bytes();
+  work.blocks = double(c.blocks), work.threads = c.threads;
+  return microseconds(work);
 }
 
 inline Configuration configure_gather(const Kernel& kernel, const Problem& p) {
