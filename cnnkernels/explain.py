@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cnnkernels import functional, ops, tuning
@@ -90,7 +89,9 @@ def explain(fn: Callable[..., Any] | str, *args: Any, backend: str | None = None
     try:
         prepared = _PREPARE[name](*args, **kwargs)
     except (Refused, TypeError) as refusal:
-        getattr(F, name)(*args, **kwargs)  # raises torch's error where the arguments are wrong
+        getattr(functional, name)(
+            *args, backend="torch", **kwargs
+        )  # raises torch's error where the arguments are wrong
         if asked == "auto":
             return Explanation(
                 name, asked, "torch", f"auto: torch's own operator, since our kernels cannot: {refusal}", ()
@@ -157,10 +158,8 @@ def _module_call(
     backend = backend or getattr(module, "backend", None)
     input, *rest = args or (kwargs["input"],)
     if isinstance(module, torch.nn.Conv2d):
-        padding = m.padding
-        if m.padding_mode != "zeros":
-            input, padding = F.pad(input, m._reversed_padding_repeated_twice, mode=m.padding_mode), 0
-        return "conv2d", (input, m.weight, m.bias, m.stride, padding, m.dilation, m.groups), {}, backend
+        call = (input, m.weight, m.bias, m.stride, m.padding, m.dilation, m.groups)
+        return "conv2d", call, {} if m.padding_mode == "zeros" else {"padding_mode": m.padding_mode}, backend
     if isinstance(module, torch.nn.ConvTranspose2d):
         size = rest[0] if rest else kwargs.get("output_size")
         extra = m._output_padding(input, size, m.stride, m.padding, m.kernel_size, 2, m.dilation)

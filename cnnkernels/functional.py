@@ -17,8 +17,9 @@ except by autocast. Half types accumulate in float32.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
-from typing import Literal, ParamSpec, TypeVar, overload
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 import torch
 import torch.nn.functional as F
@@ -72,7 +73,26 @@ def _instead_of(
     return decorate
 
 
-@_instead_of(F.conv2d)
+def _torch_conv2d(*args: Any, padding_mode: str = "zeros", **kwargs: Any) -> Tensor:
+    """torch.nn.functional.conv2d; with a padding mode on a padded copy, as torch.nn.Conv2d has it."""
+    if padding_mode == "zeros":
+        return F.conv2d(*args, **kwargs)
+    call = inspect.signature(conv2d).bind(*args, **kwargs)
+    call.apply_defaults()
+    input, weight, bias, stride, padding, dilation, groups = call.args
+    if padding == "same":
+        F.conv2d(input, weight, bias, stride, padding, dilation, groups)  # raises where it has to
+        spread = [d * (k - 1) for d, k in zip(geometry.pair(dilation), weight.shape[2:], strict=True)]
+        sides = [side for total in reversed(spread) for side in (total // 2, total - total // 2)]
+    elif isinstance(padding, str):
+        return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    else:
+        top, left = geometry.pair(padding)
+        sides = [left, left, top, top]
+    return F.conv2d(F.pad(input, sides, mode=padding_mode), weight, bias, stride, 0, dilation, groups)
+
+
+@_instead_of(_torch_conv2d)
 def conv2d(
     input: Tensor,
     weight: Tensor,
@@ -82,6 +102,7 @@ def conv2d(
     dilation: Size = 1,
     groups: int = 1,
     *,
+    padding_mode: str = "zeros",
     backend: str | None = None,
 ) -> Tensor:
     """2-D convolution: torch.nn.functional.conv2d.
@@ -94,6 +115,8 @@ def conv2d(
         padding: zeros on each side, one number or (height, width), or "valid" (none) or "same" (output as large as
             the input, stride 1; an odd total puts its extra zero below and to the right).
         groups: channels and filters are split into this many independent convolutions.
+        padding_mode: what the padding holds: "zeros", or as torch.nn.Conv2d has it "reflect", "replicate" or
+            "circular". Our kernels map those indices into the image; torch's operator convolves a padded copy.
         backend: see the module's docstring.
 
     Returns:
@@ -104,7 +127,7 @@ def conv2d(
         RuntimeError, TypeError, ValueError: torch's, for arguments that torch refuses.
         BackendError: the named backend cannot run the call.
     """
-    image, weight, bias, shape = prepare_conv2d(input, weight, bias, stride, padding, dilation, groups)
+    image, weight, bias, shape = prepare_conv2d(input, weight, bias, stride, padding, dilation, groups, padding_mode)
     if backend == "auto":
         backend = _fastest("conv2d_fprop", image, weight, shape)
     output: Tensor = Conv2dFprop.call(image, weight, bias, shape, backend)
@@ -257,10 +280,10 @@ def avg_pool2d(
 
 def prepare_conv2d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None,
-    stride: object = 1, padding: object = 0, dilation: object = 1, groups: object = 1,
+    stride: object = 1, padding: object = 0, dilation: object = 1, groups: object = 1, padding_mode: str = "zeros",
 ) -> tuple[Tensor, Tensor, Tensor | None, Conv2dGeometry]:  # fmt: skip
     image, weight, bias = _autocast(_batched(input), weight, bias)
-    return image, weight, bias, geometry.conv2d(image, weight, bias, stride, padding, dilation, groups)
+    return image, weight, bias, geometry.conv2d(image, weight, bias, stride, padding, dilation, groups, padding_mode)
 
 
 def prepare_conv_transpose2d(

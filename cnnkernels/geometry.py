@@ -19,6 +19,8 @@ from torch import Tensor
 
 Pair = tuple[int, int]
 
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -41,6 +43,7 @@ class Conv2dGeometry(NamedTuple):
     dilation: Pair
     groups: int
     channels_last: bool  # of every tensor that any pass of this convolution returns
+    padding_mode: str = "zeros"
 
 
 class Pool2dGeometry(NamedTuple):
@@ -65,8 +68,9 @@ def conv2d(
     padding: object,
     dilation: object,
     groups: object,
+    padding_mode: str = "zeros",
 ) -> Conv2dGeometry:
-    """The geometry of torch.nn.functional.conv2d for a batched input."""
+    """The geometry of torch.nn.functional.conv2d for a batched input, padded as torch.nn.Conv2d's `padding_mode` says."""
     groups, stride, dilation = _integer(groups), pair(stride), pair(dilation)
     _, channels, height, width = input.shape
     filters, group_channels, *filter = _filter_shape(weight)
@@ -95,9 +99,15 @@ def conv2d(
     if groups <= 0 or channels != group_channels * groups or filters % groups != 0:
         raise Refused("channels, filters and groups that do not match")
     _check_tensors(input, weight, bias, filters)
+    channels_last = looks_channels_last(input)
+    if padding_mode != "zeros":
+        after = (extent[0] - 1 - before[0], extent[1] - 1 - before[1]) if padding == "same" else before
+        _check_padding_mode(padding_mode, (height, width), before, after)
+        # torch convolves a padded copy, and copies circularly into contiguous memory.
+        channels_last = channels_last and padding_mode != "circular"
     return Conv2dGeometry(
         (height, width), (filter[0], filter[1]), output, stride, before, dilation, groups,
-        looks_channels_last(input) or looks_channels_last(weight),
+        channels_last or looks_channels_last(weight), padding_mode,
     )  # fmt: skip
 
 
@@ -248,6 +258,16 @@ def _extent(filter: Pair | list[int], dilation: Pair) -> Pair:
     if dilation[0] <= 0 or dilation[1] <= 0:
         raise Refused("a dilation that is not positive")
     return dilation[0] * (filter[0] - 1) + 1, dilation[1] * (filter[1] - 1) + 1
+
+
+def _check_padding_mode(mode: str, image: Pair, before: Pair, after: Pair) -> None:
+    """Whether the image has a pixel for each position that the mode fills, as torch.nn.functional.pad demands it."""
+    if mode not in PADDING_MODES:
+        raise Refused("an unknown padding mode")
+    for size, first, last in zip(image, before, after, strict=True):
+        most = {"reflect": size - 1, "circular": size}.get(mode)
+        if most is not None and max(first, last) > most:
+            raise Refused("padding by more pixels than the image has")
 
 
 def _pool_output(size: int, extent: int, stride: int, padding: int, ceil_mode: bool) -> int:

@@ -7,7 +7,6 @@ backend of one module ("cuda", "emulator", ...; see cnnkernels.functional); None
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cnnkernels import functional
@@ -18,19 +17,20 @@ __all__ = ["AvgPool2d", "Conv2d", "ConvTranspose2d", "MaxPool2d"]
 class Conv2d(torch.nn.Conv2d):
     """torch.nn.Conv2d on our kernels: [N, C, H, W] or [C, H, W] -> [N, K, P, Q] or [K, P, Q].
 
-    A padding_mode other than "zeros" makes a padded copy of the input first, as torch.nn.Conv2d itself does; it is
-    the one place where this package copies a tensor to pad it.
+    A padding_mode other than "zeros" is done inside the kernels, without torch.nn.Conv2d's padded copy of the input.
     """
 
     backend: str | None = None
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        padding: str | tuple[int, ...] = self.padding
-        if self.padding_mode != "zeros":
-            input, padding = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode), (0, 0)
+        if self.padding_mode == "zeros":
+            return functional.conv2d(
+                input, weight, bias, self.stride, self.padding, self.dilation, self.groups, backend=self.backend
+            )
         return functional.conv2d(
-            input, weight, bias, self.stride, padding, self.dilation, self.groups, backend=self.backend
-        )
+            input, weight, bias, self.stride, self.padding, self.dilation, self.groups,
+            padding_mode=self.padding_mode, backend=self.backend,
+        )  # fmt: skip
 
 
 class ConvTranspose2d(torch.nn.ConvTranspose2d):

@@ -107,6 +107,7 @@ def _empty(like: Tensor, size: Size, channels_last: bool, dtype: torch.dtype | N
 def _fake_conv2d_fprop(
     input: Tensor, weight: Tensor, bias: Tensor | None, output_size: Size,
     stride: Size, padding: Size, dilation: Size, groups: int, channels_last: bool, kernel_name: str = "",
+    padding_mode: str = "zeros",
 ) -> Tensor:  # fmt: skip
     return _empty(input, (input.shape[0], weight.shape[0], *output_size), channels_last)
 
@@ -114,6 +115,7 @@ def _fake_conv2d_fprop(
 def _fake_conv2d_dgrad(
     grad_output: Tensor, weight: Tensor, bias: Tensor | None, input_size: Size,
     stride: Size, padding: Size, dilation: Size, groups: int, channels_last: bool, kernel_name: str = "",
+    padding_mode: str = "zeros",
 ) -> Tensor:  # fmt: skip
     return _empty(grad_output, (grad_output.shape[0], weight.shape[1] * groups, *input_size), channels_last)
 
@@ -121,6 +123,7 @@ def _fake_conv2d_dgrad(
 def _fake_conv2d_wgrad(
     grad_output: Tensor, input: Tensor, kernel_size: Size,
     stride: Size, padding: Size, dilation: Size, groups: int, channels_last: bool, kernel_name: str = "",
+    padding_mode: str = "zeros",
 ) -> Tensor:  # fmt: skip
     return _empty(input, (grad_output.shape[1], input.shape[1] // groups, *kernel_size), channels_last)
 

@@ -52,23 +52,29 @@ class Table:
     ignored: str = ""
 
 
-def run(op: str, backend: str, geometry: Conv2dGeometry | Pool2dGeometry, arguments: tuple[Any, ...]) -> Any:
+def run(
+    op: str,
+    backend: str,
+    geometry: Conv2dGeometry | Pool2dGeometry,
+    arguments: tuple[Any, ...],
+    options: dict[str, Any],
+) -> Any:
     """Call `backend`'s operator `op` with the kernel that the table names for this problem, else with the plan's."""
     operator = getattr(ENTRY_POINTS[backend], op)
     # While torch.compile traces, sizes may be symbols and stand for others than today's: the plan decides at run time.
     if torch.compiler.is_compiling():
-        return operator(*arguments)
+        return operator(*arguments, **options)
     entry = find(op, arguments[0], arguments[1], geometry)
     kernel = "" if entry is None else entry.kernels.get(backend, "")
     if entry is None or not kernel:
-        return operator(*arguments)
+        return operator(*arguments, **options)
     try:
-        return operator(*arguments, kernel_name=kernel)
+        return operator(*arguments, kernel_name=kernel, **options)
     except RuntimeError as error:
         if f"'{kernel}'" not in str(error):  # not about the name: it would fail without it, too
             raise
         _note_refusal(entry, backend, geometry.channels_last, arguments, str(error))
-    return operator(*arguments)
+    return operator(*arguments, **options)
 
 
 def find(op: str, first: Tensor, second: Any, geometry: Conv2dGeometry | Pool2dGeometry) -> Entry | None:
@@ -176,7 +182,7 @@ def _fields(op: str, dtype: torch.dtype, N: int, C: int, K: int, g: Conv2dGeomet
     if isinstance(g, Conv2dGeometry):
         return op, dtype, N, C, K, *g
     # Which pixels an average divides by makes no difference to which kernel is fastest.
-    return op, dtype, N, C, C, g.image, g.window, g.output, g.stride, g.padding, g.dilation, 1, g.channels_last
+    return op, dtype, N, C, C, g.image, g.window, g.output, g.stride, g.padding, g.dilation, 1, g.channels_last, "zeros"
 
 
 def _forget() -> None:

@@ -42,6 +42,7 @@ class Problem(NamedTuple):
     dilation: Pair
     groups: int
     channels_last: bool
+    padding_mode: str = "zeros"
 
     @property
     def key(self) -> str:
@@ -49,7 +50,8 @@ class Problem(NamedTuple):
         sizes = " ".join(f"{name}{size}" for name, size in self.sizes.items())
         pairs = f"stride{_by(self.stride)} pad{_by(self.padding)} dilation{_by(self.dilation)}"
         layout = "channels_last" if self.channels_last else "nchw"
-        return f"{self.op} {_name(self.dtype)} {layout} {sizes} {pairs} groups{self.groups}"
+        mode = "" if self.padding_mode == "zeros" else f" {self.padding_mode}"
+        return f"{self.op} {_name(self.dtype)} {layout} {sizes} {pairs} groups{self.groups}{mode}"
 
     @staticmethod
     def parse(key: str) -> Problem:
@@ -58,10 +60,11 @@ class Problem(NamedTuple):
         dtype = getattr(torch, match["dtype"], None) if match else None
         if match is None or not isinstance(dtype, torch.dtype):
             raise ValueError(f"{key!r} is no problem's key")
-        n = {name: int(value) for name, value in match.groupdict().items() if value.isdecimal()}
+        n = {name: int(value) for name, value in match.groupdict().items() if value and value.isdecimal()}
         return Problem(
             match["op"], dtype, n["N"], n["C"], n["K"], (n["H"], n["W"]), (n["R"], n["S"]), (n["P"], n["Q"]),
             (n["sh"], n["sw"]), (n["ph"], n["pw"]), (n["dh"], n["dw"]), n["groups"], match["layout"] == "channels_last",
+            match["mode"] or "zeros",
         )  # fmt: skip
 
     @property
@@ -83,7 +86,9 @@ class Problem(NamedTuple):
 
         common = (self.pass_name, _name(self.dtype), self.sizes, self.stride, self.padding, self.dilation)
         if self.op.startswith("conv2d_"):
-            plan: dict[str, Any] = native.plan_conv2d(*common, self.groups, self.channels_last, kernel)
+            plan: dict[str, Any] = native.plan_conv2d(
+                *common, self.groups, self.channels_last, kernel, self.padding_mode
+            )
         else:
             plan = native.plan_pool2d(*common, self.channels_last, kernel)
         return plan
@@ -93,6 +98,7 @@ _KEY = re.compile(
     r"(?P<op>\w+) (?P<dtype>\w+) (?P<layout>nchw|channels_last) "
     + " ".join(rf"{name}(?P<{name}>\d+)" for name in "NCHWKRSPQ")
     + r" stride(?P<sh>\d+)x(?P<sw>\d+) pad(?P<ph>\d+)x(?P<pw>\d+) dilation(?P<dh>\d+)x(?P<dw>\d+) groups(?P<groups>\d+)"
+    r"(?: (?P<mode>reflect|replicate|circular))?"
 )
 
 

@@ -10,9 +10,9 @@ namespace cnn {
 
 // clang-format off
 constexpr const char* kSchemas[] = {
-    "conv2d_fprop(Tensor input, Tensor weight, Tensor? bias, SymInt[2] output_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, bool channels_last, str kernel_name=\"\") -> Tensor",
-    "conv2d_dgrad(Tensor grad_output, Tensor weight, Tensor? bias, SymInt[2] input_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, bool channels_last, str kernel_name=\"\") -> Tensor",
-    "conv2d_wgrad(Tensor grad_output, Tensor input, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, bool channels_last, str kernel_name=\"\") -> Tensor",
+    "conv2d_fprop(Tensor input, Tensor weight, Tensor? bias, SymInt[2] output_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, bool channels_last, str kernel_name=\"\", str padding_mode=\"zeros\") -> Tensor",
+    "conv2d_dgrad(Tensor grad_output, Tensor weight, Tensor? bias, SymInt[2] input_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, bool channels_last, str kernel_name=\"\", str padding_mode=\"zeros\") -> Tensor",
+    "conv2d_wgrad(Tensor grad_output, Tensor input, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, bool channels_last, str kernel_name=\"\", str padding_mode=\"zeros\") -> Tensor",
     "conv2d_bias_grad(Tensor grad_output, str kernel_name=\"\") -> Tensor",
     "max_pool2d(Tensor input, SymInt[2] output_size, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, bool channels_last, str kernel_name=\"\") -> (Tensor, Tensor)",
     "max_pool2d_backward(Tensor grad_output, Tensor indices, SymInt[2] input_size, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, bool channels_last, str kernel_name=\"\") -> Tensor",

@@ -53,9 +53,12 @@ class Pass(torch.autograd.Function):
 
 def launch(op: str, backend: str, geometry: Conv2dGeometry | Pool2dGeometry, arguments: tuple[Any, ...]) -> Any:
     """Run `backend`'s operator `op`, on the kernel that the tuning table has for the problem, else on the plan's."""
+    options = {}
+    if isinstance(geometry, Conv2dGeometry) and geometry.padding_mode != "zeros":
+        options["padding_mode"] = geometry.padding_mode
     if tuning.active:
-        return tuning.run(op, backend, geometry, arguments)
-    return getattr(ENTRY_POINTS[backend], op)(*arguments)
+        return tuning.run(op, backend, geometry, arguments, options)
+    return getattr(ENTRY_POINTS[backend], op)(*arguments, **options)
 
 
 def _transforms_active() -> bool:

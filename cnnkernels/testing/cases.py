@@ -85,7 +85,8 @@ def _conv2d_case(
         size = {"fprop": problem.output_size, "dgrad": (problem.H, problem.W), "wgrad": (problem.R, problem.S)}[name]
         arguments += (size, problem.stride, problem.pad_before, problem.dilation, problem.groups, channels_last)
     exact = values == "integers" and _sums_are_exact(reference, dtype)
-    return Case(lambda kernel: operator(*arguments, kernel), reference, None, exact, channels_last)
+    mode = {} if problem.padding_mode == "zeros" or name == "bias_grad" else {"padding_mode": problem.padding_mode}
+    return Case(lambda kernel: operator(*arguments, kernel, **mode), reference, None, exact, channels_last)
 
 
 _CONV2D_OPERANDS = {

@@ -78,6 +78,12 @@ CHECK_PROBLEMS: tuple[Problem, ...] = (
         sizes(1, 8, 4, 8, 8, 1, 1, layout="channels_last_sliced_pixels"),
     ),
     *conv2d_group(
+        "padding modes: positions outside the image are read inside it",
+        sizes(1, 3, 5, 4, 4, 3, 3, padding=(2, 2), padding_mode="reflect"),
+        sizes(1, 2, 3, 5, 3, 2, 3, stride=(2, 1), padding=(3, 2), padding_mode="replicate", layout="channels_last"),
+        sizes(1, 2, 4, 5, 3, 3, 2, padding=(4, 1), dilation=(2, 1), padding_mode="circular"),
+    ),
+    *conv2d_group(
         "one row, one column, one pixel, no image",
         sizes(2, 3, 1, 35, 4, 1, 3, padding=(0, 1)),
         sizes(1, 3, 29, 1, 4, 4, 1, stride=(2, 1)),

@@ -46,6 +46,7 @@ class Conv2dProblem:
     batched: bool = True
     transposed: bool = False
     bias: bool = True
+    padding_mode: str = "zeros"
     passes: tuple[str, ...] = CONV2D_PASSES
 
     def suits(self, name: str) -> bool:
@@ -59,6 +60,7 @@ class Conv2dProblem:
             text += " same"
         elif self.padding != (0, 0):
             text += f" pad {_pair(self.padding)}"
+        text += "" if self.padding_mode == "zeros" else f" {self.padding_mode}"
         text += "" if self.dilation == (1, 1) else f" dilation {_pair(self.dilation)}"
         text += "" if self.groups == 1 else f" groups {self.groups}"
         return text + _suffix(self.layout, self.batched) + (" transposed" if self.transposed else "")

@@ -125,7 +125,10 @@ def _convolve(problem: Conv2dProblem, input: Tensor, weight: Tensor) -> Tensor:
     (P, Q), (top, left) = problem.output_size, problem.pad_before
     bottom = (P - 1) * problem.stride[0] + problem.dilation[0] * (problem.R - 1) + 1 - problem.H - top
     right = (Q - 1) * problem.stride[1] + problem.dilation[1] * (problem.S - 1) + 1 - problem.W - left
-    padded = F.pad(input, (left, right, top, bottom))
+    if problem.padding_mode == "zeros":
+        padded = F.pad(input, (left, right, top, bottom))
+    else:  # no cropping, which torch's circular mode takes for another shift; what is too much is less than a stride
+        padded = F.pad(input, (left, max(0, right), top, max(0, bottom)), mode=problem.padding_mode)
     return F.conv2d(padded, weight, None, problem.stride, 0, problem.dilation, problem.groups)
 
 

@@ -8,7 +8,15 @@ namespace {
 using conv2d::Pass;
 using conv2d::Problem;
 
-void set_geometry(Problem& problem, const Sizes& stride, const Sizes& padding, const Sizes& dilation, int64_t groups) {
+conv2d::PaddingMode padding_mode_named(const std::string& name) {
+  using conv2d::PaddingMode;
+  for (PaddingMode mode : {PaddingMode::kZeros, PaddingMode::kReflect, PaddingMode::kReplicate, PaddingMode::kCircular})
+    if (name == conv2d::name_of(mode)) return mode;
+  throw std::runtime_error("padding_mode must be zeros, reflect, replicate or circular, not '" + name + "'");
+}
+
+void set_geometry(Problem& problem, const Sizes& stride, const Sizes& padding, const Sizes& dilation, int64_t groups,
+                  const std::string& padding_mode) {
   require_pair(stride, "stride");
   require_pair(padding, "padding");
   require_pair(dilation, "dilation");
@@ -16,6 +24,7 @@ void set_geometry(Problem& problem, const Sizes& stride, const Sizes& padding, c
   problem.pad_h = padding[0], problem.pad_w = padding[1];
   problem.dilation_h = dilation[0], problem.dilation_w = dilation[1];
   problem.groups = groups;
+  problem.padding_mode = padding_mode_named(padding_mode);
 }
 
 void set_x(Problem& problem, const Tensor& x) {
@@ -53,7 +62,7 @@ void run(const Problem& problem, conv2d::Arguments arguments, Buffers& buffers, 
 }
 
 Tensor conv2d_fprop(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias, Sizes output_size, Sizes stride,
-                    Sizes padding, Sizes dilation, int64_t groups, bool channels_last, std::string kernel) {
+                    Sizes padding, Sizes dilation, int64_t groups, bool channels_last, std::string kernel, std::string padding_mode) {
   require_4d(input, "input");
   require_4d(weight, "weight");
   require_like(input, "input", weight, "weight");
@@ -63,7 +72,7 @@ Tensor conv2d_fprop(const Tensor& input, const Tensor& weight, const std::option
   problem.dtype = dtype_of(input, "input");
   set_w(problem, weight);
   set_x(problem, input);
-  set_geometry(problem, stride, padding, dilation, groups);
+  set_geometry(problem, stride, padding, dilation, groups, padding_mode);
   problem.P = output_size[0], problem.Q = output_size[1];
   require(weight.size(1) * groups == problem.C, "input ", ShapeOf{input}, " does not fit weight ", ShapeOf{weight},
           " with groups=", groups);
@@ -80,7 +89,7 @@ Tensor conv2d_fprop(const Tensor& input, const Tensor& weight, const std::option
 }
 
 Tensor conv2d_dgrad(const Tensor& grad_output, const Tensor& weight, const std::optional<Tensor>& bias, Sizes input_size, Sizes stride,
-                    Sizes padding, Sizes dilation, int64_t groups, bool channels_last, std::string kernel) {
+                    Sizes padding, Sizes dilation, int64_t groups, bool channels_last, std::string kernel, std::string padding_mode) {
   require_4d(grad_output, "grad_output");
   require_4d(weight, "weight");
   require_like(grad_output, "grad_output", weight, "weight");
@@ -90,7 +99,7 @@ Tensor conv2d_dgrad(const Tensor& grad_output, const Tensor& weight, const std::
   problem.dtype = dtype_of(grad_output, "grad_output");
   set_w(problem, weight);
   set_y(problem, grad_output);
-  set_geometry(problem, stride, padding, dilation, groups);
+  set_geometry(problem, stride, padding, dilation, groups, padding_mode);
   problem.C = weight.size(1) * groups, problem.H = input_size[0], problem.W = input_size[1];
   require(weight.size(0) == problem.K, "grad_output ", ShapeOf{grad_output}, " does not fit weight ", ShapeOf{weight});
   conv2d::Arguments arguments;
@@ -106,7 +115,7 @@ Tensor conv2d_dgrad(const Tensor& grad_output, const Tensor& weight, const std::
 }
 
 Tensor conv2d_wgrad(const Tensor& grad_output, const Tensor& input, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation,
-                    int64_t groups, bool channels_last, std::string kernel) {
+                    int64_t groups, bool channels_last, std::string kernel, std::string padding_mode) {
   require_4d(grad_output, "grad_output");
   require_4d(input, "input");
   require_like(grad_output, "grad_output", input, "input");
@@ -120,7 +129,7 @@ Tensor conv2d_wgrad(const Tensor& grad_output, const Tensor& input, Sizes kernel
   problem.dtype = dtype_of(input, "input");
   set_y(problem, grad_output);
   set_x(problem, input);
-  set_geometry(problem, stride, padding, dilation, groups);
+  set_geometry(problem, stride, padding, dilation, groups, padding_mode);
   problem.R = kernel_size[0], problem.S = kernel_size[1];
   Tensor grad_weight = empty_4d({problem.K, problem.channels_per_group(), problem.R, problem.S}, input, channels_last);
   problem.w = strides_of(grad_weight);

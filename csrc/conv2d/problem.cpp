@@ -7,12 +7,17 @@
 namespace cnn::conv2d {
 namespace {
 
-// Where the last tap of the last output row looks, counted from the first row of the image.
-int64_t last_row(int64_t outputs, int64_t stride, int64_t pad, int64_t taps, int64_t dilation) {
-  return (outputs - 1) * stride - pad + (taps - 1) * dilation;
+// Whether the mode has a pixel for every position from -before to extent - 1 + after.
+bool padding_reaches(PaddingMode mode, int64_t extent, int64_t before, int64_t after) {
+  const int64_t far = std::max(before, after);
+  return mode == PaddingMode::kReflect ? far < extent : mode == PaddingMode::kCircular ? far <= extent : true;
 }
 
 }  // namespace
+
+int64_t last_position(int64_t outputs, int64_t stride, int64_t pad, int64_t taps, int64_t dilation) {
+  return (outputs - 1) * stride - pad + (taps - 1) * dilation;
+}
 
 std::string why_illegal(const Problem& p) {
   std::ostringstream why;
@@ -23,6 +28,10 @@ std::string why_illegal(const Problem& p) {
   else if (p.pad_h < 0 || p.pad_w < 0) why << "padding must not be negative";
   else if (p.groups < 1 || p.C % p.groups != 0 || p.K % p.groups != 0)
     why << "groups=" << p.groups << " must be positive and divide C=" << p.C << " and K=" << p.K;
+  else if (p.padding_mode != PaddingMode::kZeros && p.H > 0 && p.W > 0 &&
+           (!padding_reaches(p.padding_mode, p.H, p.pad_h, last_position(p.P, p.stride_h, p.pad_h, p.R, p.dilation_h) - (p.H - 1)) ||
+            !padding_reaches(p.padding_mode, p.W, p.pad_w, last_position(p.Q, p.stride_w, p.pad_w, p.S, p.dilation_w) - (p.W - 1))))
+    why << "padding mode " << name_of(p.padding_mode) << " has not so many pixels to take";
   return why.str();
 }
 
@@ -39,7 +48,7 @@ bool fits_32_bits(const Problem& p) {
   const int64_t reduction = std::max({p.channels_per_group() * p.R * p.S, p.filters_per_group() * p.R * p.S, p.output_pixels()});
   const int64_t rows = std::max(p.N * p.H * p.W, p.output_pixels());
   const int64_t reach =
-      std::max({last_row(p.P, p.stride_h, p.pad_h, p.R, p.dilation_h), last_row(p.Q, p.stride_w, p.pad_w, p.S, p.dilation_w),
+      std::max({last_position(p.P, p.stride_h, p.pad_h, p.R, p.dilation_h), last_position(p.Q, p.stride_w, p.pad_w, p.S, p.dilation_w),
                 p.H + p.pad_h + p.R * p.dilation_h, p.W + p.pad_w + p.S * p.dilation_w});
   const int64_t offsets =
       std::max({span(p.x, p.N, p.C, p.H, p.W), span(p.w, p.K, p.channels_per_group(), p.R, p.S), span(p.y, p.N, p.K, p.P, p.Q)});

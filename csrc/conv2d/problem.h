@@ -53,6 +53,9 @@ struct Problem {
   }
 };
 
+// Where the last tap of the last output row (or column) looks, counted from the first row of the image.
+int64_t last_position(int64_t outputs, int64_t stride, int64_t pad, int64_t taps, int64_t dilation);
+
 // What is wrong with the problem's sizes, or an empty string.
 std::string why_illegal(const Problem& problem);
 

@@ -83,7 +83,7 @@ py::object tile_of(const conv2d::Kernel& kernel) {
 }
 
 py::dict plan_conv2d(const std::string& pass, const std::string& dtype, const SizeMap& sizes, Pair stride, Pair padding, Pair dilation,
-                     int64_t groups, bool channels_last, const std::string& kernel) {
+                     int64_t groups, bool channels_last, const std::string& kernel, const std::string& padding_mode) {
   using namespace conv2d;
   Problem p;
   p.pass = parse_name(pass, {Pass::kFprop, Pass::kDgrad, Pass::kWgrad, Pass::kBiasGrad}, "pass");
@@ -95,6 +95,8 @@ py::dict plan_conv2d(const std::string& pass, const std::string& dtype, const Si
   p.pad_h = padding.first, p.pad_w = padding.second;
   p.dilation_h = dilation.first, p.dilation_w = dilation.second;
   p.groups = groups;
+  p.padding_mode = parse_name(padding_mode, {PaddingMode::kZeros, PaddingMode::kReflect, PaddingMode::kReplicate, PaddingMode::kCircular},
+                              "padding_mode");
   p.x = dense_strides(p.C, p.H, p.W, channels_last);
   p.w = dense_strides(groups > 0 ? p.C / groups : p.C, p.R, p.S, channels_last);
   p.y = dense_strides(p.K, p.P, p.Q, channels_last);
@@ -310,6 +312,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("catalogue", &catalogue, "Every compiled kernel, one dict each.");
   m.def("plan_conv2d", &plan_conv2d, py::arg("pass_"), py::arg("dtype"), py::arg("sizes"), py::arg("stride"), py::arg("padding"),
         py::arg("dilation"), py::arg("groups") = 1, py::arg("channels_last") = false, py::arg("kernel") = "",
+        py::arg("padding_mode") = "zeros",
         "The kernel for a convolution pass of dense tensors, its configuration, and why every other candidate was not taken.");
   m.def("plan_pool2d", &plan_pool2d, py::arg("op"), py::arg("dtype"), py::arg("sizes"), py::arg("stride"), py::arg("padding"),
         py::arg("dilation") = Pair{1, 1}, py::arg("channels_last") = false, py::arg("kernel") = "",

@@ -59,8 +59,9 @@ struct GatherView {
         out_w(p.pass == Pass::kFprop ? p.Q : p.W) {}
 };
 
+// A padding mode that folds several positions into one pixel takes all pixels as one class.
 inline int64_t residue_classes(const Problem& p, int64_t stride, int64_t out_extent) {
-  return p.pass == Pass::kFprop ? 1 : std::min(stride, out_extent);
+  return p.pass == Pass::kFprop || p.padding_mode != PaddingMode::kZeros ? 1 : std::min(stride, out_extent);
 }
 
 inline double gather_cost(const Kernel& kernel, const Problem& p) {
@@ -80,9 +81,20 @@ inline Configuration configure_gather(const Kernel& kernel, const Problem& p) {
 
 template <class Index>
 GatherAxis<Index> gather_axis(const Problem& p, int64_t out, int64_t in, int64_t taps, int64_t stride, int64_t pad, int64_t dilation) {
+  const int64_t image = p.pass == Pass::kFprop ? in : out, outputs = p.pass == Pass::kFprop ? out : in;
+  const int64_t after = std::max<int64_t>(0, last_position(outputs, stride, pad, taps, dilation) - (image - 1));
   const int64_t tap_step = p.pass == Pass::kFprop ? 1 : stride / std::gcd(stride, dilation);
-  return {Index(out),     Index(in), Index(taps), Index(stride), Index(pad), Index(dilation), Index(residue_classes(p, stride, out)),
-          Index(tap_step)};
+  return {Index(out),
+          Index(in),
+          Index(taps),
+          Index(stride),
+          Index(pad),
+          Index(dilation),
+          Index(residue_classes(p, stride, out)),
+          Index(tap_step),
+          Index(after),
+          Index(fold_count(p.padding_mode, pad, after)),
+          FastDiv<Index>(stride)};
 }
 
 template <class T, class Tile, class Index>
@@ -107,6 +119,7 @@ void run_gather(const Kernel& kernel, const Problem& p, const Configuration& con
   q.w = gather_axis<Index>(p, view.out_w, fprop ? p.W : p.Q, p.S, p.stride_w, p.pad_w, p.dilation_w);
   q.n_tiles = Index(ceil_div(view.out_channels, Tile::BN));
   q.dgrad = !fprop;
+  q.padding_mode = p.padding_mode;
   q.channel_innermost = fprop ? p.x_is_channels_last() : p.y_is_channels_last();
   q.in_k_dense = q.channel_innermost;
   q.filter_k_dense = q.filter_out != 1;
@@ -156,6 +169,7 @@ void run_wgrad(const Kernel& kernel, const Problem& p, const Configuration& conf
   q.filter.k = Index(p.w.d0), q.filter.c = Index(p.w.d1), q.filter.r = Index(p.w.d2), q.filter.s = Index(p.w.d3);
   q.groups = Index(p.groups);
   q.height = Index(p.H), q.width = Index(p.W);
+  q.padding_mode = p.padding_mode;
   q.stride_h = Index(p.stride_h), q.stride_w = Index(p.stride_w), q.pad_h = Index(p.pad_h), q.pad_w = Index(p.pad_w);
   q.dilation_h = Index(p.dilation_h), q.dilation_w = Index(p.dilation_w);
   q.q = FastDiv<Index>(p.Q), q.pq = FastDiv<Index>(p.P * p.Q);

@@ -11,6 +11,10 @@
 //
 // fprop is the case of a single class. No multiplication by an inserted zero is ever made, and one launch serves all classes.
 //
+// A padding mode other than zeros maps the positions outside the image into it (padding.cuh). In fprop that is one step more for each
+// element. dgrad then takes all rows as one class, and once more for each position that stands for one of the block's pixels: blocks
+// without a pixel near the border do no more than with zeros, but for a stride's taps, which are tested one by one.
+//
 // Tile (tile.cuh): m runs over the pixels (n, i_h, i_w) of one class, n over the output channels of one group, the reduction over
 // (input channel, tap_h, tap_w), with the channel outermost or innermost, whichever is dense in memory. The rows' coordinates
 // lie in a shared table; each loaded element costs one table read and two divisions by launch constants.
@@ -20,6 +24,7 @@
 #include "common/fastdiv.h"
 #include "common/launch.h"
 #include "conv2d/direct/direct.h"
+#include "conv2d/direct/padding.cuh"
 #include "conv2d/direct/tile.cuh"
 
 namespace cnn::conv2d {
@@ -29,6 +34,9 @@ struct GatherAxis {
   Index out_extent, in_extent, taps, stride, pad, dilation;
   Index classes;   // residue classes: 1 in fprop, min(stride, out_extent) in dgrad
   Index tap_step;  // from one tap of a class to the next: 1 in fprop, stride / gcd(stride, dilation) in dgrad
+  Index after;     // positions beyond the last pixel that some output reads
+  Index folds;     // positions that may stand for one pixel
+  FastDiv<Index> by_stride;
 };
 
 template <class Index>
@@ -43,11 +51,15 @@ struct GatherParams {
   Index groups;
   GatherAxis<Index> h, w;
   Index n_tiles;
-  bool dgrad;              // else fprop
+  bool dgrad;  // else fprop
+  PaddingMode padding_mode;
   bool channel_innermost;  // order of the reduction
   bool in_k_dense;         // load the image tile along the reduction (else along pixels)
   bool filter_k_dense;     // load the filter tile along the reduction (else along output channels)
   bool out_n_dense;        // write results along output channels (else along pixels)
+
+  // Whether a pixel of the result collects what belongs to several positions.
+  __device__ __forceinline__ bool folded() const { return dgrad && padding_mode != PaddingMode::kZeros; }
 };
 
 template <class Index>
@@ -58,7 +70,8 @@ struct AxisClass {
 };
 
 template <class Index>
-__device__ AxisClass<Index> axis_class(const GatherAxis<Index>& axis, Index index, bool dgrad) {
+__device__ AxisClass<Index> axis_class(const GatherAxis<Index>& axis, Index index, bool dgrad, bool folded) {
+  if (folded) return {0, 1, axis.out_extent, 0, 1, axis.taps, 0, 1, -axis.dilation};  // still to be divided by the stride
   if (!dgrad) return {0, 1, axis.out_extent, 0, 1, axis.taps, -axis.pad, axis.stride, axis.dilation};
   AxisClass<Index> c;
   c.first_out = index;
@@ -88,13 +101,14 @@ template <class Index>
 __device__ GatherBlock<Index> locate_block(const GatherParams<Index>& p, int BM, int BN) {
   Index tile = Index(blockIdx.x);
   GatherBlock<Index> b;
+  const bool folded = p.folded();
   b.first_n = tile % p.n_tiles * BN;
   tile /= p.n_tiles;
   b.group = tile % p.groups;
   tile /= p.groups;
-  b.w = axis_class(p.w, tile % p.w.classes, p.dgrad);
+  b.w = axis_class(p.w, tile % p.w.classes, p.dgrad, folded);
   tile /= p.w.classes;
-  b.h = axis_class(p.h, tile % p.h.classes, p.dgrad);
+  b.h = axis_class(p.h, tile % p.h.classes, p.dgrad, folded);
   b.first_m = tile / p.h.classes * BM;
   b.rows = p.batch * b.h.outs * b.w.outs;
   const Index taps = b.h.taps * b.w.taps;
@@ -115,6 +129,7 @@ __global__ void __launch_bounds__(Tile::kThreads, 1) gather_kernel(const GatherP
   CNN_SHARED(row_in, Index[Tile::BM]);   // offset of (n, group's first channel) in the image
   CNN_SHARED(row_out, Index[Tile::BM]);  // offset of (n, row, column) in the output; -1 for rows that do not exist
   const int thread = int(threadIdx.x);
+  constexpr Index kNowhere = -(Index(1) << (sizeof(Index) * 8 - 2));
 
   if (thread == 0) block = locate_block(p, Tile::BM, Tile::BN);
   __syncthreads();
@@ -125,7 +140,7 @@ __global__ void __launch_bounds__(Tile::kThreads, 1) gather_kernel(const GatherP
     const bool exists = row < block.rows;
     const Index i_w = exists ? row % block.w.outs : 0, rest = exists ? row / block.w.outs : 0;
     const Index i_h = rest % block.h.outs, n = rest / block.h.outs;
-    row_h[m] = exists ? block.h.first_in + i_h * block.h.in_per_out : -(Index(1) << (sizeof(Index) * 8 - 2));
+    row_h[m] = exists ? block.h.first_in + i_h * block.h.in_per_out : kNowhere;
     row_w[m] = block.w.first_in + i_w * block.w.in_per_out;
     row_in[m] = n * p.in_n + block.group * p.in_channels * p.in_c;
     row_out[m] = exists ? n * p.out_n + (block.h.first_out + i_h * block.h.out_step) * p.out_h +
@@ -156,7 +171,17 @@ __global__ void __launch_bounds__(Tile::kThreads, 1) gather_kernel(const GatherP
   const auto read_image = [&](Index k, int m) {
     if (k >= reduction) return Acc(0);
     const Term t = term(k);
-    const Index h = row_h[m] + t.tap_h * in_per_tap_h, w = row_w[m] + t.tap_w * in_per_tap_w;
+    Index h = row_h[m] + t.tap_h * in_per_tap_h, w = row_w[m] + t.tap_w * in_per_tap_w;
+    if (p.padding_mode != PaddingMode::kZeros) {
+      if (p.dgrad) {
+        Index rest_h, rest_w;
+        if (h < 0 || w < 0) return Acc(0);
+        h = p.h.by_stride.divmod(h, rest_h), w = p.w.by_stride.divmod(w, rest_w);
+        if (rest_h != 0 || rest_w != 0) return Acc(0);
+      } else {
+        h = source_pixel(p.padding_mode, h, p.h.in_extent), w = source_pixel(p.padding_mode, w, p.w.in_extent);
+      }
+    }
     if (h < 0 || h >= p.h.in_extent || w < 0 || w >= p.w.in_extent) return Acc(0);
     return Acc(widen(__ldg(in + row_in[m] + t.channel * p.in_c + h * p.in_h + w * p.in_w)));
   };
@@ -181,17 +206,38 @@ __global__ void __launch_bounds__(Tile::kThreads, 1) gather_kernel(const GatherP
 
   Results<Tile, Acc> results;
   results.clear();
-  load(0);
-  store(0);
-  __syncthreads();
-  int stage = 0;
-  for (Index k0 = 0; k0 < reduction; k0 += Tile::BK) {
-    const bool more = k0 + Tile::BK < reduction;
-    if (more) load(k0 + Tile::BK);
-    results.multiply(stages.m[stage], stages.n[stage]);
-    stage ^= 1;
-    if (more) store(stage);
+  const auto reduce = [&] {
+    load(0);
+    store(0);
     __syncthreads();
+    int stage = 0;
+    for (Index k0 = 0; k0 < reduction; k0 += Tile::BK) {
+      const bool more = k0 + Tile::BK < reduction;
+      if (more) load(k0 + Tile::BK);
+      results.multiply(stages.m[stage], stages.n[stage]);
+      stage ^= 1;
+      if (more) store(stage);
+      __syncthreads();
+    }
+  };
+  const Index folds = p.folded() ? p.h.folds * p.w.folds : 1;
+  for (Index fold = 0; fold < folds; ++fold) {
+    if (p.folded()) {
+      const Index fold_w = fold % p.w.folds, fold_h = fold / p.w.folds;
+      bool any = false;
+      for (int m = thread; m < Tile::BM; m += Tile::kThreads) {
+        const Index row = block.first_m + m;
+        if (row >= block.rows) continue;
+        const Index i_w = row % block.w.outs, i_h = row / block.w.outs % block.h.outs;
+        const Index h = position_of(p.padding_mode, i_h, block.h.outs, p.h.pad, p.h.after, fold_h, kNowhere);
+        const Index w = position_of(p.padding_mode, i_w, block.w.outs, p.w.pad, p.w.after, fold_w, kNowhere);
+        row_h[m] = h == kNowhere ? kNowhere : h + p.h.pad;
+        row_w[m] = w == kNowhere ? kNowhere : w + p.w.pad;
+        any |= h != kNowhere && w != kNowhere;
+      }
+      if (!__syncthreads_or(any)) continue;
+    }
+    reduce();
   }
 
   const Index first_channel = block.group * p.out_channels + block.first_n;

@@ -12,6 +12,7 @@
 #include "common/fastdiv.h"
 #include "common/launch.h"
 #include "conv2d/direct/direct.h"
+#include "conv2d/direct/padding.cuh"
 #include "conv2d/direct/tile.cuh"
 
 namespace cnn::conv2d {
@@ -46,6 +47,7 @@ struct WgradParams {
   Index channels, filters, elements;  // per group: C, K; elements = channels * R * S
   Index groups;
   Index height, width;
+  PaddingMode padding_mode;
   Index stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
   FastDiv<Index> q, pq;  // output columns, output pixels of an image
   Index pixels, slab_pixels;
@@ -103,7 +105,8 @@ __global__ void __launch_bounds__(Tile::kThreads, 1) wgrad_kernel(const WgradPar
   const auto read_x = [&](Index index, int n) {
     if (index >= last_pixel || n >= elements_left) return Acc(0);
     const Pixel at = pixel(index);
-    const Index h = at.p * p.stride_h + element_h[n], w = at.q * p.stride_w + element_w[n];
+    Index h = at.p * p.stride_h + element_h[n], w = at.q * p.stride_w + element_w[n];
+    if (p.padding_mode != PaddingMode::kZeros) h = source_pixel(p.padding_mode, h, p.height), w = source_pixel(p.padding_mode, w, p.width);
     if (h < 0 || h >= p.height || w < 0 || w >= p.width) return Acc(0);
     return Acc(widen(__ldg(x + at.n * p.x_n + element_x[n] + h * p.x_h + w * p.x_w)));
   };
