@@ -25,6 +25,8 @@ class PassPlan:
     name: str  # "fprop", "dgrad", "wgrad", "bias_grad", "max", "max_backward", "max_gather", "avg", "avg_backward"
     role: str  # what the pass computes for the explained call
     kernel: str
+    family: str
+    modelled_us: float  # by the plan's cost model of an H200; no measurement
     why: str
     tile: tuple[int, ...] | None
     grid: int | tuple[int, ...]
@@ -48,7 +50,8 @@ class Explanation:
         for plan in self.passes:
             tile = "" if plan.tile is None else f", tile {'x'.join(map(str, plan.tile))}"
             lines.append(f"  {plan.role}: {plan.name}")
-            lines.append(f"    kernel {plan.kernel}{tile}, grid {plan.grid}, workspace {plan.workspace_bytes} B")
+            lines.append(f"    kernel {plan.kernel} of the {plan.family} family")
+            lines.append(f"    grid {plan.grid}{tile}, workspace {plan.workspace_bytes} B")
             lines.append(f"    taken because {plan.why}")
             lines += [f"    not {name}: {reason}" for name, reason in plan.refused]
         if self.note:
@@ -220,6 +223,8 @@ def _pass_plan(problem: Problem, role: str, backend: str, input: Tensor) -> Pass
         problem.pass_name,
         role,
         plan["kernel"],
+        plan["family"],
+        plan["modelled_us"],
         why or plan["why"],
         plan["tile"],
         plan["grid"],

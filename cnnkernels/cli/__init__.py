@@ -1,4 +1,4 @@
-"""The command line: `cnnkernels info | verify | check | train | bench | report | tune | profile`."""
+"""The command line: `cnnkernels info | verify | check | train | summary | bench | report | tune | profile`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from cnnkernels.cli.check import check
 from cnnkernels.cli.info import info
 from cnnkernels.cli.profile import profile
 from cnnkernels.cli.report import report
+from cnnkernels.cli.summary import summary
 from cnnkernels.cli.train import train
 from cnnkernels.cli.tune import tune
 from cnnkernels.cli.verify import verify
@@ -36,5 +37,5 @@ def main() -> None:
     """torch's 2-D convolutions and poolings on handwritten CUDA kernels."""
 
 
-for _command in (info, verify, check, train, bench, report, tune, profile):
+for _command in (info, verify, check, train, summary, bench, report, tune, profile):
     main.add_command(_command)

@@ -47,13 +47,14 @@ py::dict row(const Kernel& kernel, const char* op, const PassNames& passes) {
 }
 
 // The kernel taken, why, and why not the others.
-template <class Candidates, class Plan>
-py::dict explained(const Candidates& candidates, const Plan& plan) {
+template <class Candidates, class Plan, class Problem>
+py::dict explained(const Candidates& candidates, const Plan& plan, const Problem& problem) {
   py::list refused;
   py::dict d;
   d["kernel"] = plan.kernel->name;
   d["family"] = plan.kernel->family;
   d["grid"] = plan.configuration.blocks;
+  d["modelled_us"] = plan.kernel->cost(*plan.kernel, problem);
   for (const auto& candidate : candidates) {
     if (candidate.taken) d["why"] = candidate.reason;
     else refused.append(py::make_tuple(candidate.kernel->name, candidate.reason));
@@ -101,7 +102,7 @@ py::dict plan_conv2d(const std::string& pass, const std::string& dtype, const Si
   p.w = dense_strides(groups > 0 ? p.C / groups : p.C, p.R, p.S, channels_last);
   p.y = dense_strides(p.K, p.P, p.Q, channels_last);
   const Plan chosen = plan(p, kernel);
-  py::dict d = explained(explain(p, kernel), chosen);
+  py::dict d = explained(explain(p, kernel), chosen, p);
   const Configuration& c = chosen.configuration;
   d["tile"] = c.tile[0] ? py::make_tuple(c.tile[0], c.tile[1], c.tile[2]) : tile_of(*chosen.kernel);
   d["threads"] = c.threads ? c.threads : chosen.kernel->threads;
@@ -126,7 +127,7 @@ py::dict plan_pool2d(const std::string& op, const std::string& dtype, const Size
   p.y = p.index = dense_strides(p.C, p.P, p.Q, channels_last);
   const Plan chosen = plan(p, kernel);
   const Configuration& c = chosen.configuration;
-  py::dict d = explained(explain(p, kernel), chosen);
+  py::dict d = explained(explain(p, kernel), chosen, p);
   d["tile"] = py::make_tuple(c.tile_planes, c.tile_rows, c.tile_columns);
   d["threads"] = c.threads;
   d["shared_bytes"] = c.shared_bytes;
