@@ -92,11 +92,11 @@ def _read(text: str, batch: int | None) -> Entry:
 
 def _table(rows: list[PlannedPass]) -> Table:
     dtypes, layouts = len({row.dtype for row in rows}) > 1, len({row.layout for row in rows}) > 1
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("layer", overflow="fold", min_width=14)
     for title in ("pass", *["dtype"] * dtypes, *["layout"] * layouts, "kernel"):
         table.add_column(title, no_wrap=True)
-    for title in ("tile", "blocks x threads", "shared", "slabs", "model µs"):
+    for title in ("tile", "launch", "shared", "slabs", "model µs"):
         table.add_column(title, justify="right", no_wrap=True)
     before = ""
     for row in rows:
@@ -105,7 +105,7 @@ def _table(rows: list[PlannedPass]) -> Table:
         cells += [row.dtype] * dtypes + [row.layout.replace("channels_last", "nhwc")] * layouts
         tile = "" if row.tile is None else "x".join(map(str, row.tile))
         shared = f"{row.shared_bytes / 1024:.0f} KB"
-        cells += [row.kernel, tile, f"{row.grid} x {row.threads}", shared, str(row.slabs), f"{row.modelled_us:.1f}"]
+        cells += [row.kernel, tile, f"{row.grid}x{row.threads}", shared, str(row.slabs), f"{row.modelled_us:.1f}"]
         table.add_row(*cells)
         before = name
     return table
