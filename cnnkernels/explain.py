@@ -88,7 +88,7 @@ def explain(fn: Callable[..., Any] | str, *args: Any, backend: str | None = None
         return Explanation(name, asked, None, str(error), ())
     if chosen == "torch":
         return Explanation(name, asked, chosen, why, ())
-    kwargs.pop("return_indices", None)
+    indices = "flat" if kwargs.pop("return_indices", False) else ""
     try:
         prepared = _PREPARE[name](*args, **kwargs)
     except (Refused, TypeError) as refusal:
@@ -113,7 +113,7 @@ def explain(fn: Callable[..., Any] | str, *args: Any, backend: str | None = None
         if forward.backend == "torch":
             return Explanation(name, asked, "torch", why, ())
     try:
-        passes = tuple(_pass_plan(problem, role, chosen, image) for problem, role in problems.items())
+        passes = tuple(_pass_plan(problem, role, chosen, image, indices) for problem, role in problems.items())
     except ImportError:
         return Explanation(name, asked, chosen, why, (), "no plan to show: cnnkernels._C is not built for this Python")
     return Explanation(name, asked, chosen, why, passes)
@@ -201,14 +201,14 @@ def _tuned(input: Tensor, problem: Problem) -> Entry | None:
     return tuning.lookup(input.get_device(), problem) if tuning.active else None
 
 
-def _pass_plan(problem: Problem, role: str, backend: str, input: Tensor) -> PassPlan:
-    entry = _tuned(input, problem)
+def _pass_plan(problem: Problem, role: str, backend: str, input: Tensor, indices: str) -> PassPlan:
+    entry = None if indices else _tuned(input, problem)
     kernel = "" if entry is None else entry.kernels.get(backend, "")
-    plan, why = problem.plan(), ""
+    plan, why = problem.plan(indices=indices), ""
     measured: dict[str, str] = {}
     if entry is not None and kernel:
         try:
-            plan = problem.plan(kernel)
+            plan = problem.plan(kernel, indices)
             why = entry.why(tuning.device_name(input.device))
             best = entry.candidates[f"{backend}/{kernel}"]
             times = {

@@ -25,8 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnkernels import geometry, tuning
-from cnnkernels.autograd import AvgPool2d, Conv2dDgrad, Conv2dFprop, MaxPool2d
+from cnnkernels import autograd, geometry, tuning
+from cnnkernels.autograd import AvgPool2d, Conv2dDgrad, Conv2dFprop, MaxPool2dFlatIndices
 from cnnkernels.backends import BackendError, ambient_backend, select
 from cnnkernels.geometry import Conv2dGeometry, NothingToDo, Pool2dGeometry, Refused
 
@@ -229,10 +229,11 @@ def max_pool2d(
     image, shape = prepare_max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode)
     if backend == "auto":
         backend = _fastest("max_pool2d", image, None, shape)
-    output, indices = MaxPool2d.call(image, shape, backend)
-    if input.dim() == 3:
-        output, indices = output.squeeze(0), indices.squeeze(0)
-    return (output, indices) if return_indices else output
+    if not return_indices:
+        output = autograd.max_pool2d(image, shape, backend)
+        return output if input.dim() == 4 else output.squeeze(0)
+    output, indices = MaxPool2dFlatIndices.call(image, shape, backend)
+    return (output, indices) if input.dim() == 4 else (output.squeeze(0), indices.squeeze(0))
 
 
 @_instead_of(F.avg_pool2d)

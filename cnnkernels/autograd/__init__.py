@@ -11,7 +11,15 @@ launch does the whole batch; folding copies a tensor only where its strides do n
 """
 
 from cnnkernels.autograd.conv2d import Conv2dBiasGrad, Conv2dDgrad, Conv2dFprop, Conv2dWgrad
-from cnnkernels.autograd.pool2d import AvgPool2d, AvgPool2dBackward, MaxPool2d, MaxPool2dBackward, MaxPool2dGather
+from cnnkernels.autograd.pool2d import (
+    AvgPool2d,
+    AvgPool2dBackward,
+    MaxPool2d,
+    MaxPool2dBackward,
+    MaxPool2dFlatIndices,
+    MaxPool2dGather,
+    max_pool2d,
+)
 
 __all__ = [
     "AvgPool2d",
@@ -22,5 +30,7 @@ __all__ = [
     "Conv2dWgrad",
     "MaxPool2d",
     "MaxPool2dBackward",
+    "MaxPool2dFlatIndices",
     "MaxPool2dGather",
+    "max_pool2d",
 ]

@@ -14,6 +14,7 @@ from torch import Tensor
 from cnnkernels import autograd, backends, functional, ops
 from cnnkernels.bench.layer import Layer
 from cnnkernels.bench.operands import Case, Operands, make_operands
+from cnnkernels.testing.references import taps_of
 
 #: Of a convolution, besides those that the benchmark measures.
 BIAS_GRAD = "bias_grad"
@@ -109,7 +110,7 @@ def run_pass(layer: Layer, name: str, dtype: torch.dtype, layout: str, kernel: s
         "dgrad": lambda: _backward(layer).call(o.dy, o.w, None, geometry, backend),
         "wgrad": lambda: autograd.Conv2dWgrad.call(*_output_and_input(layer, o.dy, image), geometry, backend),
         BIAS_GRAD: lambda: autograd.Conv2dBiasGrad.call(o.dy, geometry, backend),
-        "forward": lambda: _pool(layer).call(image, geometry, backend),
+        "forward": lambda: _pool(layer)(image, geometry, backend),
         "backward": lambda: _pool_backward(layer, o.dy, image, geometry, backend),
     }
     with torch.no_grad():
@@ -155,7 +156,7 @@ def _output_and_input(layer: Layer, gradient: Tensor | None, image: Tensor) -> t
 
 
 def _pool(layer: Layer) -> Any:
-    return autograd.MaxPool2d if layer.op == "max_pool2d" else autograd.AvgPool2d
+    return autograd.max_pool2d if layer.op == "max_pool2d" else autograd.AvgPool2d.call
 
 
 def _pool_backward(layer: Layer, gradient: Any, image: Tensor, geometry: Any, backend: str) -> Any:
@@ -165,4 +166,6 @@ def _pool_backward(layer: Layer, gradient: Any, image: Tensor, geometry: Any, ba
     _, indices = torch.nn.functional.max_pool2d(
         image.float(), g.window, g.stride, g.padding, g.dilation, layer.ceil_mode, return_indices=True
     )
+    if g.window[0] * g.window[1] <= 256:  # as the forward pass would have it
+        indices = taps_of(indices, g.image[1], g.window, g.stride, g.padding, g.dilation)
     return autograd.MaxPool2dBackward.call(gradient, indices, geometry, backend)

@@ -14,7 +14,13 @@ from torch import Tensor
 from cnnkernels import ops
 from cnnkernels.testing.operands import Values, is_channels_last, lay_out, make_operand
 from cnnkernels.testing.problems import Conv2dProblem, Pool2dProblem
-from cnnkernels.testing.references import Reference, conv2d_reference, max_pool2d_with_indices, pool2d_reference
+from cnnkernels.testing.references import (
+    Reference,
+    conv2d_reference,
+    max_pool2d_with_indices,
+    pool2d_reference,
+    window_indices,
+)
 
 Problem = Conv2dProblem | Pool2dProblem
 Result = Tensor | tuple[Tensor, Tensor]
@@ -112,18 +118,23 @@ def _pool2d_case(
     if name.startswith("max"):
         indices = max_pool2d_with_indices(problem, input.cpu())[1].to(device)
         operands["indices"] = lay_out(indices, problem.layout)
+        given = window_indices(problem, indices) if problem.indices == "window" else indices
     if name.endswith("backward"):
         operands["grad_output"] = operand(problem.output_size, values)
     reference = pool2d_reference(problem, name, {role: operands[role] for role in _POOL2D_OPERANDS[name]})
     channels_last = is_channels_last(problem.layout)
     operator: Any = getattr(ops, _POOL2D_OPERATORS[name])
+    if indices is not None:
+        indices = given
+        operands["indices"] = lay_out(given, problem.layout)
     arguments: tuple[Any, ...] = tuple(operands[role] for role in _POOL2D_OPERANDS[name])
     if name != "max_gather":
-        size = image if name.endswith("backward") else problem.output_size
-        arguments += (size, problem.window, problem.steps, problem.padding)
-        arguments += (
-            (problem.dilation,) if name.startswith("max") else (problem.count_include_pad, problem.divisor_override)
-        )
+        arguments += (image if name.endswith("backward") else problem.output_size,)
+    arguments += (problem.window, problem.steps, problem.padding)
+    arguments += (problem.dilation,) if name.startswith("max") else (problem.count_include_pad, problem.divisor_override)
+    if name == "max" and problem.indices != "none":
+        operator = ops.max_pool2d_with_indices
+        arguments += (problem.indices == "flat",)
     arguments += (channels_last,)
     # What selects values computes nothing, so that it is exact for all of them.
     exact = name in ("max", "max_gather") or (values == "integers" and scale > 0 and _sums_are_exact(reference, dtype))

@@ -17,6 +17,9 @@ from cnnkernels.testing.operands import Layout, Values
 
 Pair = tuple[int, int]
 
+#: The form of max pooling's indices: none at all, taps of the window (uint8), or pixels of the image (int64).
+IndexForm = Literal["none", "window", "flat"]
+
 CONV2D_PASSES = ("fprop", "dgrad", "wgrad", "bias_grad")
 POOL2D_PASSES = ("max", "max_backward", "max_gather", "avg", "avg_backward")
 
@@ -111,8 +114,8 @@ class Conv2dProblem:
 class Pool2dProblem:
     """A 2-D pooling of x[N, C, H, W].
 
-    `kinds` says which poolings it makes sense for, `passes` in which of their passes it is tried; the rest is torch's
-    arguments.
+    `kinds` says which poolings it makes sense for, `passes` in which of their passes it is tried, `indices` in which form max
+    pooling's are; the rest is torch's arguments.
     """
 
     group: str
@@ -132,6 +135,7 @@ class Pool2dProblem:
     values: Values = "normal"
     kinds: tuple[Literal["max", "avg"], ...] = field(default=("max", "avg"))
     passes: tuple[str, ...] = POOL2D_PASSES
+    indices: IndexForm = "window"
 
     def suits(self, name: str) -> bool:
         """Whether pass `name` is tried on it."""
@@ -146,6 +150,7 @@ class Pool2dProblem:
         text += "" if self.count_include_pad else " without pad"
         text += "" if self.divisor_override is None else f" divisor {self.divisor_override}"
         text += "" if self.values == "normal" else f" {self.values}"
+        text += "" if self.indices == "window" else f", {self.indices} indices"
         return text + _suffix(self.layout, self.batched)
 
     @property

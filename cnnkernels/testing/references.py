@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnkernels.testing.problems import Conv2dProblem, Pool2dProblem
+from cnnkernels.testing.problems import Conv2dProblem, Pair, Pool2dProblem
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,22 @@ def max_pool2d_with_indices(problem: Pool2dProblem, input: Tensor) -> tuple[Tens
         return_indices=True,
     )
     return output.to(input.dtype), indices
+
+
+def window_indices(problem: Pool2dProblem, indices: Tensor) -> Tensor:
+    """Flat indices h * W + w as taps r * S + s of their windows, uint8; 0 for a window that holds no pixel."""
+    return taps_of(indices, problem.W, problem.window, problem.steps, problem.padding, problem.dilation)
+
+
+def taps_of(indices: Tensor, width: int, window: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
+    P, Q = indices.shape[2:]
+    top = torch.arange(P).view(P, 1) * stride[0] - padding[0]
+    left = torch.arange(Q) * stride[1] - padding[1]
+    rows, columns = indices.cpu() // width - top, indices.cpu() % width - left
+    r, s = rows // dilation[0], columns // dilation[1]
+    within = (rows % dilation[0] == 0) & (columns % dilation[1] == 0)
+    within &= (r >= 0) & (r < window[0]) & (s >= 0) & (s < window[1])
+    return torch.where(within, r * window[1] + s, 0).to(torch.uint8).to(indices.device)
 
 
 def _convolve(problem: Conv2dProblem, input: Tensor, weight: Tensor) -> Tensor:

@@ -23,11 +23,11 @@ struct Configuration {
 };
 
 struct Arguments {
-  const void* x = nullptr;         // max, max_gather, avg
-  const void* y = nullptr;         // max_backward, avg_backward
-  const int64_t* index = nullptr;  // max_backward, max_gather
+  const void* x = nullptr;      // max, max_gather, avg
+  const void* y = nullptr;      // max_backward, avg_backward
+  const void* index = nullptr;  // max_backward, max_gather; bytes or int64 as Problem::index_form says
   void* out = nullptr;
-  int64_t* index_out = nullptr;  // max
+  void* index_out = nullptr;  // max, unless the form is kNone
   cudaStream_t stream = nullptr;
 };
 
@@ -39,7 +39,6 @@ struct Kernel {
   Op op;
   int planes;        // results per thread: one pixel of so many neighbouring planes
   int threads;       // of a block, at most
-  bool staged;       // whether windows are read from shared memory
   int slot_bytes;    // shared memory per staged pixel of `planes` planes
   int shared_bytes;  // at most
   int index_bits;

@@ -113,7 +113,7 @@ py::dict plan_conv2d(const std::string& pass, const std::string& dtype, const Si
 }
 
 py::dict plan_pool2d(const std::string& op, const std::string& dtype, const SizeMap& sizes, Pair stride, Pair padding, Pair dilation,
-                     bool channels_last, const std::string& kernel) {
+                     bool channels_last, const std::string& kernel, const std::string& indices) {
   using namespace pool2d;
   Problem p;
   p.op = parse_name(op, {Op::kMax, Op::kMaxBackward, Op::kMaxGather, Op::kAvg, Op::kAvgBackward}, "op");
@@ -125,6 +125,8 @@ py::dict plan_pool2d(const std::string& op, const std::string& dtype, const Size
   p.dilation_h = dilation.first, p.dilation_w = dilation.second;
   p.x = dense_strides(p.C, p.H, p.W, channels_last);
   p.y = p.index = dense_strides(p.C, p.P, p.Q, channels_last);
+  if (p.op == Op::kMax || p.op == Op::kMaxBackward || p.op == Op::kMaxGather)
+    p.index_form = parse_name(indices, {IndexForm::kNone, IndexForm::kWindow, IndexForm::kFlat}, "indices");
   const Plan chosen = plan(p, kernel);
   const Configuration& c = chosen.configuration;
   py::dict d = explained(explain(p, kernel), chosen, p);
@@ -316,8 +318,8 @@ PYBIND11_MODULE(_C, m) {
         py::arg("padding_mode") = "zeros",
         "The kernel for a convolution pass of dense tensors, its configuration, and why every other candidate was not taken.");
   m.def("plan_pool2d", &plan_pool2d, py::arg("op"), py::arg("dtype"), py::arg("sizes"), py::arg("stride"), py::arg("padding"),
-        py::arg("dilation") = Pair{1, 1}, py::arg("channels_last") = false, py::arg("kernel") = "",
-        "The same for a pooling of dense tensors.");
+        py::arg("dilation") = Pair{1, 1}, py::arg("channels_last") = false, py::arg("kernel") = "", py::arg("indices") = "window",
+        "The same for a pooling of dense tensors. `indices` of the max ops: 'none', 'window' or 'flat'.");
   m.def("build_info", &build_info, "Compilers, flags and targets of this build.");
   m.def(
       "emulator_configure",

@@ -1,14 +1,381 @@
-// The rows of the windows kernels.
+// The windows family's host side: what it refuses, tiles and parameters from the problem, costs, and the rows of the catalogue. Included
+// by instantiations/*.cu alone, one file per element type.
 #pragma once
 
-#include <vector>
+#include <algorithm>
+#include <cmath>
 
+#include "common/cost.h"
 #include "pool2d/plan.h"
+#include "pool2d/windows/planar.cuh"
 #include "pool2d/windows/windows.h"
 
 namespace cnn::pool2d {
 
+inline WindowShape shape_of(const Problem& p) {
+  const auto is = [&](int64_t taps, int64_t stride) {
+    return p.R == taps && p.S == taps && p.stride_h == stride && p.stride_w == stride && p.dilation_h == 1 && p.dilation_w == 1;
+  };
+  return is(2, 2) ? WindowShape::k2x2Stride2 : is(3, 2) ? WindowShape::k3x3Stride2 : is(3, 1) ? WindowShape::k3x3Stride1 : WindowShape::kAny;
+}
+
+inline bool is_max(const Problem& p) { return p.op == Op::kMax || p.op == Op::kMaxBackward; }
+
+// Cells of pixels, backward: from the one that holds pixel 0 to the one that holds the last.
+struct Extent {
+  int64_t first, count;
+};
+inline Extent cells(int64_t image, int64_t stride, int64_t pad) { return {pad / stride, (image - 1 + pad) / stride - pad / stride + 1}; }
+inline Extent result_rows(const Problem& p) { return is_backward(p.op) ? cells(p.H, p.stride_h, p.pad_h) : Extent{0, p.P}; }
+inline Extent result_columns(const Problem& p) { return is_backward(p.op) ? cells(p.W, p.stride_w, p.pad_w) : Extent{0, p.Q}; }
+
+// What both layouts refuse.
+inline std::string why_not_windows(const Problem& p) {
+  if (!fits_32_bits(p)) return "an index or offset does not fit in 31 bits";
+  if (p.index_form == IndexForm::kFlat) return "flat indices: built for a byte of index, or none";
+  if (is_backward(p.op) && shape_of(p) == WindowShape::kAny) return "backward it is built for 2x2 stride 2, 3x3 stride 2 and 3x3 stride 1";
+  if (p.pad_h >= p.R || p.pad_w >= p.S) return "a padding as wide as the window";
+  if ((p.P - 1) * p.stride_h - p.pad_h >= p.H || (p.Q - 1) * p.stride_w - p.pad_w >= p.W) return "a window that begins behind the image";
+  return {};
+}
+
+inline bool is_empty(const Problem& p) { return p.planes() * p.H * p.W * p.P * p.Q == 0; }
+
+// Of Maximum and Mean, per tap and result: a conversion; two comparisons and two selections, or an addition. Of their gradients: a
+// comparison and an addition under it, or an addition.
+inline double tap_instructions(const Problem& p) { return is_max(p) ? (is_backward(p.op) ? 2 : 5) : (is_backward(p.op) ? 1 : 2); }
+// Once per result: the division (averages; backward once per window) and rounding.
+inline double result_instructions(const Problem& p) { return is_max(p) ? 2 : 11; }
+// How many taps are taken per result.
+inline double taps_per_result(const Problem& p) {
+  return double(p.R * p.S) / (is_backward(p.op) ? double(p.stride_h * p.stride_w) : 1);
+}
+inline double results_of(const Problem& p) { return double(p.planes()) * double(is_backward(p.op) ? p.H * p.W : p.P * p.Q); }
+inline double source_bytes(const Problem& p) {
+  return double(p.planes()) *
+         (is_backward(p.op) ? double(p.P * p.Q) * (size_of(p.dtype) + bytes_of(p.index_form)) : double(p.H * p.W) * size_of(p.dtype));
+}
+
+inline WindowAxis window_axis(int64_t image, int64_t outputs, int64_t taps, int64_t stride, int64_t pad, int64_t dilation) {
+  return {int32_t(image), int32_t(outputs), int32_t(taps), int32_t(stride), int32_t(pad), int32_t(dilation)};
+}
+
+template <class Params>
+void set_window(Params& q, const Problem& p, const Arguments& a) {
+  q.source = is_backward(p.op) ? a.y : a.x;
+  q.source_index = static_cast<const uint8_t*>(a.index);
+  q.target = a.out;
+  q.target_index = static_cast<uint8_t*>(a.index_out);
+  q.h = window_axis(p.H, p.P, p.R, p.stride_h, p.pad_h, p.dilation_h);
+  q.w = window_axis(p.W, p.Q, p.S, p.stride_w, p.pad_w, p.dilation_w);
+  q.divisor = {int32_t(p.divisor_override), p.count_include_pad};
+  q.shape = shape_of(p);
+}
+
+// --- Channels dense.
+
+inline std::string why_not_channels(const Kernel& kernel, const Problem& p) {
+  const auto dense = [&](const Strides& s) { return p.channels_dense(s); };
+  if (!dense(p.x) || !dense(p.y) || (p.index_form != IndexForm::kNone && !dense(p.index))) return "the channels are not dense";
+  if (p.C % kernel.planes != 0)
+    return std::to_string(p.C) + " channels are no multiple of the " + std::to_string(kernel.planes) + " of 16 bytes";
+  return why_not_windows(p);
+}
+
+// Rows of results that a thread slides down: as many as leave every multiprocessor four blocks, since each strip reads its halo anew; but no
+// more than this, beyond which that saves next to nothing.
+inline Configuration configure_channels(const Kernel& kernel, const Problem& p) {
+  constexpr int64_t kMostStripRows = 8;
+  if (is_empty(p)) return {};
+  const int columns = side_by_side(shape_of(p), is_backward(p.op));
+  const int64_t rows = result_rows(p).count;
+  const int64_t row_threads = p.N * ceil_div(result_columns(p).count, columns) * (p.C / kernel.planes);
+  const int64_t strips = std::clamp<int64_t>(ceil_div(2 * kTargetBlocks * kChannelsThreads, row_threads), ceil_div(rows, kMostStripRows), rows);
+  Configuration c;
+  c.threads = kChannelsThreads;
+  c.tile_planes = kernel.planes, c.tile_rows = int(ceil_div(rows, strips)), c.tile_columns = columns;  // of a thread
+  c.blocks = ceil_div(row_threads * ceil_div(rows, c.tile_rows), kChannelsThreads);
+  return c;
+}
+
+inline double cost_channels(const Kernel& kernel, const Problem& p) {
+  constexpr double kThread = 80;     // four divisions by multiplication, base addresses
+  constexpr double kResultRow = 12;  // loop, bounds and divisors of a row
+  constexpr double kLoad = 4;        // bounds of the column, address, load
+  const Configuration c = kernel.configure(kernel, p);
+  if (c.blocks == 0) return 0;
+  const WindowShape shape = shape_of(p);
+  const bool backward = is_backward(p.op);
+  const double threads = double(c.blocks) * c.threads, rows = threads * c.tile_rows, vectors = results_of(p) / kernel.planes;
+  // Elements of the source that a thread loads per row of results, and once per strip.
+  double row_loads, strip_loads = 0;
+  if (shape == WindowShape::kAny) {
+    row_loads = double(p.R * p.S);
+  } else if (backward) {
+    const double over = double(ceil_div(p.R, p.stride_h));
+    row_loads = c.tile_columns + over - 1, strip_loads = row_loads * (over - 1);
+  } else {
+    const double columns = double((c.tile_columns - 1) * p.stride_w + p.S);
+    row_loads = columns * double(p.stride_h), strip_loads = columns * double(p.R - p.stride_h);
+  }
+  const double loads = rows * row_loads + threads * strip_loads;
+  const double divided = p.op == Op::kAvgBackward ? loads : 0;  // a window's gradient is divided by each thread that reads it
+  Work work;
+  work.instructions = threads * kThread + rows * kResultRow + loads * kLoad +
+                      vectors * kernel.planes * (taps_per_result(p) * tap_instructions(p) + (backward ? 1 : result_instructions(p))) +
+                      divided * kernel.planes * result_instructions(p);
+  work.dram_bytes = work.l2_bytes = p.tensor_bytes();
+  work.l1_bytes = loads * (16 + (backward ? kernel.planes * bytes_of(p.index_form) : 0)) + (p.tensor_bytes() - source_bytes(p));
+  work.blocks = double(c.blocks), work.threads = c.threads;
+  return microseconds(work);
+}
+
+inline PixelStrides pixel_strides(const Strides& s, const void* tensor, int64_t channels, int64_t item_bytes) {
+  const auto whole = [&](int64_t stride) { return stride % channels == 0; };
+  const bool aligned = reinterpret_cast<std::uintptr_t>(tensor) % std::uintptr_t(channels * item_bytes) == 0;
+  return {int32_t(s.d0), int32_t(s.d2), int32_t(s.d3), whole(s.d0) && whole(s.d2) && whole(s.d3) && aligned};
+}
+
+template <template <class, int> class Op_, class T, bool kBackward>
+void run_channels(const Kernel& kernel, const Problem& p, const Configuration& c, const Arguments& a) {
+  if (c.blocks == 0) return;
+  const int64_t item = size_of(p.dtype), channels = kernel.planes;
+  ChannelsParams q{};
+  set_window(q, p, a);
+  q.source_at = pixel_strides(p.source(), q.source, channels, item);
+  q.source_index_at = pixel_strides(p.index, q.source_index, channels, 1);
+  q.target_at = pixel_strides(p.target(), q.target, channels, item);
+  q.target_index_at = pixel_strides(p.index, q.target_index, channels, 1);
+  const Extent rows = result_rows(p), columns = result_columns(p);
+  const int64_t vectors = p.C / channels, groups = ceil_div(columns.count, c.tile_columns), strips = ceil_div(rows.count, c.tile_rows);
+  q.vectors = FastDiv<int32_t>(vectors), q.groups = FastDiv<int32_t>(groups), q.strips = FastDiv<int32_t>(strips);
+  q.first_row = int32_t(rows.first), q.first_column = int32_t(columns.first);
+  q.rows = int32_t(rows.count), q.strip_rows = c.tile_rows;
+  q.threads = int32_t(p.N * vectors * groups * strips);
+  const LaunchShape shape{dim3(unsigned(c.blocks)), dim3(kChannelsThreads), 0, a.stream};
+  if constexpr (kBackward) launch(kernel.name.c_str(), shape, channels_backward_kernel<Op_, T>, q);
+  else launch(kernel.name.c_str(), shape, channels_forward_kernel<Op_, T>, q);
+}
+
+// --- Columns dense.
+
+// Eight blocks of this fit a multiprocessor. Wide rows may take more, up to what a block may have.
+constexpr int64_t kPlanarBytes = 24 * 1024, kMostPlanarBytes = 224 * 1024;
+
+inline bool rows_dense(const Strides& s, int64_t columns) { return (s.d3 == 1 || columns == 1) && s.d2 == columns; }
+inline bool planes_dense(const Problem& p, const Strides& s, int64_t rows, int64_t columns) {
+  return rows_dense(s, columns) && s.d1 == rows * columns && (p.N == 1 || s.d0 == p.C * s.d1);
+}
+
+// Whether 2x2 stride 2 needs no shared memory: all of x in windows, its rows whole sectors.
+inline bool is_streamed(const Problem& p) {
+  constexpr int64_t kSector = 32;
+  const int64_t vector = 16 / size_of(p.dtype);
+  const auto whole = [](const Strides& s, int64_t part) {
+    return s.d3 == 1 && s.d2 % part == 0 && s.d1 % part == 0 && s.d0 % part == 0;
+  };
+  return shape_of(p) == WindowShape::k2x2Stride2 && p.pad_h == 0 && p.pad_w == 0 && p.H == 2 * p.P && p.W == 2 * p.Q &&
+         p.W * size_of(p.dtype) % kSector == 0 && whole(p.x, vector) && whole(p.y, vector / 2) &&
+         (p.index_form == IndexForm::kNone || whole(p.index, vector / 2));
+}
+
+// Shared memory of a tile, region after region.
+struct PlanarMemory {
+  int64_t index_in_at, out_at, index_out_at, shares_at, bytes;
+};
+inline PlanarMemory planar_memory(const Problem& p, int64_t planes, int64_t rows) {
+  const bool backward = is_backward(p.op);
+  const int64_t item = size_of(p.dtype);
+  int64_t source = p.source_rows(), target = p.target_rows();  // rows of them, of each plane
+  if (planes == 1) {
+    const int64_t over = ceil_div(p.R, p.stride_h);
+    source = std::min(source, backward ? rows + over - 1 : (rows - 1) * p.stride_h + (p.R - 1) * p.dilation_h + 1);
+    target = std::min(target, backward ? rows * p.stride_h : rows);
+  }
+  const int64_t in = planes * source * p.source_columns(), out = planes * target * p.target_columns();
+  const auto span = [](int64_t bytes) { return round_up(bytes, 16) + 64; };  // a Span's head, tail and margins
+  const int64_t index = bytes_of(p.index_form);
+  PlanarMemory m{};
+  m.index_in_at = span(in * item);
+  m.shares_at = m.index_in_at + (backward && index ? span(in) : 0);
+  m.out_at = m.shares_at + (p.op == Op::kAvgBackward ? round_up(in * int64_t(sizeof(float)), 16) : 0);
+  m.index_out_at = m.out_at + span(out * item);
+  m.bytes = m.index_out_at + (!backward && index ? span(out) : 0);
+  return m;
+}
+
+inline std::string why_not_planar(const Kernel&, const Problem& p) {
+  const auto columns_dense = [](const Strides& s, int64_t columns) { return s.d3 == 1 || columns == 1; };
+  if (p.C > 1 && (p.channels_dense(p.x) || p.channels_dense(p.y)) && p.H * p.W > 1) return "the channels are dense, not the columns";
+  if (!columns_dense(p.x, p.W) || !columns_dense(p.y, p.Q)) return "the columns are not dense";
+  if (!planes_dense(p, p.target(), p.target_rows(), p.target_columns())) return "the result is not dense";
+  if (p.index_form != IndexForm::kNone) {
+    if (!columns_dense(p.index, p.Q)) return "the columns of the indices are not dense";
+    if (!is_backward(p.op) && !planes_dense(p, p.index, p.P, p.Q)) return "the indices are not dense";
+  }
+  const std::string why = why_not_windows(p);
+  if (!why.empty() || is_empty(p)) return why;
+  const int64_t bytes = planar_memory(p, 1, 1).bytes;
+  if (bytes > kMostPlanarBytes) return "the rows of a window take " + std::to_string(bytes) + " bytes of shared memory";
+  return {};
+}
+
+// Of a thread, how many rows of results: as few rounds of the block as can be, and in those as little halo.
+inline int64_t planar_strips(const Problem& p, int64_t planes, int64_t rows) {
+  const int64_t columns = p.target_columns(), halo = ceil_div(p.R, p.stride_h) - 1;
+  int64_t best = 1, least = INT64_MAX;
+  for (int64_t strips = 1; strips <= std::min<int64_t>(rows, 32); ++strips) {
+    const int64_t time = ceil_div(planes * columns * strips, kPlanarThreads) * (2 * ceil_div(rows, strips) + halo);
+    if (time < least) least = time, best = strips;
+  }
+  return ceil_div(rows, ceil_div(rows, best));
+}
+
+inline Configuration configure_planar(const Kernel&, const Problem& p) {
+  Configuration c;
+  c.threads = kPlanarThreads;
+  if (is_empty(p)) return {};
+  const int64_t rows = result_rows(p).count, columns = p.target_columns();
+  if (is_streamed(p)) {
+    const int64_t vector = 16 / size_of(p.dtype);
+    c.tile_planes = 1, c.tile_rows = is_backward(p.op) ? 2 : 1, c.tile_columns = int(is_backward(p.op) ? vector : vector / 2);  // of a thread
+    c.blocks = ceil_div(p.planes() * p.P * (p.W / vector), kPlanarThreads);
+    return c;
+  }
+  const auto fits = [&](int64_t planes, int64_t tile_rows) { return planar_memory(p, planes, tile_rows).bytes <= kPlanarBytes; };
+  // Whole planes, several of them where they are next to each other and small, but no more than leave enough blocks.
+  int64_t planes = 1, tile_rows = rows;
+  const bool together = planes_dense(p, p.source(), p.source_rows(), p.source_columns()) &&
+                        (p.index_form == IndexForm::kNone || planes_dense(p, p.index, p.P, p.Q));
+  if (together && fits(2, rows)) {
+    const int64_t most = std::max<int64_t>(1, p.planes() / kTargetBlocks);
+    while (planes < most && fits(planes + 1, rows)) ++planes;
+  }
+  if (planes == 1) {
+    const int64_t bands = std::min(rows, ceil_div(kTargetBlocks, p.planes()));
+    tile_rows = ceil_div(rows, bands);
+    while (tile_rows > 1 && !fits(1, tile_rows)) --tile_rows;
+    tile_rows = ceil_div(rows, ceil_div(rows, tile_rows));
+  }
+  c.tile_planes = int(planes), c.tile_rows = int(tile_rows), c.tile_columns = int(columns);
+  c.shared_bytes = int(planar_memory(p, planes, tile_rows).bytes);
+  c.blocks = ceil_div(p.planes(), planes) * ceil_div(rows, tile_rows);
+  return c;
+}
+
+inline double cost_planar(const Kernel& kernel, const Problem& p) {
+  constexpr double kStreamed = 60;  // a thread's: two divisions by multiplication, addresses, three or four accesses
+  constexpr double kStrip = 40;     // two divisions, bounds, base addresses
+  constexpr double kRow = 12;       // loop, bounds, addresses, the write to shared memory
+  constexpr double kVector = 15;    // 16 bytes between global and shared memory: bounds, addresses, the copy
+  const Configuration c = kernel.configure(kernel, p);
+  if (c.blocks == 0) return 0;
+  const double per_result = taps_per_result(p) * tap_instructions(p) + (is_backward(p.op) ? 1 : result_instructions(p));
+  const double divisions = p.op == Op::kAvgBackward ? double(p.planes() * p.P * p.Q) * (result_instructions(p) + 8) : 0;
+  Work work;
+  work.dram_bytes = work.l2_bytes = p.tensor_bytes();
+  work.blocks = double(c.blocks), work.threads = c.threads;
+  work.instructions = results_of(p) * per_result + divisions;
+  if (is_streamed(p)) {
+    work.instructions += double(c.blocks) * c.threads * kStreamed;
+    work.l1_bytes = p.tensor_bytes();
+    return microseconds(work);
+  }
+  const double copied = double(c.blocks) * c.shared_bytes;
+  const double strips = double(planar_strips(p, c.tile_planes, c.tile_rows)) * c.tile_columns * c.tile_planes;
+  const double rows = results_of(p) / (is_backward(p.op) ? double(p.stride_h) : 1);  // per lane: of cells, backward
+  const double reads = is_backward(p.op) ? 2 * std::ceil(double(p.S) / double(p.stride_w)) : double(p.S) * std::min<double>(double(p.R), double(p.stride_h)) + 3;
+  const bool any = shape_of(p) == WindowShape::kAny;
+  work.instructions += double(c.blocks) * strips * kStrip + rows * (kRow + (any ? 3 * double(p.R * p.S) : 2 * reads)) + copied / 16 * kVector;
+  // A warp's read or write takes a whole pass of shared memory, 128 bytes.
+  work.l1_bytes = 2 * copied + rows / 32 * 128 * (any ? double(p.R * p.S) : reads + 2);
+  return microseconds(work);
+}
+
+inline PlaneStrides plane_strides(const Strides& s, bool span) {
+  return {int32_t(s.d0), int32_t(s.d1), int32_t(s.d2), int32_t(s.d3), span};
+}
+
+template <template <class, int> class Op_, class T, bool kBackward>
+void run_planar(const Kernel& kernel, const Problem& p, const Configuration& c, const Arguments& a) {
+  if (c.blocks == 0) return;
+  PlanarParams q{};
+  set_window(q, p, a);
+  const auto strides = [&](const Strides& s, int64_t rows, int64_t columns) {
+    return plane_strides(s, c.tile_planes > 1 ? planes_dense(p, s, rows, columns) : rows_dense(s, columns));
+  };
+  q.source_at = strides(p.source(), p.source_rows(), p.source_columns());
+  q.source_index_at = strides(p.index, p.P, p.Q);
+  q.channels = FastDiv<int32_t>(p.C);
+  q.source_columns = FastDiv<int32_t>(p.source_columns()), q.source_rows = FastDiv<int32_t>(p.source_rows());
+  q.planes = int32_t(p.planes());
+
+  const auto aligned = [](const void* tensor, int64_t bytes) { return reinterpret_cast<std::uintptr_t>(tensor) % std::uintptr_t(bytes) == 0; };
+  const int64_t vector = 16 / size_of(p.dtype);
+  Configuration tile = c;
+  q.streamed = is_streamed(p) && aligned(is_backward(p.op) ? q.target : q.source, 16) && aligned(is_backward(p.op) ? q.source : q.target, 8) &&
+               aligned(q.source_index, vector / 2) && aligned(q.target_index, vector / 2);
+  if (q.streamed) {
+    q.columns = FastDiv<int32_t>(p.W / vector), q.strips = FastDiv<int32_t>(p.P);
+    q.threads = int32_t(p.planes() * p.P * (p.W / vector));
+  } else {
+    if (is_streamed(p)) {  // but for its address
+      tile.tile_planes = 1, tile.tile_rows = 1;
+      while (tile.tile_rows < p.P && planar_memory(p, 1, tile.tile_rows + 1).bytes <= kPlanarBytes) ++tile.tile_rows;
+      tile.blocks = p.planes() * ceil_div(p.P, tile.tile_rows);
+    }
+    const Extent rows = result_rows(p);
+    q.bands = FastDiv<int32_t>(ceil_div(rows.count, tile.tile_rows));
+    q.tile_planes = tile.tile_planes;
+    q.first_row = int32_t(rows.first), q.rows = int32_t(rows.count), q.tile_rows = tile.tile_rows;
+    const int64_t strips = planar_strips(p, tile.tile_planes, tile.tile_rows);
+    q.strips = FastDiv<int32_t>(strips), q.columns = FastDiv<int32_t>(p.target_columns());
+    q.strip_rows = int32_t(ceil_div(tile.tile_rows, strips));
+    const PlanarMemory memory = planar_memory(p, tile.tile_planes, tile.tile_rows);
+    q.index_in_at = int32_t(memory.index_in_at), q.out_at = int32_t(memory.out_at);
+    q.index_out_at = int32_t(memory.index_out_at), q.shares_at = int32_t(memory.shares_at);
+    tile.shared_bytes = int(memory.bytes);
+  }
+  const LaunchShape shape{dim3(unsigned(tile.blocks)), dim3(kPlanarThreads), std::size_t(tile.shared_bytes), a.stream};
+  if constexpr (kBackward) launch(kernel.name.c_str(), shape, planar_backward_kernel<Op_, T>, q);
+  else launch(kernel.name.c_str(), shape, planar_forward_kernel<Op_, T>, q);
+}
+
+// --- The catalogue.
+
+template <template <class, int> class Op_, class T, bool kBackward>
+void add_layouts(std::vector<Kernel>& catalogue, Op op) {
+  Kernel row{};
+  row.family = "windows";
+  row.dtype = TypeTraits<T>::kDType;
+  row.op = op;
+  row.index_bits = 32;
+  const auto named = [&](const char* layout) {
+    return std::string("pool2d_") + name_of(op) + "_windows_" + layout + "_" + short_name(TypeTraits<T>::kDType);
+  };
+  Kernel channels = row;
+  channels.name = named("channels");
+  channels.planes = 16 / int(sizeof(T));
+  channels.threads = kChannelsThreads;
+  channels.why_not = why_not_channels, channels.cost = cost_channels, channels.configure = configure_channels;
+  channels.run = run_channels<Op_, T, kBackward>;
+  catalogue.push_back(channels);
+  Kernel planar = row;
+  planar.name = named("planar");
+  planar.planes = 1;
+  planar.threads = kPlanarThreads;
+  planar.shared_bytes = int(kPlanarBytes);
+  planar.why_not = why_not_planar, planar.cost = cost_planar, planar.configure = configure_planar;
+  planar.run = run_planar<Op_, T, kBackward>;
+  catalogue.push_back(planar);
+}
+
 template <class T>
-void add_windows_kernels(std::vector<Kernel>&) {}
+void add_windows_kernels(std::vector<Kernel>& catalogue) {
+  add_layouts<Maximum, T, false>(catalogue, Op::kMax);
+  add_layouts<MaximumGradient, T, true>(catalogue, Op::kMaxBackward);
+  add_layouts<Mean, T, false>(catalogue, Op::kAvg);
+  add_layouts<MeanGradient, T, true>(catalogue, Op::kAvgBackward);
+}
 
 }  // namespace cnn::pool2d

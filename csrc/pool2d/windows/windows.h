@@ -1,4 +1,5 @@
-// The windows family.
+// The windows family: max and average pooling in fp32, fp16 and bf16 with 16-byte accesses in both layouts; 2x2 stride 2, 3x3 stride 2 and
+// 3x3 stride 1 with code of their own, forward any other window too.
 #pragma once
 
 #include <vector>
