@@ -24,6 +24,7 @@ std::string why_illegal(const Problem& p) {
   else if (p.pad_h < 0 || p.pad_w < 0) why << "padding must not be negative";
   else if ((p.op == Op::kAvg || p.op == Op::kAvgBackward) && (p.dilation_h != 1 || p.dilation_w != 1))
     why << "average pooling has no dilation";
+  else if (is_adaptive(p.op) && (p.H < 1 || p.W < 1) && p.P > 0 && p.Q > 0) why << "an image without pixels has no windows";
   return why.str();
 }
 
@@ -31,7 +32,7 @@ std::string to_string(const Problem& p) {
   std::ostringstream text;
   text << name_of(p.op) << ' ' << short_name(p.dtype) << " N" << p.N << " C" << p.C << ' ' << p.H << 'x' << p.W << " -> " << p.P << 'x'
        << p.Q;
-  if (p.op == Op::kMaxGather) return text.str();
+  if (p.op == Op::kMaxGather || is_adaptive(p.op)) return text.str();
   text << ", " << p.R << 'x' << p.S << " stride " << p.stride_h << ',' << p.stride_w << " pad " << p.pad_h << ',' << p.pad_w << " dilation "
        << p.dilation_h << ',' << p.dilation_w;
   if (p.divisor_override) text << " divisor " << p.divisor_override;
