@@ -26,11 +26,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnkernels import autograd, geometry, tuning
-from cnnkernels.autograd import AvgPool2d, Conv2dDgrad, Conv2dFprop, MaxPool2dFlatIndices
+from cnnkernels.autograd import (
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    AvgPool2d,
+    Conv2dDgrad,
+    Conv2dFprop,
+    MaxPool2dFlatIndices,
+)
 from cnnkernels.backends import BackendError, ambient_backend, select
 from cnnkernels.geometry import Conv2dGeometry, NothingToDo, Pool2dGeometry, Refused
 
-__all__ = ["avg_pool2d", "conv2d", "conv_transpose2d", "max_pool2d"]
+__all__ = ["adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "conv2d", "conv_transpose2d", "max_pool2d"]
 
 Size = int | tuple[int, ...] | list[int]
 
@@ -276,6 +283,82 @@ def avg_pool2d(
     return output if input.dim() == 4 else output.squeeze(0)
 
 
+AdaptiveSize = int | tuple[int | None, ...] | list[int | None] | list[int]
+
+
+@_instead_of(F.adaptive_avg_pool2d)
+def adaptive_avg_pool2d(input: Tensor, output_size: AdaptiveSize, *, backend: str | None = None) -> Tensor:
+    """2-D average pooling to a size: torch.nn.functional.adaptive_avg_pool2d.
+
+    Output row p averages the rows floor(p * H / P) to ceil((p + 1) * H / P) - 1, columns alike.
+
+    Args:
+        input: [N, C, H, W] or [C, H, W].
+        output_size: P and Q, one number or (height, width), of which None means the input's. It may exceed the input's.
+        backend: see the module's docstring.
+
+    Returns:
+        [N, C, P, Q] or [C, P, Q], in the input's memory format.
+
+    Raises:
+        RuntimeError, TypeError, ValueError: torch's, for arguments that torch refuses.
+        BackendError: the named backend cannot run the call.
+    """
+    image, shape = prepare_adaptive_avg_pool2d(input, output_size)
+    if backend == "auto":
+        backend = _fastest("adaptive_avg_pool2d", image, None, shape)
+    output: Tensor = AdaptiveAvgPool2d.call(image, shape, backend)
+    return output if input.dim() == 4 else output.squeeze(0)
+
+
+@overload
+def adaptive_max_pool2d(
+    input: Tensor, output_size: AdaptiveSize, return_indices: Literal[False] = False, *, backend: str | None = None,
+) -> Tensor: ...  # fmt: skip
+
+
+@overload
+def adaptive_max_pool2d(
+    input: Tensor, output_size: AdaptiveSize, return_indices: Literal[True], *, backend: str | None = None,
+) -> tuple[Tensor, Tensor]: ...  # fmt: skip
+
+
+@overload
+def adaptive_max_pool2d(
+    input: Tensor, output_size: AdaptiveSize, return_indices: bool = False, *, backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]: ...  # fmt: skip
+
+
+@_instead_of(F.adaptive_max_pool2d)
+def adaptive_max_pool2d(
+    input: Tensor, output_size: AdaptiveSize, return_indices: bool = False, *, backend: str | None = None
+) -> Tensor | tuple[Tensor, Tensor]:
+    """2-D max pooling to a size: torch.nn.functional.adaptive_max_pool2d. NaN wins a window; of equal values the first does.
+
+    Output row p is over the rows floor(p * H / P) to ceil((p + 1) * H / P) - 1, columns alike.
+
+    Args:
+        input: [N, C, H, W] or [C, H, W].
+        output_size: P and Q, one number or (height, width), of which None means the input's. It may exceed the input's.
+        return_indices: also return each maximum's position h * W + w, int64.
+        backend: see the module's docstring.
+
+    Returns:
+        [N, C, P, Q] or [C, P, Q], in the input's memory format, and the indices of the same shape if asked for.
+
+    Raises:
+        RuntimeError, TypeError, ValueError: torch's, for arguments that torch refuses.
+        BackendError: the named backend cannot run the call.
+    """
+    image, shape = prepare_adaptive_max_pool2d(input, output_size)
+    if backend == "auto":
+        backend = _fastest("adaptive_max_pool2d", image, None, shape)
+    output, indices = AdaptiveMaxPool2d.call(image, shape, backend)
+    if input.dim() == 3:
+        output, indices = output.squeeze(0), indices.squeeze(0)
+    return (output, indices) if return_indices else output
+
+
 # What each function hands to its pass; explain() asks the same, so that it explains the call that would run.
 
 
@@ -314,6 +397,13 @@ def prepare_avg_pool2d(
     return _batched(input), geometry.pool2d(
         input, kernel_size, stride, padding, 1, ceil_mode, count_include_pad, divisor_override
     )
+
+
+def prepare_adaptive_avg_pool2d(input: Tensor, output_size: object) -> tuple[Tensor, Pool2dGeometry]:
+    return _batched(input), geometry.adaptive_pool2d(input, output_size)
+
+
+prepare_adaptive_max_pool2d = prepare_adaptive_avg_pool2d
 
 
 def _fastest(op: str, input: Tensor, weight: Tensor | None, geometry: Conv2dGeometry | Pool2dGeometry) -> str:

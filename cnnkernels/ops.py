@@ -81,6 +81,10 @@ max_pool2d_backward = _operator("max_pool2d_backward")
 max_pool2d_gather = _operator("max_pool2d_gather")
 avg_pool2d = _operator("avg_pool2d")
 avg_pool2d_backward = _operator("avg_pool2d_backward")
+adaptive_max_pool2d = _operator("adaptive_max_pool2d")
+adaptive_max_pool2d_backward = _operator("adaptive_max_pool2d_backward")
+adaptive_avg_pool2d = _operator("adaptive_avg_pool2d")
+adaptive_avg_pool2d_backward = _operator("adaptive_avg_pool2d_backward")
 
 OPERATORS = (
     "conv2d_fprop",
@@ -93,6 +97,10 @@ OPERATORS = (
     "max_pool2d_gather",
     "avg_pool2d",
     "avg_pool2d_backward",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool2d_backward",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool2d_backward",
 )
 
 
@@ -175,6 +183,31 @@ def _fake_avg_pool2d_backward(
     grad_output: Tensor, input_size: Size, kernel_size: Size, stride: Size, padding: Size,
     count_include_pad: bool, divisor_override: int | None, channels_last: bool, kernel_name: str = "",
 ) -> Tensor:  # fmt: skip
+    return _empty(grad_output, (*grad_output.shape[:2], *input_size), channels_last)
+
+
+def _fake_adaptive_max_pool2d(
+    input: Tensor, output_size: Size, channels_last: bool, kernel_name: str = ""
+) -> tuple[Tensor, Tensor]:
+    size = (*input.shape[:2], *output_size)
+    return _empty(input, size, channels_last), _empty(input, size, channels_last, torch.int64)
+
+
+def _fake_adaptive_max_pool2d_backward(
+    grad_output: Tensor, indices: Tensor, input_size: Size, channels_last: bool, kernel_name: str = ""
+) -> Tensor:
+    return _empty(grad_output, (*grad_output.shape[:2], *input_size), channels_last)
+
+
+def _fake_adaptive_avg_pool2d(
+    input: Tensor, output_size: Size, channels_last: bool, kernel_name: str = ""
+) -> Tensor:  # fmt: skip
+    return _empty(input, (*input.shape[:2], *output_size), channels_last)
+
+
+def _fake_adaptive_avg_pool2d_backward(
+    grad_output: Tensor, input_size: Size, channels_last: bool, kernel_name: str = ""
+) -> Tensor:
     return _empty(grad_output, (*grad_output.shape[:2], *input_size), channels_last)
 
 

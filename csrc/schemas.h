@@ -21,6 +21,10 @@ constexpr const char* kSchemas[] = {
     "max_pool2d_gather(Tensor input, Tensor indices, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, bool channels_last, str kernel_name=\"\") -> Tensor",
     "avg_pool2d(Tensor input, SymInt[2] output_size, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, bool count_include_pad, SymInt? divisor_override, bool channels_last, str kernel_name=\"\") -> Tensor",
     "avg_pool2d_backward(Tensor grad_output, SymInt[2] input_size, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, bool count_include_pad, SymInt? divisor_override, bool channels_last, str kernel_name=\"\") -> Tensor",
+    "adaptive_max_pool2d(Tensor input, SymInt[2] output_size, bool channels_last, str kernel_name=\"\") -> (Tensor, Tensor)",
+    "adaptive_max_pool2d_backward(Tensor grad_output, Tensor indices, SymInt[2] input_size, bool channels_last, str kernel_name=\"\") -> Tensor",
+    "adaptive_avg_pool2d(Tensor input, SymInt[2] output_size, bool channels_last, str kernel_name=\"\") -> Tensor",
+    "adaptive_avg_pool2d_backward(Tensor grad_output, SymInt[2] input_size, bool channels_last, str kernel_name=\"\") -> Tensor",
 };
 // clang-format on
 

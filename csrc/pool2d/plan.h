@@ -1,6 +1,6 @@
 // Which kernel runs a problem, and how: a pure function over the catalogue of compiled kernels. It looks at nothing but the
 // problem, so the same problem gets the same kernel and tile on every machine. (The bits do not depend on either: every kernel
-// walks a window in the same order.)
+// walks a window in the same order; the adaptive ones, in an order that follows from the problem.)
 #pragma once
 
 #include <string>
@@ -20,6 +20,9 @@ struct Configuration {
   int tile_planes = 0, tile_rows = 0, tile_columns = 0;  // results of a block; a plane is one channel of one image
   int chunk_rows = 0, chunk_columns = 0;                 // of the source, staged in shared memory at a time
   int shared_bytes = 0;
+  int readers = 1;  // adaptive: threads that share a window
+  int parts = 1;    // adaptive: of each window, for different blocks
+  int64_t workspace_bytes = 0;
 };
 
 struct Arguments {
@@ -28,6 +31,7 @@ struct Arguments {
   const void* index = nullptr;  // max_backward, max_gather; bytes or int64 as Problem::index_form says
   void* out = nullptr;
   void* index_out = nullptr;  // max, unless the form is kNone
+  void* workspace = nullptr;  // adaptive
   cudaStream_t stream = nullptr;
 };
 

@@ -27,6 +27,7 @@ std::string why_illegal(const Problem& p) {
   else if (p.index_form == IndexForm::kWindow && p.R * p.S > kMostWindowTaps)
     why << "an index in the window has one byte, enough for " << kMostWindowTaps << " taps and not for " << p.R << 'x' << p.S;
   else if ((p.op == Op::kMaxBackward || p.op == Op::kMaxGather) && p.index_form == IndexForm::kNone) why << "no indices are given";
+  else if (is_adaptive(p.op) && (p.H < 1 || p.W < 1) && p.P > 0 && p.Q > 0) why << "an image without pixels has no windows";
   return why.str();
 }
 
@@ -34,6 +35,7 @@ std::string to_string(const Problem& p) {
   std::ostringstream text;
   text << name_of(p.op) << ' ' << short_name(p.dtype) << " N" << p.N << " C" << p.C << ' ' << p.H << 'x' << p.W << " -> " << p.P << 'x'
        << p.Q;
+  if (is_adaptive(p.op)) return text.str();
   text << ", " << p.R << 'x' << p.S << " stride " << p.stride_h << ',' << p.stride_w << " pad " << p.pad_h << ',' << p.pad_w << " dilation "
        << p.dilation_h << ',' << p.dilation_w;
   if (p.divisor_override) text << " divisor " << p.divisor_override;
