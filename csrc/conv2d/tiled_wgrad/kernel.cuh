@@ -30,8 +30,6 @@
 // In flight: two stages of 16 KB in each of two blocks, 64 KB a multiprocessor (DRAM needs some 25 KB).
 #pragma once
 
-#include <type_traits>
-
 #include "common/async_copy.h"
 #include "common/launch.h"
 #include "common/types.h"
@@ -84,15 +82,61 @@ __device__ inline PixelRectangle reached_by(const TiledWgradParams& p, int first
   return {first_p, first_q, p.N * height * width, FastDiv<int32_t>(width), FastDiv<int32_t>(height * width)};
 }
 
+// What a block computes: of one group, filters x columns, summed over pixels [first_pixel, last_pixel) of its rectangle. In shared memory:
+// registers are for results.
+struct BlockOfWgrad {
+  PixelRectangle rectangle;
+  int first_pixel, last_pixel;
+  int slab, first_filter, filters_left, first_column, columns_left;  // first_filter: of all groups' filters
+  int y_offset, x_offset;                                            // of the first filter, and of the group's first channel
+};
+
+__device__ inline BlockOfWgrad block_of_wgrad(const TiledWgradParams& p) {
+  BlockOfWgrad b;
+  // Tiles of one slab are neighbours: blocks that run together read the same pixels.
+  int tile = int(blockIdx.x);
+  b.first_column = tile % p.column_tiles << p.log_bn;
+  tile /= p.column_tiles;
+  const int filter = tile % p.filter_tiles << p.log_bm;
+  tile /= p.filter_tiles;
+  const int group = tile % p.groups;
+  b.slab = tile / p.groups;
+  b.first_filter = group * p.filters + filter;
+  b.filters_left = min(1 << p.log_bm, p.filters - filter);
+  b.columns_left = min(1 << p.log_bn, p.columns - b.first_column);
+  b.y_offset = b.first_filter * p.y_c;
+  b.x_offset = group * p.channels * p.x_c;
+  b.rectangle = p.skip_padding ? reached_by(p, b.first_column, b.first_column + b.columns_left - 1) : p.whole;
+  // Slabs of whole stages, all of one length but for the last ones, which may even be empty.
+  const int stages = (b.rectangle.pixels + (1 << p.log_bk) - 1) >> p.log_bk, slab_stages = (stages + p.slabs - 1) / p.slabs;
+  b.first_pixel = min(b.slab * slab_stages << p.log_bk, b.rectangle.pixels);
+  b.last_pixel = min(b.first_pixel + (slab_stages << p.log_bk), b.rectangle.pixels);
+  return b;
+}
+
+__device__ __forceinline__ Column column_of(const TiledWgradParams& p, const BlockOfWgrad& b, int n) {
+  if (n >= b.columns_left) return {0, kOutside, 0, 0};
+  int low, s;
+  const int high = p.inner_columns.divmod(b.first_column + n, low);
+  const int c = p.taps_outermost ? low : high, r = p.S.divmod(p.taps_outermost ? high : low, s);
+  const int h = r * p.dilation_h, w = s * p.dilation_w;
+  return {b.x_offset + c * p.x_c + h * p.x_h + w * p.x_w, h, w, c * p.w_c + r * p.w_r + s * p.w_s};
+}
+
+template <int Bytes>
+struct UnitBytes {
+  static constexpr int value = Bytes;
+};
+
 // Calls copy(bytes) with `bytes` = 2^log_unit elements as a compile-time constant.
 template <class T, class Copy>
 __device__ __forceinline__ void with_unit(int log_unit, Copy copy) {
   switch (int(sizeof(T)) << log_unit) {
-    case 16: copy(std::integral_constant<int, 16>()); break;
-    case 8: copy(std::integral_constant<int, 8>()); break;
-    case 4: copy(std::integral_constant<int, 4>()); break;
+    case 16: copy(UnitBytes<16>()); break;
+    case 8: copy(UnitBytes<8>()); break;
+    case 4: copy(UnitBytes<4>()); break;
     default:
-      if constexpr (sizeof(T) == 2) copy(std::integral_constant<int, 2>());
+      if constexpr (sizeof(T) == 2) copy(UnitBytes<2>());
   }
 }
 
@@ -110,6 +154,14 @@ CNN_HOST_DEVICE int sums_pitch(int bn) { return bn + 8; }
 
 struct ThreadTile {
   float value[kThreadTile][kThreadTile];
+
+  __device__ __forceinline__ void clear() {
+    CNN_UNROLL
+    for (int i = 0; i < kThreadTile; ++i) {
+      CNN_UNROLL
+      for (int j = 0; j < kThreadTile; ++j) value[i][j] = 0;
+    }
+  }
 };
 
 // A thread's place in its block: slice, and row and column of threads within its tile. Neighbouring lanes are up to 8 columns of up to 4 rows:
@@ -135,10 +187,9 @@ struct ChannelsLast {
   using Pixels = PixelEntry[2][kMostStagePixels];
 
   const TiledWgradParams& p;
-  const PixelRectangle& rectangle;
-  PixelEntry (&pixels)[2][kMostStagePixels];
+  const BlockOfWgrad& block;
+  Pixels& pixels;
   const T *y, *x;
-  int last_pixel;
   int y_valid, x_valid;  // bytes that this thread's unit has
   int y_to, x_to;        // its elements in a row of the stage
   int x_h, x_w;          // its tap
@@ -147,29 +198,28 @@ struct ChannelsLast {
   __device__ static __forceinline__ int m(const ThreadPlace& at, int i, int bm) { return at.tm * kVector + row_offset(i, bm); }
   __device__ static __forceinline__ int n(const ThreadPlace& at, int j, int bn) { return at.tn * kVector + row_offset(j, bn); }
 
-  __device__ __forceinline__ ChannelsLast(const TiledWgradParams& params, const PixelRectangle& r, Pixels& table, const Column* columns, const T* y_base,
-                                          const T* x_base, int filters_left, int columns_left, int last)
-      : p(params), rectangle(r), pixels(table), last_pixel(last) {
+  __device__ __forceinline__ ChannelsLast(const TiledWgradParams& params, const BlockOfWgrad& tile, Pixels& table, const Column* columns)
+      : p(params), block(tile), pixels(table) {
     const int thread = int(threadIdx.x);
     y_to = (thread & ((1 << (p.log_bm - p.log_y_unit)) - 1)) << p.log_y_unit;
     x_to = (thread & ((1 << (p.log_bn - p.log_x_unit)) - 1)) << p.log_x_unit;
-    y_valid = max(0, min(filters_left - y_to, 1 << p.log_y_unit)) * int(sizeof(T));
-    x_valid = max(0, min(columns_left - x_to, 1 << p.log_x_unit)) * int(sizeof(T));
+    y_valid = max(0, min(block.filters_left - y_to, 1 << p.log_y_unit)) * int(sizeof(T));
+    x_valid = max(0, min(block.columns_left - x_to, 1 << p.log_x_unit)) * int(sizeof(T));
     const Column column = columns[x_to];
-    y = y_base + y_to;
-    x = x_base + column.x;
+    y = static_cast<const T*>(p.y) + block.y_offset + y_to;
+    x = static_cast<const T*>(p.x) + column.x;
     x_h = column.h, x_w = column.w;
   }
 
   static CNN_HOST_DEVICE int stage_length(int bm, int bn, int bk) { return (bm + bn) * bk; }
 
   // Says where the pixels of the stage from `first` on are; to be seen by the others after a barrier.
-  __device__ __forceinline__ void prepare(int first, int slot) {
+  __device__ static __forceinline__ void prepare(const TiledWgradParams& p, const BlockOfWgrad& block, Pixels& pixels, int first, int slot) {
     const int thread = int(threadIdx.x), index = first + thread;
     if (thread >= 1 << p.log_bk) return;
     PixelEntry entry{-1, 0, kOutside, 0};
-    if (index < last_pixel) {
-      const PixelOfOutput at = pixel_of(rectangle, index);
+    if (index < block.last_pixel) {
+      const PixelOfOutput at = pixel_of(block.rectangle, index);
       entry.h = at.p * p.stride_h - p.pad_h, entry.w = at.q * p.stride_w - p.pad_w;
       entry.y = at.n * p.y_n + at.p * p.y_h + at.q * p.y_w;
       entry.x = at.n * p.x_n + entry.h * p.x_h + entry.w * p.x_w;
@@ -183,7 +233,7 @@ struct ChannelsLast {
       const int log_units = p.log_bm - p.log_y_unit;
       for (int pixel = thread >> log_units; pixel < bk; pixel += kTiledWgradThreads >> log_units) {
         const int from = pixels[slot][pixel].y;
-        copy_unit<bytes()>(stage + (pixel << p.log_bm) + y_to, y + from, from >= 0 ? y_valid : 0);
+        copy_unit<bytes.value>(stage + (pixel << p.log_bm) + y_to, y + from, from >= 0 ? y_valid : 0);
       }
     });
     with_unit<T>(p.log_x_unit, [&](auto bytes) {
@@ -192,7 +242,7 @@ struct ChannelsLast {
       for (int pixel = thread >> log_units; pixel < bk; pixel += kTiledWgradThreads >> log_units) {
         const PixelEntry entry = pixels[slot][pixel];
         const bool inside = unsigned(entry.h + x_h) < unsigned(p.H) && unsigned(entry.w + x_w) < unsigned(p.W);
-        copy_unit<bytes()>(to + (pixel << p.log_bn), x + entry.x, inside ? x_valid : 0);
+        copy_unit<bytes.value>(to + (pixel << p.log_bn), x + entry.x, inside ? x_valid : 0);
       }
     });
   }
@@ -245,43 +295,40 @@ struct Planar {
   struct Pixels {};
 
   const TiledWgradParams& p;
-  const PixelRectangle& rectangle;
+  const BlockOfWgrad& block;
   const Column* columns;
-  const T *y, *x;
-  int filters_left, last_pixel;
 
   __device__ static __forceinline__ int m(const ThreadPlace& at, int i, int bm) { return at.tm + i * (bm / kThreadTile); }
   __device__ static __forceinline__ int n(const ThreadPlace& at, int j, int bn) { return at.tn + j * (bn / kThreadTile); }
 
-  __device__ __forceinline__ Planar(const TiledWgradParams& params, const PixelRectangle& r, Pixels&, const Column* table, const T* y_base,
-                                    const T* x_base, int filters, int, int last)
-      : p(params), rectangle(r), columns(table), y(y_base), x(x_base), filters_left(filters), last_pixel(last) {}
+  __device__ __forceinline__ Planar(const TiledWgradParams& params, const BlockOfWgrad& tile, Pixels&, const Column* table)
+      : p(params), block(tile), columns(table) {}
 
   static CNN_HOST_DEVICE int stage_length(int bm, int bn, int bk) { return (bm + bn) * (bk + kPad); }
 
-  __device__ __forceinline__ void prepare(int, int) {}
+  __device__ static __forceinline__ void prepare(const TiledWgradParams&, const BlockOfWgrad&, Pixels&, int, int) {}
 
   __device__ __forceinline__ void copy(T* stage, int first, int) {
     const int thread = int(threadIdx.x), bm = 1 << p.log_bm, bn = 1 << p.log_bn, pitch = (1 << p.log_bk) + kPad;
     with_unit<T>(p.log_y_unit, [&](auto bytes) {
       const int log_units = p.log_bk - p.log_y_unit, pixel = (thread & ((1 << log_units) - 1)) << p.log_y_unit;
-      const bool some = first + pixel < last_pixel;
-      const PixelOfOutput at = pixel_of(rectangle, some ? first + pixel : 0);
-      const T* const from = y + at.n * p.y_n + at.p * p.y_h + at.q * p.y_w;
+      const bool some = first + pixel < block.last_pixel;
+      const PixelOfOutput at = pixel_of(block.rectangle, some ? first + pixel : 0);
+      const T* const from = static_cast<const T*>(p.y) + block.y_offset + at.n * p.y_n + at.p * p.y_h + at.q * p.y_w;
       for (int row = thread >> log_units; row < bm; row += kTiledWgradThreads >> log_units)
-        copy_unit<bytes()>(stage + row * pitch + pixel, from + row * p.y_c, some && row < filters_left ? bytes() : 0);
+        copy_unit<bytes.value>(stage + row * pitch + pixel, from + row * p.y_c, some && row < block.filters_left ? bytes.value : 0);
     });
     with_unit<T>(p.log_x_unit, [&](auto bytes) {
       const int log_units = p.log_bk - p.log_x_unit, pixel = (thread & ((1 << log_units) - 1)) << p.log_x_unit;
-      const bool some = first + pixel < last_pixel;
-      const PixelOfOutput at = pixel_of(rectangle, some ? first + pixel : 0);
+      const bool some = first + pixel < block.last_pixel;
+      const PixelOfOutput at = pixel_of(block.rectangle, some ? first + pixel : 0);
       const int h = some ? at.p * p.stride_h - p.pad_h : kOutside, w = at.q * p.stride_w - p.pad_w;
-      const T* const from = x + at.n * p.x_n + (some ? h * p.x_h + w * p.x_w : 0);
+      const T* const from = static_cast<const T*>(p.x) + at.n * p.x_n + (some ? h * p.x_h + w * p.x_w : 0);
       T* const to = stage + bm * pitch + pixel;
       for (int row = thread >> log_units; row < bn; row += kTiledWgradThreads >> log_units) {
         const Column column = columns[row];
         const bool inside = unsigned(h + column.h) < unsigned(p.H) && unsigned(w + column.w) < unsigned(p.W);
-        copy_unit<bytes()>(to + row * pitch, from + column.x, inside ? bytes() : 0);
+        copy_unit<bytes.value>(to + row * pitch, from + column.x, inside ? bytes.value : 0);
       }
     });
   }
@@ -325,86 +372,58 @@ __global__ void __launch_bounds__(kTiledWgradThreads, 2) tiled_wgrad_kernel(cons
   CNN_DYNAMIC_SHARED(storage, unsigned char);  // the stages; at the end the slices' results
   CNN_SHARED(columns, Column[kMostColumns]);
   CNN_SHARED(pixels, typename Layout<T>::Pixels);
-  CNN_SHARED(rectangle, PixelRectangle);
+  CNN_SHARED(block, BlockOfWgrad);
   const int thread = int(threadIdx.x);
   const int bm = 1 << p.log_bm, bn = 1 << p.log_bn, bk = 1 << p.log_bk;
 
-  // Tiles of one slab are neighbours: blocks that run together read the same pixels.
-  int tile = int(blockIdx.x);
-  const int first_column = tile % p.column_tiles * bn;
-  tile /= p.column_tiles;
-  const int first_filter = tile % p.filter_tiles * bm;
-  tile /= p.filter_tiles;
-  const int group = tile % p.groups, slab = tile / p.groups;
-  const int filters_left = min(bm, p.filters - first_filter), columns_left = min(bn, p.columns - first_column);
-
-  if (thread < bn) {
-    Column column{0, kOutside, 0, 0};
-    if (thread < columns_left) {
-      int low, s;
-      const int high = p.inner_columns.divmod(first_column + thread, low);
-      const int c = p.taps_outermost ? low : high, r = p.S.divmod(p.taps_outermost ? high : low, s);
-      column.h = r * p.dilation_h, column.w = s * p.dilation_w;
-      column.x = c * p.x_c + column.h * p.x_h + column.w * p.x_w;
-      column.result = c * p.w_c + r * p.w_r + s * p.w_s;
-    }
-    columns[thread] = column;
-  }
-  if (thread == 0) rectangle = p.skip_padding ? reached_by(p, first_column, first_column + columns_left - 1) : p.whole;
+  // Where everything is.
+  if (thread == 0) block = block_of_wgrad(p);
+  __syncthreads();
+  if (thread < bn) columns[thread] = column_of(p, block, thread);
+  int first = block.first_pixel;
+  Layout<T>::prepare(p, block, pixels, first, 0);
+  Layout<T>::prepare(p, block, pixels, first + bk, 1);
   __syncthreads();
 
-  // Slabs of whole stages, of equal length but for the last ones, which may even be empty.
-  const int stages = (rectangle.pixels + bk - 1) >> p.log_bk, slab_stages = (stages + p.slabs - 1) / p.slabs;
-  const int first_pixel = slab * slab_stages << p.log_bk;
-  const int last_pixel = min(first_pixel + (slab_stages << p.log_bk), rectangle.pixels);
-  const int steps = (max(0, last_pixel - first_pixel) + bk - 1) >> p.log_bk;
-
-  const T* const y = static_cast<const T*>(p.y) + (group * p.filters + first_filter) * p.y_c;
-  const T* const x = static_cast<const T*>(p.x) + group * p.channels * p.x_c;
-  Layout<T> layout(p, rectangle, pixels, columns, y, x, filters_left, columns_left, last_pixel);
-  const ThreadPlace at(p);
-  T* const stage = reinterpret_cast<T*>(storage);
-  const int stage_elements = Layout<T>::stage_length(bm, bn, bk);
-
+  // Two stages are asked for, then in each step another one, while the oldest is multiplied.
+  Layout<T> layout(p, block, pixels, columns);
+  T* const stages = reinterpret_cast<T*>(storage);
+  const int stage_length = Layout<T>::stage_length(bm, bn, bk);
+  int steps = (block.last_pixel - first + bk - 1) >> p.log_bk;  // that are left
   ThreadTile results;
-  CNN_UNROLL
-  for (int i = 0; i < kThreadTile; ++i) {
-    CNN_UNROLL
-    for (int j = 0; j < kThreadTile; ++j) results.value[i][j] = 0;
-  }
-
-  layout.prepare(first_pixel, 0);
-  layout.prepare(first_pixel + bk, 1);
-  __syncthreads();
-  CNN_UNROLL
-  for (int ahead = 0; ahead < kTiledWgradStages - 1; ++ahead) {
-    if (ahead < steps) layout.copy(stage + ahead * stage_elements, first_pixel + ahead * bk, ahead & 1);
-    commit_async();
-  }
-  __syncthreads();  // all have read the table that is overwritten next
-  layout.prepare(first_pixel + 2 * bk, 0);
-  int here = 0, next = kTiledWgradStages - 1;
-  for (int step = 0; step < steps; ++step) {
+  results.clear();
+  if (steps > 0) layout.copy(stages, first, 0);
+  commit_async();
+  if (steps > 1) layout.copy(stages + stage_length, first + bk, 1);
+  commit_async();
+  __syncthreads();  // the table of the first stage has been read
+  first += 2 * bk;
+  Layout<T>::prepare(p, block, pixels, first, 0);
+  int here = 0, slot = 0;
+  for (; steps > 0; --steps) {
     wait_async<kTiledWgradStages - 2>();
-    __syncthreads();  // the stage is whole for all, the one before it is read, the table of the next is written
-    if (step + 2 < steps) layout.copy(stage + next * stage_elements, first_pixel + (step + 2) * bk, step & 1);
+    __syncthreads();  // this stage is whole for all, the last one has been multiplied, the next one's table is written
+    const int free = here == 0 ? kTiledWgradStages - 1 : here - 1;
+    if (steps > 2) layout.copy(stages + free * stage_length, first, slot);
     commit_async();
-    layout.prepare(first_pixel + (step + 3) * bk, (step + 1) & 1);
-    Layout<T>::multiply(results, at, stage + here * stage_elements, bm, bn, bk);
-    here = here + 1 == kTiledWgradStages ? 0 : here + 1;
-    next = next + 1 == kTiledWgradStages ? 0 : next + 1;
+    first += bk;
+    slot ^= 1;
+    Layout<T>::prepare(p, block, pixels, first, slot);
+    Layout<T>::multiply(results, ThreadPlace(p), stages + here * stage_length, bm, bn, bk);
+    here = here == kTiledWgradStages - 1 ? 0 : here + 1;
   }
   wait_async<0>();
   __syncthreads();
 
   // The slices' results side by side, [slice][filter][column], then their sums, in rows of columns.
   float* const sums = reinterpret_cast<float*>(storage);
+  const ThreadPlace at(p);
   const int pitch = sums_pitch(bn), slice_length = bm * pitch;
   Layout<T>::keep(results, at, sums + at.slice * slice_length, bm, bn, pitch);
   __syncthreads();
-  const int first_k = group * p.filters + first_filter;
+  const int filters_left = block.filters_left, columns_left = block.columns_left;
   if (p.partial && p.columns % 4 == 0) {
-    float* const to = p.partial + (slab * p.groups * p.filters + first_k) * p.columns + first_column;
+    float* const to = p.partial + (block.slab * p.groups * p.filters + block.first_filter) * p.columns + block.first_column;
     const int log_vectors = p.log_bn - 2;
     for (int e = thread; e < bm << log_vectors; e += kTiledWgradThreads) {
       const int m = e >> log_vectors, n = (e & ((1 << log_vectors) - 1)) * 4;
@@ -419,12 +438,12 @@ __global__ void __launch_bounds__(kTiledWgradThreads, 2) tiled_wgrad_kernel(cons
     return;
   }
   for (int e = thread; e < bm << p.log_bn; e += kTiledWgradThreads) {
-    const int m = e >> p.log_bn, n = e & (bn - 1);
+    const int m = e >> p.log_bn, n = e & (bn - 1), k = block.first_filter + m;
     if (m >= filters_left || n >= columns_left) continue;
     float sum = 0;
     for (int slice = 0; slice < at.slices; ++slice) sum += sums[slice * slice_length + m * pitch + n];
-    if (p.partial) p.partial[(slab * p.groups * p.filters + first_k + m) * p.columns + first_column + n] = sum;
-    else static_cast<T*>(p.w)[(first_k + m) * p.w_k + columns[n].result] = narrow<T>(sum);
+    if (p.partial) p.partial[(block.slab * p.groups * p.filters + k) * p.columns + block.first_column + n] = sum;
+    else static_cast<T*>(p.w)[k * p.w_k + columns[n].result] = narrow<T>(sum);
   }
 }
 
