@@ -10,6 +10,7 @@
 #include "conv2d/first_layer/first_layer.h"
 #include "conv2d/grouped/grouped.h"
 #include "conv2d/pointwise/pointwise.h"
+#include "conv2d/tiled_wgrad/tiled_wgrad.h"
 #include "conv2d/transposed/transposed.h"
 
 namespace cnn::conv2d {
@@ -31,6 +32,7 @@ static void add_tuned_kernels(std::vector<Kernel>& all) {
   add_dilated_kernels<T>(all);
   add_transposed_kernels<T>(all);
   add_first_layer_kernels<T>(all);
+  add_tiled_wgrad_kernels<T>(all);
 }
 
 const std::vector<Kernel>& catalogue() {

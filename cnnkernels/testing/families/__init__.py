@@ -13,6 +13,7 @@ from cnnkernels.testing.families import (
     pointwise,
     pool_windows,
     transposed,
+    wgrad,
 )
 from cnnkernels.testing.problem import Conv2dProblem, Pool2dProblem
 
@@ -25,6 +26,7 @@ _CONV2D = (
     dilated,
     transposed,
     first_layer,
+    wgrad,
 )
 _POOL2D = (pool_windows, adaptive)
 
