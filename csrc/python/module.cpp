@@ -129,6 +129,7 @@ py::dict plan_pool2d(const std::string& op, const std::string& dtype, const Size
   p.y = p.index = dense_strides(p.C, p.P, p.Q, channels_last);
   if (p.op == Op::kMax || p.op == Op::kMaxBackward || p.op == Op::kMaxGather)
     p.index_form = parse_name(indices, {IndexForm::kNone, IndexForm::kWindow, IndexForm::kFlat}, "indices");
+  if (p.op == Op::kAdaptiveMax || p.op == Op::kAdaptiveMaxBackward) p.index_form = IndexForm::kFlat;
   const Plan chosen = plan(p, kernel);
   const Configuration& c = chosen.configuration;
   py::dict d = explained(explain(p, kernel), chosen, p);

@@ -502,7 +502,6 @@ void add_forward(std::vector<Kernel>& catalogue, Op op, bool planes) {
   catalogue.push_back(row);
   if (!planes) return;
   row = adaptive_row<T>(op, "planes", 32);
-  row.staged = true;
   row.shared_bytes = int(kMostStage + 32);
   row.why_not = why_not_planes<State>;
   row.cost = planes_cost;
