@@ -87,7 +87,7 @@ inline std::string why_not_channels(const Kernel& kernel, const Problem& p) {
 inline Configuration configure_channels(const Kernel& kernel, const Problem& p) {
   constexpr int64_t kMostStripRows = 8;
   if (is_empty(p)) return {};
-  const int columns = side_by_side(shape_of(p), is_backward(p.op));
+  const int columns = shape_of(p) == WindowShape::kAny ? 1 : kSideBySide;
   const int64_t rows = result_rows(p).count;
   const int64_t row_threads = p.N * ceil_div(result_columns(p).count, columns) * (p.C / kernel.planes);
   const int64_t strips = std::clamp<int64_t>(ceil_div(2 * kTargetBlocks * kChannelsThreads, row_threads), ceil_div(rows, kMostStripRows), rows);
