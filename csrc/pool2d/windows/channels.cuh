@@ -24,7 +24,7 @@
 
 namespace cnn::pool2d {
 
-constexpr int kChannelsThreads = 256;
+constexpr int kChannelsThreads = 128;
 
 // Windows that have code of their own, and how many results (backward: cells) a thread has side by side.
 enum class WindowShape { k2x2Stride2, k3x3Stride2, k3x3Stride1, kAny };
@@ -175,7 +175,7 @@ __device__ __forceinline__ void walk_forward(const ChannelsParams& p, int32_t in
 }
 
 template <template <class, int> class Op, class T>
-__global__ void __launch_bounds__(kChannelsThreads, 2) channels_forward_kernel(const ChannelsParams p) {
+__global__ void __launch_bounds__(kChannelsThreads, 4) channels_forward_kernel(const ChannelsParams p) {
   const int32_t index = int32_t(blockIdx.x) * kChannelsThreads + int32_t(threadIdx.x);
   if (index >= p.threads) return;
   using Shape = WindowShape;
@@ -254,7 +254,7 @@ __device__ __forceinline__ void slide_backward(const ChannelsParams& p, int32_t 
 }
 
 template <template <class, int> class Op, class T>
-__global__ void __launch_bounds__(kChannelsThreads, 2) channels_backward_kernel(const ChannelsParams p) {
+__global__ void __launch_bounds__(kChannelsThreads, 4) channels_backward_kernel(const ChannelsParams p) {
   const int32_t index = int32_t(blockIdx.x) * kChannelsThreads + int32_t(threadIdx.x);
   if (index >= p.threads) return;
   using Shape = WindowShape;

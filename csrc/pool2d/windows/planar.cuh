@@ -47,7 +47,7 @@ struct PlanarParams {
   WindowShape shape;
   bool streamed;  // without shared memory
   FastDiv<int32_t> channels, bands;
-  FastDiv<int32_t> columns, strips;              // of a tile's target; streamed: of 16 bytes of x in a row, and of rows of windows
+  FastDiv<int32_t> columns, strips;              // lanes of a strip, strips of a tile; streamed: of 16 bytes of x in a row, and of rows of windows
   FastDiv<int32_t> source_columns, source_rows;  // of a plane of the source
   int32_t planes, tile_planes;
   int32_t first_row, rows, tile_rows, strip_rows;        // of results; backward: of cells
@@ -155,13 +155,13 @@ struct PlanarTile {
   }
   // Does `body(plane of the tile, column, first row, end)` for each strip that the thread has.
   template <class Body>
-  __device__ __forceinline__ void strips(const PlanarParams& p, const Body& body) const {
+  __device__ __forceinline__ void strips(const PlanarParams& p, int32_t columns, const Body& body) const {
     const int32_t items = count * p.strips.divisor * p.columns.divisor;
     for (int32_t item = int32_t(threadIdx.x); item < items; item += kPlanarThreads) {
       int32_t column, strip;
       const int32_t g = p.strips.divmod(p.columns.divmod(item, column), strip);
       const int32_t row = first + strip * p.strip_rows;
-      if (row < end) body(g, column, row, min(row + p.strip_rows, end));
+      if (row < end && column < columns) body(g, column, row, min(row + p.strip_rows, end));
     }
   }
 };
@@ -178,7 +178,8 @@ __device__ __forceinline__ void read_taps(const T* at, Packed<T, 1> (&taps)[kTap
     T pairs[2 * kPairs];
     CNN_UNROLL
     for (int i = 0; i < kPairs; ++i) {
-      const Vector<T, 2> pair = load_vector<2>(at - odd + 2 * i);
+      Vector<T, 2> pair{};
+      if (2 * i < kTaps || odd) pair = load_vector<2>(at - odd + 2 * i);
       pairs[2 * i] = pair.value[0], pairs[2 * i + 1] = pair.value[1];
     }
     CNN_UNROLL
@@ -194,7 +195,7 @@ __device__ __forceinline__ void slide_down(const PlanarParams& p, const PlanarTi
                                            uint8_t* index_out) {
   constexpr int kKept = kTaps - kStride;  // rows that a window shares with the next
   const int32_t width = p.w.image;
-  tile.strips(p, [&](int32_t g, int32_t column, int32_t first, int32_t end) {
+  tile.strips(p, p.w.outputs, [&](int32_t g, int32_t column, int32_t first, int32_t end) {
     const int32_t left = p.w.start(column), first_tap = max(0, -left);
     Packed<T, 1> rows[kTaps][kTaps];
     const auto read_row = [&](Packed<T, 1>(&row)[kTaps], int32_t h) {
@@ -235,7 +236,7 @@ template <class Result, class T>
 __device__ __forceinline__ void walk_down(const PlanarParams& p, const PlanarTile& tile, const Band& band, const T* x, T* out,
                                           uint8_t* index_out) {
   const int32_t width = p.w.image;
-  tile.strips(p, [&](int32_t g, int32_t column, int32_t first, int32_t end) {
+  tile.strips(p, p.w.outputs, [&](int32_t g, int32_t column, int32_t first, int32_t end) {
     const int32_t left = p.w.start(column), s0 = p.w.first_tap(left);
     int32_t at = (g * p.h.outputs + first - tile.first) * p.w.outputs + column;
     for (int32_t row = first; row < end; ++row, at += p.w.outputs) {
@@ -334,7 +335,7 @@ template <class Window, class T, int kTaps, int kStride>
 __device__ __forceinline__ void gather_down(const PlanarParams& p, const PlanarTile& tile, const Band& band, int32_t first_pixel_row,
                                             const Gradients<Window, T>& y, T* out) {
   constexpr int kOver = (kTaps + kStride - 1) / kStride;  // windows over a pixel, on one axis
-  tile.strips(p, [&](int32_t g, int32_t w, int32_t first, int32_t end) {
+  tile.strips(p, p.w.image, [&](int32_t g, int32_t w, int32_t first, int32_t end) {
     const int32_t cell = (w + p.w.pad) / kStride, b = (w + p.w.pad) % kStride;
     Window windows[kOver][kOver];  // window rows i - (kOver - 1) .. i, columns alike
     const auto read_row = [&](Window(&row)[kOver], int32_t window_row) {
