@@ -102,10 +102,12 @@ inline double window_cost(const Kernel& kernel, const Problem& p) {
   constexpr double kSlot = 15;     // a slot's coordinates: two divisions by multiplication, bounds, address; the store
   constexpr double kTap = 6;       // coordinate, address, comparison, branch, read
   constexpr double kRead = 2;      // a global read and its address
+  constexpr double kPass = 4;      // bytes of a thread: a warp's access takes a pass of L1, 128 bytes, though it moves fewer
   const Configuration c = kernel.configure(kernel, p);
   if (c.blocks == 0) return 0;
   const bool backward = is_backward(p.op), routed = p.op == Op::kMaxBackward, target_channels = p.channels_dense(p.target());
-  const double per_value = p.op == Op::kMax ? 4 : routed ? 3 : 1, division = p.op == Op::kAvgBackward ? 10.0 * kernel.planes : 0;
+  const double per_value = p.op == Op::kMax ? 5 : routed ? 4 : 2,  // with the conversion to fp32
+               division = 10.0 * kernel.planes;
 
   // One vector of `strides`' tensor: instructions and sectors, `run` threads along the columns, or along the channels.
   struct Access {
@@ -115,7 +117,7 @@ inline double window_cost(const Kernel& kernel, const Problem& p) {
     if (is_vector(p, strides, kernel.planes)) return {kRead, double(kernel.planes * bytes)};
     const bool dense = along_channels ? p.channels_dense(strides) : strides.d3 == 1;
     const double each = along_channels ? sectors(dense ? p.C : 1, kernel.planes, bytes) : sectors(dense ? run : 1, 1, bytes);
-    return {kRead * kernel.planes, each * kernel.planes};
+    return {kRead * kernel.planes, std::max(kPass, each) * kernel.planes};
   };
 
   const double vectors = double(c.tile_planes / kernel.planes) * c.tile_rows * c.tile_columns;
@@ -131,8 +133,12 @@ inline double window_cost(const Kernel& kernel, const Problem& p) {
   }
   const double conflicts = backward || target_channels ? 1 : double(std::min<int64_t>(p.stride_w, 8));
   const double issued =
-      c.threads * kThread + vectors * taps * (kTap + per_value * kernel.planes) + slots * (kSlot + source.issued + division);
-  const double moved = slots * (source.moved + kernel.slot_bytes) + vectors * taps * kernel.slot_bytes * conflicts;
+      c.threads * kThread + vectors * (taps * (kTap + per_value * kernel.planes) + (p.op == Op::kAvg ? division : 0)) +
+      slots * (kSlot + source.issued + (p.op == Op::kAvgBackward ? division : 0));
+  double moved = slots * (source.moved + kernel.slot_bytes) + vectors * taps * kernel.slot_bytes * conflicts;
+  moved += vectors * access(p.target(), size_of(p.dtype), target_channels, c.tile_columns).moved;
+  if (p.op == Op::kMax && p.index_form != IndexForm::kNone)
+    moved += vectors * access(p.index, bytes_of(p.index_form), target_channels, c.tile_columns).moved;
   Work work;
   work.instructions = issued * double(c.blocks) * (kernel.index_bits == 64 ? kWideIndexFactor : 1);
   work.l1_bytes = moved * double(c.blocks);
@@ -143,7 +149,7 @@ inline double window_cost(const Kernel& kernel, const Problem& p) {
 
 template <class Index>
 Layout<Index> layout_of(const Problem& p, const Strides& s, int planes, const void* tensor, std::size_t element_bytes) {
-  const std::size_t alignment = std::min<std::size_t>(16, element_bytes * std::size_t(planes));
+  const std::size_t alignment = std::clamp<std::size_t>(element_bytes * std::size_t(planes), 1, 16);  // no indices: 0 bytes
   const bool aligned = reinterpret_cast<std::uintptr_t>(tensor) % alignment == 0;
   return {Index(s.d0), Index(s.d1), Index(s.d2), Index(s.d3), Index(s.d0 - (p.C - 1) * s.d1), is_vector(p, s, planes) && aligned};
 }

@@ -1,14 +1,14 @@
 // Pooling with the channels dense (NHWC): no shared memory, 16 bytes of channels to a thread.
 //
-//   forward:   y(p, q) from x(p * stride - pad + r, ...): a thread has kOutputs neighbouring columns of y and slides down a strip of
+//   forward:   y(p, q) from x(p * stride - pad + r, ...): a thread has 2 neighbouring columns of y and slides down a strip of
 //              rows. The rows of x that the next window shares stay in registers.
 //   backward:  gradient of x(h, w). Counted from the first row of the padding the pixels form cells of stride x stride, i = (h + pad) /
 //              stride; window p = i - t has the rows a of cell i as its taps a + t * stride, t = 0 .. ceil(R / stride) - 1. So every
-//              pixel of a cell has the same candidates, known without a division, and a thread has kCells neighbouring cells and
-//              slides down: one new row of windows for each row of cells. A window that does not overlap others is one cell: it is
+//              pixel of a cell has the same candidates, known without a division, and a thread has 2 neighbouring cells and slides
+//              down: one new row of windows for each row of cells. A window that does not overlap others is one cell: it is
 //              read once, and its whole R x S block written.
 //
-//     lanes along the channels, then along groups of columns:        a thread, 3x3 stride 2 (forward, kOutputs = 2):
+//     lanes along the channels, then along groups of columns:        a thread, 3x3 stride 2 (forward):
 //
 //        c: 0-7  8-15 ...            C = 64 in bf16: 8 lanes            x . . . . .      rows 2p-1      kept from the last window
 //      +------+------+---            make one pixel's 128 bytes         x . . . . .           2p        10 loads of 16 bytes, all
@@ -24,13 +24,11 @@
 
 namespace cnn::pool2d {
 
-constexpr int kChannelsThreads = 256;
+constexpr int kChannelsThreads = 128;
 
-// Windows that have code of their own: their size and stride, and how many results (backward: cells) a thread has side by side.
+// Windows that have code of their own, and how many results (backward: cells) a thread has side by side.
 enum class WindowShape { k2x2Stride2, k3x3Stride2, k3x3Stride1, kAny };
-constexpr int side_by_side(WindowShape shape, bool backward) {
-  return shape == WindowShape::kAny ? 1 : shape == WindowShape::k3x3Stride1 && !backward ? 4 : 2;
-}
+constexpr int kSideBySide = 2;
 
 struct PixelStrides {
   int32_t n, h, w;
@@ -78,22 +76,20 @@ struct Pixels {
 
   __device__ __forceinline__ Pixels(T* tensor, const PixelStrides& at, const Strip& strip)
       : base(tensor + strip.n * at.n + strip.channel), at(at) {}
-  __device__ __forceinline__ Vector<std::remove_const_t<T>, N> load(int32_t row, int32_t column) const {
+  using Values = Packed<std::remove_const_t<T>, N>;
+  __device__ __forceinline__ Values load(int32_t row, int32_t column) const {
     const T* const pixel = base + row * at.h + column * at.w;
-    if (at.vector) return *reinterpret_cast<const Vector<std::remove_const_t<T>, N>*>(pixel);
-    Vector<std::remove_const_t<T>, N> values;
+    if (at.vector) return Values::load(pixel);
+    Values values;
     CNN_UNROLL
-    for (int i = 0; i < N; ++i) values.value[i] = pixel[i];
+    for (int i = 0; i < N; ++i) values.set(i, pixel[i]);
     return values;
   }
-  __device__ __forceinline__ void store(int32_t row, int32_t column, const Vector<T, N>& values) const {
+  __device__ __forceinline__ void store(int32_t row, int32_t column, const Values& values) const {
     T* const pixel = base + row * at.h + column * at.w;
-    if (at.vector) {
-      *reinterpret_cast<Vector<T, N>*>(pixel) = values;
-    } else {
-      CNN_UNROLL
-      for (int i = 0; i < N; ++i) pixel[i] = values.value[i];
-    }
+    if (at.vector) return values.store(pixel);
+    CNN_UNROLL
+    for (int i = 0; i < N; ++i) pixel[i] = values[i];
   }
 };
 
@@ -117,18 +113,14 @@ __device__ __forceinline__ void slide_forward(const ChannelsParams& p, int32_t i
   const Pixels<const T, kVector> x(static_cast<const T*>(p.source), p.source_at, strip);
   const int32_t left = p.w.start(strip.column);
 
-  Vector<T, kVector> rows[kTaps][kColumns];
-  const auto load_row = [&](Vector<T, kVector>(&row)[kColumns], int32_t h) {
+  Packed<T, kVector> rows[kTaps][kColumns];
+  const auto load_row = [&](Packed<T, kVector>(&row)[kColumns], int32_t h) {
     const bool row_exists = h >= 0 && h < p.h.image;
     CNN_UNROLL
     for (int c = 0; c < kColumns; ++c) {
       const int32_t w = left + c;
-      if (row_exists && w >= 0 && w < p.w.image) {
-        row[c] = x.load(h, w);
-      } else {
-        CNN_UNROLL
-        for (int i = 0; i < kVector; ++i) row[c].value[i] = Result::outside();
-      }
+      row[c] = Packed<T, kVector>::filled(Result::outside());
+      if (row_exists && w >= 0 && w < p.w.image) row[c] = x.load(h, w);
     }
   };
 
@@ -183,14 +175,14 @@ __device__ __forceinline__ void walk_forward(const ChannelsParams& p, int32_t in
 }
 
 template <template <class, int> class Op, class T>
-__global__ void __launch_bounds__(kChannelsThreads, 2) channels_forward_kernel(const ChannelsParams p) {
+__global__ void __launch_bounds__(kChannelsThreads, 4) channels_forward_kernel(const ChannelsParams p) {
   const int32_t index = int32_t(blockIdx.x) * kChannelsThreads + int32_t(threadIdx.x);
   if (index >= p.threads) return;
   using Shape = WindowShape;
   switch (p.shape) {
-    case Shape::k2x2Stride2: return slide_forward<Op, T, 2, 2, side_by_side(Shape::k2x2Stride2, false)>(p, index);
-    case Shape::k3x3Stride2: return slide_forward<Op, T, 3, 2, side_by_side(Shape::k3x3Stride2, false)>(p, index);
-    case Shape::k3x3Stride1: return slide_forward<Op, T, 3, 1, side_by_side(Shape::k3x3Stride1, false)>(p, index);
+    case Shape::k2x2Stride2: return slide_forward<Op, T, 2, 2, kSideBySide>(p, index);
+    case Shape::k3x3Stride2: return slide_forward<Op, T, 3, 2, kSideBySide>(p, index);
+    case Shape::k3x3Stride1: return slide_forward<Op, T, 3, 1, kSideBySide>(p, index);
     case Shape::kAny: return walk_forward<Op, T>(p, index);
   }
 }
@@ -262,14 +254,14 @@ __device__ __forceinline__ void slide_backward(const ChannelsParams& p, int32_t 
 }
 
 template <template <class, int> class Op, class T>
-__global__ void __launch_bounds__(kChannelsThreads, 2) channels_backward_kernel(const ChannelsParams p) {
+__global__ void __launch_bounds__(kChannelsThreads, 4) channels_backward_kernel(const ChannelsParams p) {
   const int32_t index = int32_t(blockIdx.x) * kChannelsThreads + int32_t(threadIdx.x);
   if (index >= p.threads) return;
   using Shape = WindowShape;
   switch (p.shape) {
-    case Shape::k2x2Stride2: return slide_backward<Op, T, 2, 2, side_by_side(Shape::k2x2Stride2, true)>(p, index);
-    case Shape::k3x3Stride2: return slide_backward<Op, T, 3, 2, side_by_side(Shape::k3x3Stride2, true)>(p, index);
-    case Shape::k3x3Stride1: return slide_backward<Op, T, 3, 1, side_by_side(Shape::k3x3Stride1, true)>(p, index);
+    case Shape::k2x2Stride2: return slide_backward<Op, T, 2, 2, kSideBySide>(p, index);
+    case Shape::k3x3Stride2: return slide_backward<Op, T, 3, 2, kSideBySide>(p, index);
+    case Shape::k3x3Stride1: return slide_backward<Op, T, 3, 1, kSideBySide>(p, index);
     case Shape::kAny: return;  // refused by the plan
   }
 }

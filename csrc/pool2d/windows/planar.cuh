@@ -47,7 +47,7 @@ struct PlanarParams {
   WindowShape shape;
   bool streamed;  // without shared memory
   FastDiv<int32_t> channels, bands;
-  FastDiv<int32_t> columns, strips;              // of a tile's target; streamed: of 16 bytes of x in a row, and of rows of windows
+  FastDiv<int32_t> columns, strips;              // lanes of a strip, strips of a tile; streamed: of 16 bytes of x in a row, and of rows of windows
   FastDiv<int32_t> source_columns, source_rows;  // of a plane of the source
   int32_t planes, tile_planes;
   int32_t first_row, rows, tile_rows, strip_rows;        // of results; backward: of cells
@@ -155,13 +155,13 @@ struct PlanarTile {
   }
   // Does `body(plane of the tile, column, first row, end)` for each strip that the thread has.
   template <class Body>
-  __device__ __forceinline__ void strips(const PlanarParams& p, const Body& body) const {
+  __device__ __forceinline__ void strips(const PlanarParams& p, int32_t columns, const Body& body) const {
     const int32_t items = count * p.strips.divisor * p.columns.divisor;
     for (int32_t item = int32_t(threadIdx.x); item < items; item += kPlanarThreads) {
       int32_t column, strip;
       const int32_t g = p.strips.divmod(p.columns.divmod(item, column), strip);
       const int32_t row = first + strip * p.strip_rows;
-      if (row < end) body(g, column, row, min(row + p.strip_rows, end));
+      if (row < end && column < columns) body(g, column, row, min(row + p.strip_rows, end));
     }
   }
 };
@@ -171,21 +171,22 @@ struct PlanarTile {
 // kTaps elements from `at` on. With a stride of 2 neighbouring lanes are 2 elements apart: pairs, which begin at even elements, of which
 // each lane has its own.
 template <int kTaps, int kStride, class T>
-__device__ __forceinline__ void read_taps(const T* at, Vector<T, 1> (&taps)[kTaps]) {
+__device__ __forceinline__ void read_taps(const T* at, Packed<T, 1> (&taps)[kTaps]) {
   if constexpr (kStride == 2) {
     constexpr int kPairs = kTaps / 2 + 1;
     const bool odd = reinterpret_cast<std::uintptr_t>(at) / sizeof(T) % 2 != 0;
     T pairs[2 * kPairs];
     CNN_UNROLL
     for (int i = 0; i < kPairs; ++i) {
-      const Vector<T, 2> pair = load_vector<2>(at - odd + 2 * i);
+      Vector<T, 2> pair{};
+      if (2 * i < kTaps || odd) pair = load_vector<2>(at - odd + 2 * i);
       pairs[2 * i] = pair.value[0], pairs[2 * i + 1] = pair.value[1];
     }
     CNN_UNROLL
-    for (int s = 0; s < kTaps; ++s) taps[s].value[0] = odd ? pairs[s + 1] : pairs[s];
+    for (int s = 0; s < kTaps; ++s) taps[s].set(0, odd ? pairs[s + 1] : pairs[s]);
   } else {
     CNN_UNROLL
-    for (int s = 0; s < kTaps; ++s) taps[s].value[0] = at[s];
+    for (int s = 0; s < kTaps; ++s) taps[s].set(0, at[s]);
   }
 }
 
@@ -194,15 +195,15 @@ __device__ __forceinline__ void slide_down(const PlanarParams& p, const PlanarTi
                                            uint8_t* index_out) {
   constexpr int kKept = kTaps - kStride;  // rows that a window shares with the next
   const int32_t width = p.w.image;
-  tile.strips(p, [&](int32_t g, int32_t column, int32_t first, int32_t end) {
+  tile.strips(p, p.w.outputs, [&](int32_t g, int32_t column, int32_t first, int32_t end) {
     const int32_t left = p.w.start(column), first_tap = max(0, -left);
-    Vector<T, 1> rows[kTaps][kTaps];
-    const auto read_row = [&](Vector<T, 1>(&row)[kTaps], int32_t h) {
+    Packed<T, 1> rows[kTaps][kTaps];
+    const auto read_row = [&](Packed<T, 1>(&row)[kTaps], int32_t h) {
       const bool exists = h >= 0 && h < p.h.image;
       if (exists) read_taps<kTaps, kStride>(x + (g * p.h.image + h - band.first) * width + left, row);
       CNN_UNROLL
       for (int s = 0; s < kTaps; ++s)
-        if (!exists || left + s < 0 || left + s >= width) row[s].value[0] = Result::outside();
+        if (!exists || left + s < 0 || left + s >= width) row[s].set(0, Result::outside());
     };
     const int32_t divisor_columns = p.w.divisor(column, p.divisor.count_include_pad);
     CNN_UNROLL
@@ -219,8 +220,8 @@ __device__ __forceinline__ void slide_down(const PlanarParams& p, const PlanarTi
         for (int s = 0; s < kTaps; ++s) result.take(rows[r][s], r * kTaps + s);
       }
       const float divisor = Result::kIndexed ? 1 : p.divisor.of(p.h.divisor(row, p.divisor.count_include_pad), divisor_columns);
-      out[at] = result.values(divisor).value[0];
-      if (Result::kIndexed && p.target_index) index_out[at] = result.index().value[0];
+      out[at] = result.values(divisor)[0];
+      if (Result::kIndexed && p.target_index) index_out[at] = result.index()[0];
       CNN_UNROLL
       for (int r = 0; r < kKept; ++r) {
         CNN_UNROLL
@@ -235,7 +236,7 @@ template <class Result, class T>
 __device__ __forceinline__ void walk_down(const PlanarParams& p, const PlanarTile& tile, const Band& band, const T* x, T* out,
                                           uint8_t* index_out) {
   const int32_t width = p.w.image;
-  tile.strips(p, [&](int32_t g, int32_t column, int32_t first, int32_t end) {
+  tile.strips(p, p.w.outputs, [&](int32_t g, int32_t column, int32_t first, int32_t end) {
     const int32_t left = p.w.start(column), s0 = p.w.first_tap(left);
     int32_t at = (g * p.h.outputs + first - tile.first) * p.w.outputs + column;
     for (int32_t row = first; row < end; ++row, at += p.w.outputs) {
@@ -245,11 +246,11 @@ __device__ __forceinline__ void walk_down(const PlanarParams& p, const PlanarTil
         if (top + r * p.h.dilation < 0) continue;  // of a window that holds no pixel
         const T* const pixels = x + (g * p.h.image + top + r * p.h.dilation - band.first) * width + left;
         for (int32_t s = s0; s < p.w.taps && left + s * p.w.dilation < width; ++s)
-          if (left + s * p.w.dilation >= 0) result.take(load_vector<1>(pixels + s * p.w.dilation), r * p.w.taps + s);
+          if (left + s * p.w.dilation >= 0) result.take(Packed<T, 1>::load(pixels + s * p.w.dilation), r * p.w.taps + s);
       }
       const float divisor = p.divisor.of(p.h.divisor(row, p.divisor.count_include_pad), p.w.divisor(column, p.divisor.count_include_pad));
-      out[at] = result.values(divisor).value[0];
-      if (Result::kIndexed && p.target_index) index_out[at] = result.index().value[0];
+      out[at] = result.values(divisor)[0];
+      if (Result::kIndexed && p.target_index) index_out[at] = result.index()[0];
     }
   });
 }
@@ -264,18 +265,18 @@ __device__ __forceinline__ void stream_forward(const PlanarParams& p) {
   int32_t column, row, c;
   const int32_t plane = p.strips.divmod(p.columns.divmod(index, column), row), n = p.channels.divmod(plane, c);
   const T* const x = static_cast<const T*>(p.source) + n * p.source_at.n + c * p.source_at.c + 2 * row * p.source_at.h + column * kVector;
-  const Vector<T, kVector> rows[2] = {load_vector<kVector>(x), load_vector<kVector>(x + p.source_at.h)};
+  const Packed<T, kVector> rows[2] = {Packed<T, kVector>::load(x), Packed<T, kVector>::load(x + p.source_at.h)};
   Result result(0);
   CNN_UNROLL
   for (int tap = 0; tap < 4; ++tap) {
-    Vector<T, kResults> taps;
+    Packed<T, kResults> taps;
     CNN_UNROLL
-    for (int i = 0; i < kResults; ++i) taps.value[i] = rows[tap / 2].value[2 * i + tap % 2];
+    for (int i = 0; i < kResults; ++i) taps.set(i, rows[tap / 2][2 * i + tap % 2]);
     result.take(taps, tap);
   }
   const int32_t at = index * kResults;
-  *reinterpret_cast<Vector<T, kResults>*>(static_cast<T*>(p.target) + at) = result.values(p.divisor.of(2, 2));
-  if (Result::kIndexed && p.target_index) *reinterpret_cast<Vector<uint8_t, kResults>*>(p.target_index + at) = result.index();
+  result.values(p.divisor.of(2, 2)).store(static_cast<T*>(p.target) + at);
+  if (Result::kIndexed && p.target_index) result.index().store(p.target_index + at);
 }
 
 template <template <class, int> class Op, class T>
@@ -322,7 +323,7 @@ template <class T>
 struct Gradients<MaximumGradient<T, 1>, T> {
   const T* gradient;
   const uint8_t* index;
-  __device__ __forceinline__ MaximumGradient<T, 1> operator[](int32_t at) const { return {{{gradient[at]}}, {{index[at]}}}; }
+  __device__ __forceinline__ MaximumGradient<T, 1> operator[](int32_t at) const { return {{{{gradient[at]}}}, {{{index[at]}}}}; }
 };
 template <class T>
 struct Gradients<MeanGradient<T, 1>, T> {
@@ -334,7 +335,7 @@ template <class Window, class T, int kTaps, int kStride>
 __device__ __forceinline__ void gather_down(const PlanarParams& p, const PlanarTile& tile, const Band& band, int32_t first_pixel_row,
                                             const Gradients<Window, T>& y, T* out) {
   constexpr int kOver = (kTaps + kStride - 1) / kStride;  // windows over a pixel, on one axis
-  tile.strips(p, [&](int32_t g, int32_t w, int32_t first, int32_t end) {
+  tile.strips(p, p.w.image, [&](int32_t g, int32_t w, int32_t first, int32_t end) {
     const int32_t cell = (w + p.w.pad) / kStride, b = (w + p.w.pad) % kStride;
     Window windows[kOver][kOver];  // window rows i - (kOver - 1) .. i, columns alike
     const auto read_row = [&](Window(&row)[kOver], int32_t window_row) {
@@ -384,22 +385,20 @@ __device__ __forceinline__ void stream_backward(const PlanarParams& p) {
   int32_t column, row, c;
   const int32_t plane = p.strips.divmod(p.columns.divmod(index, column), row), n = p.channels.divmod(plane, c);
   const auto at = [&](const PlaneStrides& s) { return n * s.n + c * s.c + row * s.h + column * kResults; };
-  const Vector<T, kResults> gradient = load_vector<kResults>(static_cast<const T*>(p.source) + at(p.source_at));
-  Vector<uint8_t, kResults> taps{};
-  if constexpr (Window::kIndexed) taps = load_vector<kResults>(p.source_index + at(p.source_index_at));
+  const auto gradient = Packed<T, kResults>::load(static_cast<const T*>(p.source) + at(p.source_at));
+  Packed<uint8_t, kResults> taps{};
+  if constexpr (Window::kIndexed) taps = Packed<uint8_t, kResults>::load(p.source_index + at(p.source_index_at));
   const Window window = Window::of(gradient, taps, p.divisor.of(2, 2));
   T* const x = static_cast<T*>(p.target) + (plane * p.h.image + 2 * row) * p.w.image + column * kVector;
   CNN_UNROLL
   for (int a = 0; a < 2; ++a) {
-    Vector<T, kVector> values;
+    float values[2][kResults] = {};
+    window.add_to(values[0], 2 * a);
+    window.add_to(values[1], 2 * a + 1);
+    Packed<T, kVector> row;
     CNN_UNROLL
-    for (int b = 0; b < 2; ++b) {
-      float sum[kResults] = {};
-      window.add_to(sum, 2 * a + b);
-      CNN_UNROLL
-      for (int i = 0; i < kResults; ++i) values.value[2 * i + b] = narrow<T>(sum[i]);
-    }
-    *reinterpret_cast<Vector<T, kVector>*>(x + a * p.w.image) = values;
+    for (int i = 0; i < kVector; ++i) row.set(i, narrow<T>(values[i % 2][i / 2]));
+    row.store(x + a * p.w.image);
   }
 }
 

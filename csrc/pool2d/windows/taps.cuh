@@ -6,11 +6,58 @@
 // In that order ties, NaNs and the rounding of sums are those of the direct family, bit for bit.
 #pragma once
 
+#include <type_traits>
+
 #include "common/fastdiv.h"
 #include "common/types.h"
 #include "common/vector.h"
+#include "pool2d/windows/bits.h"
 
 namespace cnn::pool2d {
+
+// N values in as few registers as they fill: the compiler would give each half and each byte one of its own.
+template <class T, int N>
+struct Packed {
+  static constexpr bool kInWords = sizeof(T) < 4 && sizeof(T) * N % 4 == 0;
+  static constexpr int kEach = kInWords ? 4 / int(sizeof(T)) : 1, kWords = N / kEach;
+  using Word = std::conditional_t<kInWords, uint32_t, T>;
+  Vector<Word, kWords> words;
+
+  __device__ __forceinline__ static Packed load(const T* from) { return {*reinterpret_cast<const Vector<Word, kWords>*>(from)}; }
+  __device__ __forceinline__ void store(T* to) const { *reinterpret_cast<Vector<Word, kWords>*>(to) = words; }
+  __device__ __forceinline__ static Packed filled(T value) {
+    Packed all;
+    CNN_UNROLL
+    for (int i = 0; i < N; ++i) all.set(i, value);
+    return all;
+  }
+  // Sets value i; those of a word in their order.
+  __device__ __forceinline__ void set(int i, T value) {
+    if constexpr (kInWords) {
+      const uint32_t bits = bits_of(value) << 8 * int(sizeof(T)) * (i % kEach);
+      words.value[i / kEach] = i % kEach == 0 ? bits : words.value[i / kEach] | bits;
+    } else {
+      words.value[i] = value;
+    }
+  }
+  __device__ __forceinline__ T operator[](int i) const {
+    if constexpr (kInWords) return from_bits<T>(words.value[i / kEach] >> 8 * int(sizeof(T)) * (i % kEach));
+    else return words.value[i];
+  }
+  // Whether value i, a byte, is `number`.
+  __device__ __forceinline__ bool is(int i, int32_t number) const {
+    if constexpr (kInWords) return ((words.value[i / kEach] ^ uint32_t(number) * 0x01010101u) & 0xffu << 8 * (i % kEach)) == 0;
+    else return words.value[i] == number;
+  }
+};
+
+template <class T, int N>
+__device__ __forceinline__ Packed<T, N> narrowed(const float (&values)[N]) {
+  Packed<T, N> result;
+  CNN_UNROLL
+  for (int i = 0; i < N; ++i) result.set(i, narrow<T>(values[i]));
+  return result;
+}
 
 // One axis of the pooling.
 struct WindowAxis {
@@ -53,25 +100,20 @@ struct Maximum {
     CNN_UNROLL
     for (int i = 0; i < N; ++i) best[i] = -INFINITY, tap[i] = first_tap;
   }
-  __device__ __forceinline__ void take(const Vector<T, N>& taps, int32_t number) {
+  __device__ __forceinline__ void take(const Packed<T, N>& taps, int32_t number) {
     CNN_UNROLL
     for (int i = 0; i < N; ++i) {
-      const float value = widen(taps.value[i]);
+      const float value = widen(taps[i]);
       const bool better = value > best[i] || isnan(value);
       best[i] = better ? value : best[i];
       tap[i] = better ? number : tap[i];
     }
   }
-  __device__ __forceinline__ Vector<T, N> values(float) const {
-    Vector<T, N> result;
+  __device__ __forceinline__ Packed<T, N> values(float) const { return narrowed<T>(best); }
+  __device__ __forceinline__ Packed<uint8_t, N> index() const {
+    Packed<uint8_t, N> result;
     CNN_UNROLL
-    for (int i = 0; i < N; ++i) result.value[i] = narrow<T>(best[i]);
-    return result;
-  }
-  __device__ __forceinline__ Vector<uint8_t, N> index() const {
-    Vector<uint8_t, N> result;
-    CNN_UNROLL
-    for (int i = 0; i < N; ++i) result.value[i] = uint8_t(tap[i]);
+    for (int i = 0; i < N; ++i) result.set(i, uint8_t(tap[i]));
     return result;
   }
 };
@@ -88,40 +130,37 @@ struct Mean {
     CNN_UNROLL
     for (int i = 0; i < N; ++i) sum[i] = 0;
   }
-  __device__ __forceinline__ void take(const Vector<T, N>& taps, int32_t) {
+  __device__ __forceinline__ void take(const Packed<T, N>& taps, int32_t) {
     CNN_UNROLL
-    for (int i = 0; i < N; ++i) sum[i] += widen(taps.value[i]);
+    for (int i = 0; i < N; ++i) sum[i] += widen(taps[i]);
   }
-  __device__ __forceinline__ Vector<T, N> values(float divisor) const {
-    Vector<T, N> result;
+  __device__ __forceinline__ Packed<T, N> values(float divisor) const {
+    float quotient[N];
     CNN_UNROLL
-    for (int i = 0; i < N; ++i) result.value[i] = narrow<T>(sum[i] / divisor);
-    return result;
+    for (int i = 0; i < N; ++i) quotient[i] = sum[i] / divisor;
+    return narrowed<T>(quotient);
   }
-  __device__ __forceinline__ Vector<uint8_t, N> index() const { return {}; }
+  __device__ __forceinline__ Packed<uint8_t, N> index() const { return {}; }
 };
 
 // N gradients of windows and the taps that they go to. One that does not exist is 0, wherever it goes.
 template <class T, int N>
 struct MaximumGradient {
   static constexpr bool kIndexed = true;
-  Vector<T, N> gradient;
-  Vector<uint8_t, N> index;
+  Packed<T, N> gradient;
+  Packed<uint8_t, N> index;
 
-  static __device__ __forceinline__ MaximumGradient of(const Vector<T, N>& gradient, const Vector<uint8_t, N>& index, float) {
+  static __device__ __forceinline__ MaximumGradient of(const Packed<T, N>& gradient, const Packed<uint8_t, N>& index, float) {
     return {gradient, index};
   }
   static __device__ __forceinline__ MaximumGradient none() {
-    MaximumGradient zero;
-    CNN_UNROLL
-    for (int i = 0; i < N; ++i) zero.gradient.value[i] = narrow<T>(0.0f), zero.index.value[i] = 0;
-    return zero;
+    return {Packed<T, N>::filled(narrow<T>(0.0f)), Packed<uint8_t, N>::filled(0)};
   }
   // Adds what of it goes to tap `number`.
   __device__ __forceinline__ void add_to(float (&sum)[N], int32_t number) const {
     CNN_UNROLL
     for (int i = 0; i < N; ++i)
-      if (index.value[i] == number) sum[i] += widen(gradient.value[i]);
+      if (index.is(i, number)) sum[i] += widen(gradient[i]);
   }
 };
 
@@ -131,10 +170,10 @@ struct MeanGradient {
   static constexpr bool kIndexed = false;
   float share[N];
 
-  static __device__ __forceinline__ MeanGradient of(const Vector<T, N>& gradient, const Vector<uint8_t, N>&, float divisor) {
+  static __device__ __forceinline__ MeanGradient of(const Packed<T, N>& gradient, const Packed<uint8_t, N>&, float divisor) {
     MeanGradient result;
     CNN_UNROLL
-    for (int i = 0; i < N; ++i) result.share[i] = widen(gradient.value[i]) / divisor;
+    for (int i = 0; i < N; ++i) result.share[i] = widen(gradient[i]) / divisor;
     return result;
   }
   static __device__ __forceinline__ MeanGradient none() {
@@ -148,13 +187,5 @@ struct MeanGradient {
     for (int i = 0; i < N; ++i) sum[i] += share[i];
   }
 };
-
-template <class T, int N>
-__device__ __forceinline__ Vector<T, N> narrowed(const float (&values)[N]) {
-  Vector<T, N> result;
-  CNN_UNROLL
-  for (int i = 0; i < N; ++i) result.value[i] = narrow<T>(values[i]);
-  return result;
-}
 
 }  // namespace cnn::pool2d

@@ -82,15 +82,17 @@ inline std::string why_not_channels(const Kernel& kernel, const Problem& p) {
   return why_not_windows(p);
 }
 
-// Rows of results that a thread slides down: as many as leave every multiprocessor four blocks, since each strip reads its halo anew; but no
-// more than this, beyond which that saves next to nothing.
+// Rows of results that a thread slides down: each strip reads its halo anew, so as many as leave every multiprocessor eight blocks; two at
+// least where windows overlap, and no more than eight, beyond which that saves next to nothing.
 inline Configuration configure_channels(const Kernel& kernel, const Problem& p) {
   constexpr int64_t kMostStripRows = 8;
   if (is_empty(p)) return {};
-  const int columns = side_by_side(shape_of(p), is_backward(p.op));
+  const int columns = shape_of(p) == WindowShape::kAny ? 1 : kSideBySide;
   const int64_t rows = result_rows(p).count;
   const int64_t row_threads = p.N * ceil_div(result_columns(p).count, columns) * (p.C / kernel.planes);
-  const int64_t strips = std::clamp<int64_t>(ceil_div(2 * kTargetBlocks * kChannelsThreads, row_threads), ceil_div(rows, kMostStripRows), rows);
+  const int64_t least_strip_rows = shape_of(p) != WindowShape::kAny && p.R > p.stride_h ? 2 : 1;
+  const int64_t wanted = ceil_div(4 * kTargetBlocks * kChannelsThreads, row_threads);
+  const int64_t strips = std::clamp(wanted, ceil_div(rows, kMostStripRows), ceil_div(rows, least_strip_rows));
   Configuration c;
   c.threads = kChannelsThreads;
   c.tile_planes = kernel.planes, c.tile_rows = int(ceil_div(rows, strips)), c.tile_columns = columns;  // of a thread
@@ -220,12 +222,19 @@ inline std::string why_not_planar(const Kernel&, const Problem& p) {
   return {};
 }
 
-// Of a thread, how many rows of results: as few rounds of the block as can be, and in those as little halo.
+// Lanes for the columns of a strip. Where little is lost by it, whole warps: lanes of two strips would meet in banks.
+inline int64_t planar_lanes(const Problem& p) {
+  const int64_t columns = p.target_columns(), lanes = round_up(columns, 32);
+  return 5 * lanes <= 6 * columns ? lanes : columns;
+}
+
+// Into how many strips a tile's rows are cut: as few rounds of the block as can be, and in those as little halo.
 inline int64_t planar_strips(const Problem& p, int64_t planes, int64_t rows) {
-  const int64_t columns = p.target_columns(), halo = ceil_div(p.R, p.stride_h) - 1;
+  constexpr int64_t kStripAsRows = 1;  // what a strip takes before its first row, as rows
+  const int64_t lanes = planar_lanes(p), halo = ceil_div(p.R, p.stride_h) - 1;
   int64_t best = 1, least = INT64_MAX;
-  for (int64_t strips = 1; strips <= std::min<int64_t>(rows, 32); ++strips) {
-    const int64_t time = ceil_div(planes * columns * strips, kPlanarThreads) * (2 * ceil_div(rows, strips) + halo);
+  for (int64_t strips = 1; strips <= std::min<int64_t>(rows, 16); ++strips) {
+    const int64_t time = ceil_div(planes * lanes * strips, kPlanarThreads) * (2 * (ceil_div(rows, strips) + kStripAsRows) + halo);
     if (time < least) least = time, best = strips;
   }
   return ceil_div(rows, ceil_div(rows, best));
@@ -248,8 +257,9 @@ inline Configuration configure_planar(const Kernel&, const Problem& p) {
   const bool together = planes_dense(p, p.source(), p.source_rows(), p.source_columns()) &&
                         (p.index_form == IndexForm::kNone || planes_dense(p, p.index, p.P, p.Q));
   if (together && fits(2, rows)) {
-    const int64_t most = std::max<int64_t>(1, p.planes() / kTargetBlocks);
+    const int64_t most = std::max<int64_t>(1, p.planes() / (8 * kTargetBlocks)), lanes = planar_lanes(p);
     while (planes < most && fits(planes + 1, rows)) ++planes;
+    if (planes * lanes > kPlanarThreads) planes = planes * lanes / kPlanarThreads * kPlanarThreads / lanes;  // whole rounds of the block
   }
   if (planes == 1) {
     const int64_t bands = std::min(rows, ceil_div(kTargetBlocks, p.planes()));
@@ -267,6 +277,7 @@ inline double cost_planar(const Kernel& kernel, const Problem& p) {
   constexpr double kStreamed = 60;  // a thread's: two divisions by multiplication, addresses, three or four accesses
   constexpr double kStrip = 40;     // two divisions, bounds, base addresses
   constexpr double kRow = 12;       // loop, bounds, addresses, the write to shared memory
+  constexpr double kPass = 4;       // bytes of a lane: a warp's read or write of shared memory takes a pass, 128 bytes
   constexpr double kVector = 15;    // 16 bytes between global and shared memory: bounds, addresses, the copy
   const Configuration c = kernel.configure(kernel, p);
   if (c.blocks == 0) return 0;
@@ -282,13 +293,24 @@ inline double cost_planar(const Kernel& kernel, const Problem& p) {
     return microseconds(work);
   }
   const double copied = double(c.blocks) * c.shared_bytes;
-  const double strips = double(planar_strips(p, c.tile_planes, c.tile_rows)) * c.tile_columns * c.tile_planes;
+  const double strips = double(planar_strips(p, c.tile_planes, c.tile_rows)) * double(planar_lanes(p)) * c.tile_planes;
   const double rows = results_of(p) / (is_backward(p.op) ? double(p.stride_h) : 1);  // per lane: of cells, backward
-  const double reads = is_backward(p.op) ? 2 * std::ceil(double(p.S) / double(p.stride_w)) : double(p.S) * std::min<double>(double(p.R), double(p.stride_h)) + 3;
+  // Reads of shared memory for a row of results (backward: of cells), and what is issued for them: the address, and for each tap its choice
+  // of a pair and its bounds.
   const bool any = shape_of(p) == WindowShape::kAny;
-  work.instructions += double(c.blocks) * strips * kStrip + rows * (kRow + (any ? 3 * double(p.R * p.S) : 2 * reads)) + copied / 16 * kVector;
-  // A warp's read or write takes a whole pass of shared memory, 128 bytes.
-  work.l1_bytes = 2 * copied + rows / 32 * 128 * (any ? double(p.R * p.S) : reads + 2);
+  double reads, issued;
+  if (is_backward(p.op)) {
+    const double over = std::ceil(double(p.S) / double(p.stride_w));
+    reads = over * (is_max(p) ? 2 : 1), issued = reads + 3 * over;
+  } else if (any) {
+    reads = double(p.R * p.S), issued = 5 * reads;
+  } else {
+    const double new_rows = double(p.stride_h), pairs = p.stride_w == 2 ? double((p.S + 1) / 2) : double(p.S);
+    reads = new_rows * pairs, issued = new_rows * (2 + pairs + double(p.S) * (p.stride_w == 2 ? 2 : 1));
+  }
+  const double writes = is_backward(p.op) ? double(p.stride_h) : 1 + bytes_of(p.index_form);
+  work.instructions += double(c.blocks) * strips * kStrip + rows * (kRow + issued) + copied / 16 * kVector;
+  work.l1_bytes = 2 * copied + rows * kPass * (reads + writes);
   return microseconds(work);
 }
 
@@ -329,7 +351,7 @@ void run_planar(const Kernel& kernel, const Problem& p, const Configuration& c, 
     q.tile_planes = tile.tile_planes;
     q.first_row = int32_t(rows.first), q.rows = int32_t(rows.count), q.tile_rows = tile.tile_rows;
     const int64_t strips = planar_strips(p, tile.tile_planes, tile.tile_rows);
-    q.strips = FastDiv<int32_t>(strips), q.columns = FastDiv<int32_t>(p.target_columns());
+    q.strips = FastDiv<int32_t>(strips), q.columns = FastDiv<int32_t>(planar_lanes(p));
     q.strip_rows = int32_t(ceil_div(tile.tile_rows, strips));
     const PlanarMemory memory = planar_memory(p, tile.tile_planes, tile.tile_rows);
     q.index_in_at = int32_t(memory.index_in_at), q.out_at = int32_t(memory.out_at);
