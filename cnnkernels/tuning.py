@@ -30,6 +30,7 @@ from cnnkernels.tuning_table import Entry, Problem, add, file_name, read
 OPERATORS = (
     "conv2d_fprop", "conv2d_dgrad", "conv2d_wgrad",
     "max_pool2d", "max_pool2d_backward", "avg_pool2d", "avg_pool2d_backward",
+    "adaptive_max_pool2d", "adaptive_max_pool2d_backward", "adaptive_avg_pool2d", "adaptive_avg_pool2d_backward",
 )  # fmt: skip
 
 #: The emulator has a table too. Its times say nothing about a GPU, so no GPU's table is ever mixed with it.
