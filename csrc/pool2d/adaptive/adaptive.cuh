@@ -200,19 +200,21 @@ void run_channels(const Kernel& kernel, const Problem& original, const Configura
   if (c.parts > 1) run_merge<State>(kernel, p, c, a, q.partials);
 }
 
-// A tile of pixels for `readers` threads on each vector of channels, several each where there are enough of them.
+// A tile of pixels for `readers` threads on each vector of channels. A thread has several pixels, to read gradients less often than it
+// stores: of a maximum, whose indices are four times as large as a half's gradients and more, more of them.
 inline Configuration configure_channels_backward(const Kernel& kernel, const Problem& original) {
   const Problem p = flattened(original);
   const int64_t pixels = p.H * p.W, vectors = ceil_div(p.C, kernel.planes);
   if (p.N * pixels * vectors == 0) return {};
-  constexpr int64_t kMostPixels = 16;  // of a thread
+  constexpr int64_t kMostPixels = 32;
+  const int64_t least = p.op == Op::kAdaptiveMaxBackward ? 8 : 4;
   const bool inner = channels_inner(p);
   int64_t lanes = inner ? lanes_for(vectors, p.N * ceil_div(pixels, 64)) : 1;
-  const int64_t readers = std::min(power_of_2_below(kAdaptiveThreads / lanes), int64_t(std::bit_ceil(uint64_t(pixels))));
+  const int64_t readers = std::min(power_of_2_below(kAdaptiveThreads / lanes), power_of_2_below(pixels / least));
   if (!inner) lanes = std::min(vectors, kAdaptiveThreads / readers);
   int64_t each = std::min(kMostPixels, ceil_div(pixels, readers));
   const auto blocks = [&] { return p.N * ceil_div(vectors, lanes) * ceil_div(pixels, each * readers); };
-  while (each > 1 && blocks() < kTargetBlocks) each = ceil_div(each, 2);
+  while (each > least && blocks() < kTargetBlocks) each = std::max(least, each / 2);
 
   Configuration c;
   c.blocks = blocks();
@@ -383,7 +385,7 @@ Configuration configure_planes(const Kernel& kernel, const Problem& original) {
     planes = std::min(planes, std::max<int64_t>(1, ceil_div(p.planes(), kTargetBlocks)));
     if (planes > set) planes = planes / set * set;
     else planes = std::min(set, std::max<int64_t>(1, kPlanesStage / plane_bytes));
-    planes = std::min(planes, runs.planes);
+    planes = std::min(planes, p.P * p.Q == 1 ? std::min<int64_t>(runs.planes, kMostTilePlanes) : runs.planes);
   } else {
     while (rows > 1 && band_of(p, rows) * p.W * size_of(p.dtype) > kMostStage) rows = ceil_div(rows, 2);
   }

@@ -13,7 +13,7 @@
 //               stage    . . .|plane 0: 49 elements .... plane 1 .....         the same, from the border before the first element
 //
 //           One window per plane: a warp's groups of readers do not take neighbouring planes but planes `spread` apart, so that the banks
-//           they read are apart as well.
+//           they read are apart as well; the block's results go through shared memory, to be written side by side.
 //
 // streamed  One window per plane, and a plane is long: `readers` threads, a warp to a block, read it straight into registers, 16 bytes each,
 //           with its ragged ends by elements. Few planes: each is cut into `parts` for as many blocks (merge_parts.cuh).
@@ -56,6 +56,11 @@ struct PlanesParams {
   FastDiv<int32_t> windows, columns;  // of a plane's band; of a row
   int32_t spread_log2;
 };
+
+constexpr int kMostTilePlanes = kAdaptiveThreads;  // of one window each
+// Where a plane's result waits: results of planes 16 apart are in different banks.
+__device__ __forceinline__ int32_t result_slot(int32_t plane) { return plane + plane / 32; }
+constexpr int kResultSlots = kMostTilePlanes + kMostTilePlanes / 32;
 
 // One window: its place among the results, its pixels.
 struct Window {
@@ -132,12 +137,8 @@ __device__ CNN_INNER_LOOP void take_streamed(State& state, const typename State:
     for (int v = 0; v < kInFlight; ++v)
       if (start + v * readers * N < tail) values[v] = load_vector<N>(plane + start + v * readers * N);
     CNN_UNROLL
-    for (int v = 0; v < kInFlight; ++v) {
-      if (start + v * readers * N < tail) {
-        CNN_UNROLL
-        for (int i = 0; i < N; ++i) state.take(values[v].value[i], start + v * readers * N + i);
-      }
-    }
+    for (int v = 0; v < kInFlight; ++v)
+      if (start + v * readers * N < tail) state.take(values[v], start + v * readers * N);
   }
   for (int32_t i = tail + reader; i < end; i += readers) state.take(__ldg(plane + i), i);
 }
@@ -189,6 +190,10 @@ __global__ void __launch_bounds__(kAdaptiveThreads, 4) adaptive_planes_kernel(co
   const int32_t count = planes > 1 ? planes * p.plane : (h_end - h_begin) * width;
   const int32_t lead = stage_run(stage, x + run * p.run_step + first_plane * p.plane + h_begin * width, count);
 
+  const bool one_window = p.h.targets * p.w.targets == 1;
+  using Results = StateShelf<State, 1, kResultSlots>;
+  CNN_SHARED(results, Results);
+
   // A warp at a time takes one window for each of its groups of readers. A unit is a warp's worth.
   const int32_t groups_log2 = 5 - p.readers_log2, group = (thread % kWarp) >> p.readers_log2, set_log2 = groups_log2 + p.spread_log2;
   const int32_t windows = planes * p.windows.divisor;
@@ -197,7 +202,7 @@ __global__ void __launch_bounds__(kAdaptiveThreads, 4) adaptive_planes_kernel(co
     const int32_t number =
         ((unit >> p.spread_log2) << set_log2) + (group << p.spread_log2) + (unit & ((1 << p.spread_log2) - 1));
     Window window{number, 0, 0, 0, 0, p.h.sources, width};  // the only one of its plane
-    if (p.h.targets * p.w.targets > 1) {
+    if (!one_window) {
       window.plane = p.windows.divmod(number, window.row);
       window.row = first_row + p.columns.divmod(window.row, window.column);
       window.h = p.h.begin(window.row), window.rows = p.h.end(window.row) - window.h;
@@ -209,8 +214,21 @@ __global__ void __launch_bounds__(kAdaptiveThreads, 4) adaptive_planes_kernel(co
       take_staged(state, stage + lead + window.plane * p.plane + (window.h - h_begin) * width + window.w, window.rows, window.columns, width,
                   reader, p.readers_log2);
     merge_lanes(state, readers);
-    window.plane += run * p.run.divisor + first_plane;
-    if (exists && reader == 0) write_window(p, window, state);
+    if (!exists || reader > 0) continue;
+    if (one_window) {
+      const State only[1] = {state};
+      results.put(result_slot(number), only);
+    } else {
+      window.plane += run * p.run.divisor + first_plane;
+      write_window(p, window, state);
+    }
+  }
+  if (!one_window) return;
+  __syncthreads();
+  for (int32_t plane = thread; plane < planes; plane += int32_t(blockDim.x)) {
+    State only[1];
+    results.get(result_slot(plane), only);
+    write_window(p, {run * p.run.divisor + first_plane + plane, 0, 0, 0, 0, p.h.sources, width}, only[0]);
   }
 }
 
