@@ -85,7 +85,7 @@ inline bool is_vector(const Problem& p, const Strides& s, int64_t height, int64_
 
 inline double channels_microseconds(const Kernel& kernel, const Problem& original, const Configuration& c) {
   constexpr double kThread = 150;  // the block's and thread's place, the window's ends, the store
-  constexpr double kPixel = 10;    // the walk, the offset, the comparison with the count, the read
+  constexpr double kPixel = 20;    // the walk and the offset, in 64 bits; the comparison with the count, the read
   constexpr double kRead = 5;      // an access of its own for each of the N values: address of 64 bits, comparison, read
   constexpr double kMerge = 8;     // of a value: to shared memory, from it, and the merge
   const Problem p = flattened(original);
@@ -321,9 +321,9 @@ inline double planes_microseconds(const Kernel& kernel, const Problem& original,
   constexpr double kVector = 12;  // an access of 16 bytes: its address and bounds; staged, the copy
   constexpr double kStaged = 3;   // of a value: the read, its address, the loop; one row at a time, the walk as well
   constexpr double kWalk = 6;
-  constexpr double kWindow = 30;  // of a reader: the window's place; of several windows, their ends
-  constexpr double kEnds = 40;
-  constexpr double kMerge = 4;    // of a shuffle; a maximum has two, and more to merge
+  constexpr double kWindow = 20;  // of a reader: the window's place; of several windows, their ends
+  constexpr double kEnds = 50;
+  constexpr double kMerge = 3;  // of a shuffle; a maximum has two, and more to merge
   const Problem p = flattened(original);
   if (c.blocks == 0) return 0;
   const bool streamed = is_streamed(p);
