@@ -22,7 +22,7 @@ __all__ = ["Explanation", "PassPlan", "explain", "trace"]
 class PassPlan:
     """The plan of one pass."""
 
-    name: str  # "fprop", "dgrad", "wgrad", "bias_grad", "max", "max_backward", "max_gather", "avg", "avg_backward"
+    name: str  # "fprop", "dgrad", "wgrad", "bias_grad", "max", "max_backward", "max_gather", "avg", "adaptive_max", ...
     role: str  # what the pass computes for the explained call
     kernel: str
     family: str
@@ -66,8 +66,8 @@ def explain(fn: Callable[..., Any] | str, *args: Any, backend: str | None = None
     torch.compile's leave the choice to the plan.
 
     Args:
-        fn: conv2d, conv_transpose2d, max_pool2d or avg_pool2d of cnnkernels.functional or torch.nn.functional, or
-            its name, or a module of one of those four kinds.
+        fn: conv2d, conv_transpose2d, max_pool2d, avg_pool2d, adaptive_max_pool2d or adaptive_avg_pool2d of
+            cnnkernels.functional or torch.nn.functional, or its name, or a module of one of those kinds.
         backend: as in cnnkernels.functional.
 
     Raises:
@@ -150,6 +150,8 @@ _PREPARE: dict[str, Callable[..., tuple[Any, ...]]] = {
     "conv_transpose2d": functional.prepare_conv_transpose2d,
     "max_pool2d": functional.prepare_max_pool2d,
     "avg_pool2d": functional.prepare_avg_pool2d,
+    "adaptive_max_pool2d": functional.prepare_adaptive_max_pool2d,
+    "adaptive_avg_pool2d": functional.prepare_adaptive_avg_pool2d,
 }
 
 
@@ -173,6 +175,10 @@ def _module_call(
     if isinstance(module, torch.nn.AvgPool2d):
         pooled = (input, m.kernel_size, m.stride, m.padding, m.ceil_mode, m.count_include_pad, m.divisor_override)
         return "avg_pool2d", pooled, {}, backend
+    if isinstance(module, torch.nn.AdaptiveMaxPool2d):
+        return "adaptive_max_pool2d", (input, m.output_size), {}, backend
+    if isinstance(module, torch.nn.AdaptiveAvgPool2d):
+        return "adaptive_avg_pool2d", (input, m.output_size), {}, backend
     return type(module).__name__, args, kwargs, backend
 
 

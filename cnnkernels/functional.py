@@ -403,7 +403,10 @@ def prepare_adaptive_avg_pool2d(input: Tensor, output_size: object) -> tuple[Ten
     return _batched(input), geometry.adaptive_pool2d(input, output_size)
 
 
-prepare_adaptive_max_pool2d = prepare_adaptive_avg_pool2d
+def prepare_adaptive_max_pool2d(
+    input: Tensor, output_size: object, return_indices: bool = False
+) -> tuple[Tensor, Pool2dGeometry]:
+    return _batched(input), geometry.adaptive_pool2d(input, output_size)
 
 
 def _fastest(op: str, input: Tensor, weight: Tensor | None, geometry: Conv2dGeometry | Pool2dGeometry) -> str:

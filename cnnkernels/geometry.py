@@ -204,9 +204,11 @@ def adaptive_pool2d(input: Tensor, output_size: object) -> Pool2dGeometry:
             raise Refused("a list that is not of two sizes")
         rows, columns = output_size
         output = (height if rows is None else _integer(rows), width if columns is None else _integer(columns))
-    else:
+    elif isinstance(output_size, (int, torch.SymInt)):
         size = _integer(output_size)
         output = (size, size)
+    else:
+        raise Refused("a size that is no integer")
     if output[0] < 0 or output[1] < 0:
         raise Refused("a negative size")
     _check_dtype(input)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cnnkernels import functional
 
-__all__ = ["AvgPool2d", "Conv2d", "ConvTranspose2d", "MaxPool2d"]
+__all__ = ["AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "AvgPool2d", "Conv2d", "ConvTranspose2d", "MaxPool2d"]
 
 
 class Conv2d(torch.nn.Conv2d):
@@ -72,3 +72,21 @@ class AvgPool2d(torch.nn.AvgPool2d):
             input, self.kernel_size, self.stride, self.padding,
             self.ceil_mode, self.count_include_pad, self.divisor_override, backend=self.backend,
         )  # fmt: skip
+
+
+class AdaptiveMaxPool2d(torch.nn.AdaptiveMaxPool2d):
+    """torch.nn.AdaptiveMaxPool2d on our kernels: [N, C, H, W] or [C, H, W] -> [N, C, P, Q] or [C, P, Q]."""
+
+    backend: str | None = None
+
+    def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        return functional.adaptive_max_pool2d(input, self.output_size, self.return_indices, backend=self.backend)
+
+
+class AdaptiveAvgPool2d(torch.nn.AdaptiveAvgPool2d):
+    """torch.nn.AdaptiveAvgPool2d on our kernels: [N, C, H, W] or [C, H, W] -> [N, C, P, Q] or [C, P, Q]."""
+
+    backend: str | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.adaptive_avg_pool2d(input, self.output_size, backend=self.backend)

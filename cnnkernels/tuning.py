@@ -30,6 +30,7 @@ from cnnkernels.tuning_table import Entry, Problem, add, file_name, read
 OPERATORS = (
     "conv2d_fprop", "conv2d_dgrad", "conv2d_wgrad",
     "max_pool2d", "max_pool2d_backward", "avg_pool2d", "avg_pool2d_backward",
+    "adaptive_max_pool2d", "adaptive_max_pool2d_backward", "adaptive_avg_pool2d", "adaptive_avg_pool2d_backward",
 )  # fmt: skip
 
 # Operators that a table has under another's name, because the same kernels run them.

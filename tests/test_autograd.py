@@ -51,6 +51,11 @@ PROBLEMS: dict[str, tuple[str, tuple[Shape, ...], dict[str, Any]]] = {
         ((2, 2, 6, 5),),
         {"kernel_size": (3, 2), "stride": 2, "padding": 1, "ceil_mode": True, "count_include_pad": False},
     ),
+    "adaptive max, windows that overlap": ("adaptive_max_pool2d", ((2, 2, 7, 5),), {"output_size": (3, 2)}),
+    "adaptive max, more windows than pixels": ("adaptive_max_pool2d", ((2, 3, 2),), {"output_size": (4, 3)}),
+    "adaptive avg, windows that overlap": ("adaptive_avg_pool2d", ((2, 2, 7, 5),), {"output_size": (3, 2)}),
+    "adaptive avg, one window": ("adaptive_avg_pool2d", ((2, 3, 4, 3),), {"output_size": 1}),
+    "adaptive avg, unbatched": ("adaptive_avg_pool2d", ((2, 3, 2),), {"output_size": (4, None)}),
     "avg, unbatched with a divisor": ("avg_pool2d", ((2, 6, 5),), {"kernel_size": 3, "divisor_override": 5}),
 }
 

@@ -68,6 +68,14 @@ def _sample(
         return (tensor(N, 4, 3, 4), (5, 7), *window, True, 5, channels_last)
     if name == "max_pool2d":
         return (tensor(N, 4, 5, 7), (3, 4), *window, (1, 1), channels_last)
+    # The same to 3 x 4 windows.
+    if name in ("adaptive_avg_pool2d", "adaptive_max_pool2d"):
+        return (tensor(N, 4, 5, 7), (3, 4), channels_last)
+    if name == "adaptive_avg_pool2d_backward":
+        return (tensor(N, 4, 3, 4), (5, 7), channels_last)
+    if name == "adaptive_max_pool2d_backward":
+        _, indices = ops.adaptive_max_pool2d(tensor(N, 4, 5, 7), (3, 4), channels_last)
+        return (tensor(N, 4, 3, 4), indices, (5, 7), channels_last)
     if name == "max_pool2d_with_indices":
         return (tensor(N, 4, 5, 7), (3, 4), *window, (1, 1), flat, channels_last)
     _, indices = ops.max_pool2d_with_indices(tensor(N, 4, 5, 7), (3, 4), *window, (1, 1), flat, channels_last)

@@ -21,6 +21,7 @@ Pair = tuple[int, int]
 IndexForm = Literal["none", "window", "flat"]
 
 CONV2D_PASSES = ("fprop", "dgrad", "wgrad", "bias_grad")
+ADAPTIVE_PASSES = ("adaptive_max", "adaptive_max_backward", "adaptive_avg", "adaptive_avg_backward")
 POOL2D_PASSES = ("max", "max_backward", "max_gather", "avg", "avg_backward")
 
 
@@ -171,6 +172,29 @@ class Pool2dProblem:
         return -(-self.window[0] // self.steps[0]) * -(-self.window[1] // self.steps[1])
 
 
+@dataclass(frozen=True)
+class AdaptivePool2dProblem:
+    """An adaptive 2-D pooling of x[N, C, H, W] to y[N, C, P, Q], `output` being P and Q."""
+
+    group: str
+    N: int
+    C: int
+    H: int
+    W: int
+    output: Pair
+    layout: Layout = "contiguous"
+    values: Values = "normal"
+    passes: tuple[str, ...] = ADAPTIVE_PASSES
+
+    def suits(self, name: str) -> bool:
+        """Whether pass `name` is tried on it."""
+        return name in self.passes
+
+    def __str__(self) -> str:
+        text = f"n{self.N} c{self.C} {self.H}x{self.W} to {self.output[0]}x{self.output[1]}"
+        return text + ("" if self.values == "normal" else f" {self.values}") + _suffix(self.layout, batched=True)
+
+
 def _pair(pair: Pair) -> str:
     return str(pair[0]) if pair[0] == pair[1] else f"{pair[0]}x{pair[1]}"
 
@@ -197,3 +221,13 @@ def sizes(N: int, C: int, H: int, W: int, K: int, R: int, S: int, **rest: Any) -
 def image(N: int, C: int, H: int, W: int, window: Pair, **rest: Any) -> dict[str, Any]:
     """A pooling but for its title."""
     return {"N": N, "C": C, "H": H, "W": W, "window": window, **rest}
+
+
+def adaptive_group(group: str, *problems: dict[str, Any]) -> tuple[AdaptivePool2dProblem, ...]:
+    """Adaptive poolings under one title."""
+    return tuple(AdaptivePool2dProblem(group=group, **problem) for problem in problems)
+
+
+def to(N: int, C: int, H: int, W: int, output: Pair, **rest: Any) -> dict[str, Any]:
+    """An adaptive pooling but for its title."""
+    return {"N": N, "C": C, "H": H, "W": W, "output": output, **rest}

@@ -21,6 +21,7 @@ from cnnkernels.testing import oracles
 from cnnkernels.testing.cases import Case, Problem, Result, make_case
 from cnnkernels.testing.emulation import Schedule, emulator
 from cnnkernels.testing.operands import Values
+from cnnkernels.testing.families import ADAPTIVE_PROBLEMS
 from cnnkernels.testing.problems import CONV2D_PROBLEMS, POOL2D_PROBLEMS
 
 # What an operator's error says when the kernel asked for by name exists but refuses the problem.
@@ -116,7 +117,7 @@ class Selection:
     schedules: bool = False
     orders: tuple[Order, ...] = SCHEDULES
     values: tuple[Values, ...] = ("normal", "integers")
-    problems: tuple[Problem, ...] = (*CONV2D_PROBLEMS, *POOL2D_PROBLEMS)
+    problems: tuple[Problem, ...] = (*CONV2D_PROBLEMS, *POOL2D_PROBLEMS, *ADAPTIVE_PROBLEMS)
 
     @property
     def device(self) -> str:

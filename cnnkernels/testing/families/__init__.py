@@ -15,7 +15,7 @@ from cnnkernels.testing.families import (
     transposed,
     wgrad,
 )
-from cnnkernels.testing.problem import Conv2dProblem, Pool2dProblem
+from cnnkernels.testing.problem import AdaptivePool2dProblem, Conv2dProblem, Pool2dProblem
 
 _CONV2D = (
     depthwise_channels_last,
@@ -28,11 +28,13 @@ _CONV2D = (
     first_layer,
     wgrad,
 )
-_POOL2D = (pool_windows, adaptive)
+_POOL2D = (pool_windows,)
 
 CONV2D_PROBLEMS: tuple[Conv2dProblem, ...] = tuple(problem for family in _CONV2D for problem in family.PROBLEMS)
 POOL2D_PROBLEMS: tuple[Pool2dProblem, ...] = tuple(problem for family in _POOL2D for problem in family.PROBLEMS)
-CHECK_PROBLEMS: tuple[Conv2dProblem | Pool2dProblem, ...] = (
+ADAPTIVE_PROBLEMS: tuple[AdaptivePool2dProblem, ...] = adaptive.PROBLEMS
+CHECK_PROBLEMS: tuple[Conv2dProblem | Pool2dProblem | AdaptivePool2dProblem, ...] = (
     *(problem for family in _CONV2D for problem in family.CHECK_PROBLEMS),
     *(problem for family in _POOL2D for problem in family.CHECK_PROBLEMS),
+    *adaptive.CHECK_PROBLEMS,
 )

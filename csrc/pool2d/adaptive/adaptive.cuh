@@ -16,7 +16,7 @@
 namespace cnn::pool2d {
 
 // A part of a window is at least this many accesses of each of its readers; with more parts than these the second stage would cost more.
-constexpr int64_t kLeastReads = 8, kMostParts = 16;
+constexpr int64_t kLeastReads = 8, kMostParts = 32;
 
 inline int64_t power_of_2_below(int64_t n) { return int64_t(std::bit_floor(uint64_t(std::max<int64_t>(1, n)))); }
 inline int64_t even_share(int64_t extent, int64_t most) { return ceil_div(extent, ceil_div(extent, std::max<int64_t>(1, most))); }
@@ -48,10 +48,28 @@ inline std::string why_not_grid(const Configuration& c) {
 
 // --- A thread to N channels: channels.cuh, channels_backward.cuh.
 
-// Vectors of channels side by side in a block: up to 512 bytes of a pixel, and whole sectors of them.
-inline int64_t lanes_for(int64_t vectors) {
-  const int64_t lanes = even_share(vectors, 32);
+// Vectors of channels side by side in a block: 512 bytes of a pixel, less where that leaves too few blocks but at least 64, and whole
+// sectors of them. `others`: what blocks are multiplied by.
+inline int64_t lanes_for(int64_t vectors, int64_t others) {
+  constexpr int64_t kMost = 32, kLeast = 4;
+  int64_t lanes = kMost;
+  while (lanes > kLeast && ceil_div(vectors, lanes) * others < kTargetBlocks) lanes /= 2;
+  lanes = even_share(vectors, lanes);
   return lanes > 1 ? round_up(lanes, 2) : 1;
+}
+
+// DRAM gives its full rate to 3 MB in flight: 4.3e12 bytes/s by the 0.7 us that a read takes (assumed). A launch with fewer of its `bytes` in
+// flight takes longer, as if it moved more.
+inline double as_if_moved(double bytes, double in_flight) {
+  constexpr double kEnough = 3e6;
+  return bytes * std::max(1.0, kEnough / std::max(1.0, std::min(bytes, in_flight)));
+}
+
+// L1 bytes for each byte that scalar accesses ask for, by `run` neighbouring lanes: what a warp touches in that many lines takes
+// 0.54 + 0.255 clocks per line, in each of which 128 bytes could have moved (docs/emulator.md).
+inline double spread_of(int64_t run, int element_bytes) {
+  const double lines = 32.0 / double(std::clamp<int64_t>(run, 1, 32));
+  return std::max(1.0, 0.54 + 0.255 * lines) * 128 / (32.0 * element_bytes);
 }
 
 inline bool channels_inner(const Problem& p) { return p.channels_dense(is_backward(p.op) ? p.target() : p.source()); }
@@ -67,8 +85,8 @@ inline bool is_vector(const Problem& p, const Strides& s, int64_t height, int64_
 
 inline double channels_microseconds(const Kernel& kernel, const Problem& original, const Configuration& c) {
   constexpr double kThread = 150;  // the block's and thread's place, the window's ends, the store
-  constexpr double kPixel = 10;    // the walk, the offset, the comparison with the count, the read
-  constexpr double kRead = 3;      // an access of its own for each of the N values: address, comparison, read
+  constexpr double kPixel = 20;    // the walk and the offset, in 64 bits; the comparison with the count, the read
+  constexpr double kRead = 5;      // an access of its own for each of the N values: address of 64 bits, comparison, read
   constexpr double kMerge = 8;     // of a value: to shared memory, from it, and the merge
   const Problem p = flattened(original);
   if (c.blocks == 0) return 0;
@@ -79,11 +97,10 @@ inline double channels_microseconds(const Kernel& kernel, const Problem& origina
   work.instructions = threads * (kThread + values * kMerge * (c.readers > 1 ? 2 : 0)) +
                       pixels * vectors * (kPixel + values * (work_per_value(p) + (vector ? 0 : kRead)));
   const double read = pixels * vectors * values * size_of(p.dtype);
-  // A warp's access of fewer than 128 bytes takes as long as one of 128; where pixels lie apart, each lane has a sector of its own.
-  const double spread = vector ? 1 : p.x.d3 == 1 ? 4.0 / size_of(p.dtype) : 32.0 / size_of(p.dtype);
-  work.l1_bytes = read * spread;
-  work.dram_bytes = p.tensor_bytes() + double(c.workspace_bytes) * 2;
-  work.l2_bytes = std::max(read, work.dram_bytes);
+  work.l1_bytes = read * (vector ? 1 : spread_of(p.x.d3 == 1 ? c.readers : 1, size_of(p.dtype)));
+  const double once = p.tensor_bytes() + double(c.workspace_bytes) * 2;
+  work.dram_bytes = as_if_moved(once, double(c.blocks) * c.threads * (vector ? 64 : 16));
+  work.l2_bytes = std::max(read, once);
   work.blocks = double(c.blocks), work.threads = c.threads, work.launches = c.parts > 1 ? 2 : 1;
   return microseconds(work);
 }
@@ -112,7 +129,7 @@ Configuration configure_channels(const Kernel& kernel, const Problem& original) 
   constexpr int64_t kThreadsWanted = kTargetBlocks * kAdaptiveThreads, kReads = 4;
   const int64_t window = std::max<int64_t>(1, (p.H / p.P) * (p.W / p.Q));
   const bool inner = channels_inner(p);
-  int64_t lanes = inner ? lanes_for(vectors) : 1, readers = 1;
+  int64_t lanes = inner ? lanes_for(vectors, p.N * (outputs == 1 ? 1 : ceil_div(outputs, 8))) : 1, readers = 1;
   const int64_t most_readers = std::min(power_of_2_below(kAdaptiveThreads / lanes), power_of_2_below(window / kReads));
   while (readers < most_readers && (p.N * outputs * vectors * readers < kThreadsWanted || (!inner && readers < 32))) readers *= 2;
   int64_t items = std::min(outputs, kAdaptiveThreads / (lanes * readers));
@@ -183,19 +200,21 @@ void run_channels(const Kernel& kernel, const Problem& original, const Configura
   if (c.parts > 1) run_merge<State>(kernel, p, c, a, q.partials);
 }
 
-// A tile of pixels for `readers` threads on each vector of channels, several each where there are enough of them.
+// A tile of pixels for `readers` threads on each vector of channels. A thread has several pixels, to read gradients less often than it
+// stores: of a maximum, whose indices are four times as large as a half's gradients and more, more of them.
 inline Configuration configure_channels_backward(const Kernel& kernel, const Problem& original) {
   const Problem p = flattened(original);
   const int64_t pixels = p.H * p.W, vectors = ceil_div(p.C, kernel.planes);
   if (p.N * pixels * vectors == 0) return {};
-  constexpr int64_t kMostPixels = 16;  // of a thread
+  constexpr int64_t kMostPixels = 32;
+  const int64_t least = p.op == Op::kAdaptiveMaxBackward ? 8 : 4;
   const bool inner = channels_inner(p);
-  int64_t lanes = inner ? lanes_for(vectors) : 1;
-  const int64_t readers = std::min(power_of_2_below(kAdaptiveThreads / lanes), int64_t(std::bit_ceil(uint64_t(pixels))));
+  int64_t lanes = inner ? lanes_for(vectors, p.N * ceil_div(pixels, 64)) : 1;
+  const int64_t readers = std::min(power_of_2_below(kAdaptiveThreads / lanes), power_of_2_below(pixels / least));
   if (!inner) lanes = std::min(vectors, kAdaptiveThreads / readers);
   int64_t each = std::min(kMostPixels, ceil_div(pixels, readers));
   const auto blocks = [&] { return p.N * ceil_div(vectors, lanes) * ceil_div(pixels, each * readers); };
-  while (each > 1 && blocks() < kTargetBlocks) each = ceil_div(each, 2);
+  while (each > least && blocks() < kTargetBlocks) each = std::max(least, each / 2);
 
   Configuration c;
   c.blocks = blocks();
@@ -205,35 +224,36 @@ inline Configuration configure_channels_backward(const Kernel& kernel, const Pro
   return c;
 }
 
-// How often a thread that takes every `step`-th pixel enters a cell, per pixel: cells of an axis are where one of its windows begins.
-inline double cells_per_pixel(const Problem& p, int64_t step) {
-  const double rows = std::min(1.0, window_pixels(p.H, p.P) / double(p.H * p.H) * double(p.P));
-  const double columns = std::min(1.0, double(step) * double(std::min(p.W, 2 * p.Q - 1)) / double(p.W));
-  return p.W == 1 ? rows : p.Q == 1 && p.H == 1 ? 1.0 / double(p.W) : columns;
+// The cells of an axis: its windows, and between two that overlap the pixel that they share. No more than pixels.
+inline double cells_of(int64_t image, int64_t windows) {
+  return double(std::min(image, std::max<int64_t>(1, 2 * windows - std::gcd(image, windows))));
 }
 
-// What a gradient costs per pixel: entering cells, of windows_each windows.
-inline double gradient_instructions(const Problem& p, int64_t step, double values) {
-  constexpr double kCell = 60;     // both axes' windows, forward and backward
+// What the gradients of one cell cost, for `values` channels or pixels.
+inline double cell_instructions(const Problem& p, double values) {
   constexpr double kWindow = 25;   // its size, its address, the read; maximum: two reads
   constexpr double kDivision = 9;  // of one value
   const double windows = window_pixels(p.H, p.P) * window_pixels(p.W, p.Q) / (double(p.H) * double(p.W));
-  const bool maximum = p.op == Op::kAdaptiveMaxBackward;
-  return cells_per_pixel(p, step) * (kCell + std::max(1.0, windows) * (kWindow + values * (maximum ? 1 : kDivision)));
+  return windows * (kWindow + values * (p.op == Op::kAdaptiveMaxBackward ? 3 : kDivision + 1));
 }
+constexpr double kCellPlace = 60;  // both axes' windows, forward and backward
 
 inline double channels_backward_cost(const Kernel& kernel, const Problem& original) {
-  constexpr double kThread = 120, kPixel = 20;  // the walk, whether the cell holds it, the store
+  constexpr double kThread = 120, kPixel = 32;  // the walk and whether the cell holds it, in 64 bits; the store
+  constexpr double kStore = 5;                  // an access of its own for each of the N values
   const Problem p = flattened(original);
   const Configuration c = kernel.configure(kernel, original);
   if (c.blocks == 0) return 0;
   const double values = double(kernel.planes), pixels = double(p.N) * double(p.H) * double(p.W) * double(ceil_div(p.C, kernel.planes));
   const bool vector = is_vector(p, p.x, p.H, p.W, kernel.planes), maximum = p.op == Op::kAdaptiveMaxBackward;
+  // A thread enters a cell with each pixel where cells are narrower than its step.
+  const double columns = cells_of(p.W, p.Q), rows = cells_of(p.H, p.P), step = c.readers;
+  const double entered = std::min(1.0, columns > 1 ? step * columns / double(p.W) : step * rows / (double(p.H) * double(p.W)));
   Work work;
-  work.instructions = double(c.blocks) * c.threads * kThread +
-                      pixels * (kPixel + (maximum ? 4 : 1) * values + (vector ? 0 : 3 * values) + gradient_instructions(p, c.readers, values));
+  work.instructions = double(c.blocks) * c.threads * kThread + pixels * (kPixel + (maximum ? 4 : 1) * values + (vector ? 0 : kStore * values) +
+                                                                         entered * (kCellPlace + cell_instructions(p, values)));
   work.dram_bytes = work.l2_bytes = p.tensor_bytes();
-  work.l1_bytes = pixels * values * size_of(p.dtype) * (vector ? 1 : p.x.d3 == 1 ? 4.0 / size_of(p.dtype) : 32.0 / size_of(p.dtype)) * 2;
+  work.l1_bytes = pixels * values * size_of(p.dtype) * (vector ? 1 : spread_of(p.x.d3 == 1 ? c.readers : 1, size_of(p.dtype)));
   work.blocks = double(c.blocks), work.threads = c.threads;
   return microseconds(work);
 }
@@ -299,19 +319,21 @@ inline int64_t band_of(const Problem& p, int64_t rows) { return std::min(p.H, ce
 inline double planes_microseconds(const Kernel& kernel, const Problem& original, const Configuration& c) {
   constexpr double kThread = 60;
   constexpr double kVector = 12;  // an access of 16 bytes: its address and bounds; staged, the copy
-  constexpr double kStaged = 5;   // of a value: the read, the walk
-  constexpr double kWindow = 60;  // of a reader: the window's place and ends
-  constexpr double kMerge = 4;    // of a shuffle; a maximum has two, and more to merge
+  constexpr double kStaged = 3;   // of a value: the read, its address, the loop; one row at a time, the walk as well
+  constexpr double kWalk = 6;
+  constexpr double kWindow = 20;  // of a reader: the window's place; of several windows, their ends
+  constexpr double kEnds = 50;
+  constexpr double kMerge = 3;  // of a shuffle; a maximum has two, and more to merge
   const Problem p = flattened(original);
   if (c.blocks == 0) return 0;
   const bool streamed = is_streamed(p);
   const double values = double(p.planes()) * window_pixels(p.H, p.P) * window_pixels(p.W, p.Q);
   const double windows = double(p.planes()) * double(p.P) * double(p.Q) * c.parts, bytes = values * size_of(p.dtype);
   Work work;
-  work.instructions = double(c.blocks) * c.threads * kThread + bytes / 16 * kVector + values * (work_per_value(p) + (streamed ? 0 : kStaged)) +
-                      windows * c.readers * (kWindow + log2_of(c.readers) * kMerge * (p.op == Op::kAdaptiveMax ? 3 : 1));
-  work.dram_bytes = p.tensor_bytes() + double(c.workspace_bytes) * 2;
-  work.l2_bytes = std::max(double(p.planes()) * double(p.H * p.W) * size_of(p.dtype), work.dram_bytes);
+  work.instructions = double(c.blocks) * c.threads * kThread + bytes / 16 * kVector + values * (work_per_value(p) + (streamed ? 0 : kStaged + (p.Q > 1 ? kWalk : 0))) +
+                      windows * c.readers * (kWindow + (p.P * p.Q > 1 ? kEnds : 0) + log2_of(c.readers) * kMerge * (p.op == Op::kAdaptiveMax ? 3 : 1));
+  work.l2_bytes = p.tensor_bytes() + double(c.workspace_bytes) * 2;
+  work.dram_bytes = as_if_moved(work.l2_bytes, double(c.blocks) * (streamed ? c.threads * 64 : c.shared_bytes));
   work.l1_bytes = streamed ? bytes : bytes + values * 4;
   work.blocks = double(c.blocks), work.threads = c.threads, work.launches = c.parts > 1 && streamed ? 2 : 1;
   (void)kernel;
@@ -363,7 +385,7 @@ Configuration configure_planes(const Kernel& kernel, const Problem& original) {
     planes = std::min(planes, std::max<int64_t>(1, ceil_div(p.planes(), kTargetBlocks)));
     if (planes > set) planes = planes / set * set;
     else planes = std::min(set, std::max<int64_t>(1, kPlanesStage / plane_bytes));
-    planes = std::min(planes, runs.planes);
+    planes = std::min(planes, p.P * p.Q == 1 ? std::min<int64_t>(runs.planes, kMostTilePlanes) : runs.planes);
   } else {
     while (rows > 1 && band_of(p, rows) * p.W * size_of(p.dtype) > kMostStage) rows = ceil_div(rows, 2);
   }
@@ -430,10 +452,12 @@ void run_planes(const Kernel& kernel, const Problem& original, const Configurati
 inline Configuration configure_planes_backward(const Kernel& kernel, const Problem& p) {
   const int64_t elements = p.planes() * p.H * p.W, vectors = ceil_div(elements, kernel.planes);
   if (elements == 0) return {};
+  constexpr int64_t kMostStores = 4;
+  const int64_t stores = std::clamp<int64_t>(vectors / (kTargetBlocks * kAdaptiveThreads), 1, kMostStores);
   Configuration c;
-  c.threads = int(std::clamp<int64_t>(round_up(ceil_div(vectors, kTargetBlocks * kStoresPerThread), 32), 64, kAdaptiveThreads));
-  c.blocks = ceil_div(vectors, int64_t(c.threads) * kStoresPerThread);
-  c.tile_planes = c.tile_rows = 1, c.tile_columns = c.threads * kStoresPerThread * kernel.planes;
+  c.threads = int(std::clamp<int64_t>(round_up(ceil_div(vectors, kTargetBlocks * stores), 32), 64, kAdaptiveThreads));
+  c.blocks = ceil_div(vectors, int64_t(c.threads) * stores);
+  c.tile_planes = 1, c.tile_rows = int(stores), c.tile_columns = c.threads * kernel.planes;
   c.readers = 1;
   return c;
 }
@@ -447,21 +471,24 @@ inline std::string why_not_planes_backward(const Kernel& kernel, const Problem& 
 }
 
 inline double planes_backward_cost(const Kernel& kernel, const Problem& original) {
-  constexpr double kStore = 40;  // the first element's place, the cells' bounds, the store
+  constexpr double kStore = 30;  // the first element's place, the store
+  constexpr double kPart = 10;   // what lies in one cell and row: whether the cell holds it, where it ends
   const Problem p = flattened(original);
   const Configuration c = kernel.configure(kernel, original);
   if (c.blocks == 0) return 0;
-  const double values = double(kernel.planes), stores = double(p.planes()) * double(p.H) * double(p.W) / values;
-  // A thread goes through its elements one by one, and enters a cell once for each row or cell of them.
+  const double values = double(kernel.planes), plane = double(p.H) * double(p.W), stores = double(p.planes()) * plane / values;
+  const double columns = cells_of(p.W, p.Q), parts = std::min(values, 1 + values * columns / double(p.W));
+  // A thread's stores lie a block's width apart. Where columns are one cell, another plane is entered, whose cell has the same place.
+  const double entered = columns > 1 ? parts : std::min(1.0, c.threads * values / plane) + values / plane;
+  const double per_value = p.op == Op::kAdaptiveMaxBackward ? 3 : 1.5;
   Work work;
-  work.instructions = stores * (kStore + values * 4 + std::max(1.0, values * std::min(1.0, cells_per_pixel(p, 1) + 1.0 / double(p.W))) *
-                                                          gradient_instructions(p, p.W, 1) / std::max(1e-9, cells_per_pixel(p, p.W)));
+  work.instructions = stores * (kStore + parts * (kPart + values * per_value) + entered * ((columns > 1 ? kCellPlace : 10) + cell_instructions(p, 1)));
   work.dram_bytes = work.l2_bytes = work.l1_bytes = p.tensor_bytes();
   work.blocks = double(c.blocks), work.threads = c.threads;
   return microseconds(work);
 }
 
-template <class T, bool kMaximum>
+template <class Gradient>
 void run_planes_backward(const Kernel& kernel, const Problem& original, const Configuration& c, const Arguments& a) {
   if (c.blocks == 0) return;
   const Problem p = flattened(original);
@@ -470,8 +497,9 @@ void run_planes_backward(const Kernel& kernel, const Problem& original, const Co
   q.x = a.out;
   q.plane = FastDiv<int32_t>(p.H * p.W), q.width = FastDiv<int32_t>(p.W), q.channels = FastDiv<int32_t>(p.C);
   q.elements = int32_t(p.planes() * p.H * p.W);
+  q.stores = c.tile_rows;
   launch(kernel.name.c_str(), {dim3(unsigned(c.blocks)), dim3(unsigned(c.threads)), 0, a.stream},
-         adaptive_planes_backward_kernel<T, kMaximum>, q);
+         adaptive_planes_backward_kernel<Gradient>, q);
 }
 
 // --- The catalogue.
@@ -490,8 +518,8 @@ Kernel adaptive_row(Op op, const char* what, int index_bits) {
   return row;
 }
 
-template <class State>
-void add_forward(std::vector<Kernel>& catalogue, Op op, bool planes) {
+template <class State, bool kPlanes>
+void add_forward(std::vector<Kernel>& catalogue, Op op) {
   using T = typename State::T;
   Kernel row = adaptive_row<T>(op, "channels", 64);
   row.shared_bytes = int(sizeof(StateShelf<State, kAdaptiveVector<T>, kAdaptiveThreads>));
@@ -500,44 +528,43 @@ void add_forward(std::vector<Kernel>& catalogue, Op op, bool planes) {
   row.configure = configure_channels<State>;
   row.run = run_channels<State>;
   catalogue.push_back(row);
-  if (!planes) return;
-  row = adaptive_row<T>(op, "planes", 32);
-  row.shared_bytes = int(kMostStage + 32);
-  row.why_not = why_not_planes<State>;
-  row.cost = planes_cost;
-  row.configure = configure_planes<State>;
-  row.run = run_planes<State>;
-  catalogue.push_back(row);
+  if constexpr (kPlanes) {
+    row = adaptive_row<T>(op, "planes", 32);
+    row.shared_bytes = int(kMostStage + 32);
+    row.why_not = why_not_planes<State>;
+    row.cost = planes_cost;
+    row.configure = configure_planes<State>;
+    row.run = run_planes<State>;
+    catalogue.push_back(row);
+  }
 }
 
-template <class Gradient>
-void add_backward(std::vector<Kernel>& catalogue, Op op, bool planes) {
-  using T = typename Gradient::T;
+template <template <class, class, int> class Gradient, class T, bool kPlanes>
+void add_backward(std::vector<Kernel>& catalogue, Op op) {
   Kernel row = adaptive_row<T>(op, "channels", 64);
   row.why_not = why_not_channels_backward;
   row.cost = channels_backward_cost;
   row.configure = configure_channels_backward;
-  row.run = run_channels_backward<Gradient>;
+  row.run = run_channels_backward<Gradient<T, int64_t, kAdaptiveVector<T>>>;
   catalogue.push_back(row);
-  if (!planes) return;
-  constexpr bool kMaximum = std::is_same_v<Gradient, MaximumGradient<T, int64_t, kAdaptiveVector<T>>>;
-  row = adaptive_row<T>(op, "planes", 32);
-  row.why_not = why_not_planes_backward;
-  row.cost = planes_backward_cost;
-  row.configure = configure_planes_backward;
-  row.run = run_planes_backward<T, kMaximum>;
-  catalogue.push_back(row);
+  if constexpr (kPlanes) {
+    row = adaptive_row<T>(op, "planes", 32);
+    row.why_not = why_not_planes_backward;
+    row.cost = planes_backward_cost;
+    row.configure = configure_planes_backward;
+    row.run = run_planes_backward<Gradient<T, int32_t, 1>>;
+    catalogue.push_back(row);
+  }
 }
 
 // fp64 is for checking gradients: the kernels that are right for everything are enough.
 template <class T>
 void add_adaptive_kernels(std::vector<Kernel>& catalogue) {
   constexpr bool kPlanes = sizeof(T) < 8;
-  constexpr int N = kAdaptiveVector<T>;
-  add_forward<Mean<T>>(catalogue, Op::kAdaptiveAvg, kPlanes);
-  add_forward<Maximum<T>>(catalogue, Op::kAdaptiveMax, kPlanes);
-  add_backward<MeanGradient<T, int64_t, N>>(catalogue, Op::kAdaptiveAvgBackward, kPlanes);
-  add_backward<MaximumGradient<T, int64_t, N>>(catalogue, Op::kAdaptiveMaxBackward, kPlanes);
+  add_forward<Mean<T>, kPlanes>(catalogue, Op::kAdaptiveAvg);
+  add_forward<Maximum<T>, kPlanes>(catalogue, Op::kAdaptiveMax);
+  add_backward<MeanGradient, T, kPlanes>(catalogue, Op::kAdaptiveAvgBackward);
+  add_backward<MaximumGradient, T, kPlanes>(catalogue, Op::kAdaptiveMaxBackward);
 }
 
 }  // namespace cnn::pool2d

@@ -49,9 +49,8 @@ struct Cell {
 
   Cell() = default;
   __device__ __forceinline__ Cell(const GradientParams<Index>& p, Index row, Index column) : rows(p.h, row), columns(p.w, column) {}
-  // Rows never go back.
   __device__ __forceinline__ bool holds(Index row, Index column) const {
-    return row < rows.end && column >= columns.begin && column < columns.end;
+    return row >= rows.begin && row < rows.end && column >= columns.begin && column < columns.end;
   }
   __device__ __forceinline__ bool one_window() const { return rows.first == rows.last && columns.first == columns.last; }
 };
@@ -89,6 +88,9 @@ struct MeanGradient {
 
   __device__ __forceinline__ MeanGradient(const GradientParams<Index>& p, Index n, Index channel, int32_t channels)
       : p(p), gradients(static_cast<const T*>(p.y), p.y_at, n, channel, channels) {}
+  __device__ __forceinline__ void move_to(const GradientParams<Index>& p, Index n, Index channel) {
+    gradients.base = static_cast<const T*>(p.y) + n * p.y_at.n + channel * p.y_at.c;
+  }
   __device__ __forceinline__ void enter(const Cell<Index>& cell) {
     Acc sum[N];
     CNN_UNROLL
@@ -105,7 +107,14 @@ struct MeanGradient {
     CNN_UNROLL
     for (int i = 0; i < N; ++i) value.value[i] = narrow<T>(sum[i]);
   }
-  __device__ __forceinline__ Vector<T, N> at(Index) const { return value; }
+  __device__ __forceinline__ Vector<T, N> at(const Cell<Index>&, Index) const { return value; }
+  // Of one channel: values [done, until), which are pixels of the cell, one after the other.
+  template <int kPixels>
+  __device__ __forceinline__ void fill(Vector<T, kPixels>& values, int32_t done, int32_t until, const Cell<Index>&, Index) const {
+    CNN_UNROLL
+    for (int i = 0; i < kPixels; ++i)
+      if (i >= done && i < until) values.value[i] = value.value[0];
+  }
 };
 
 // The maximum's: of a cell in one window, which is most of them, gradient and index stay in registers.
@@ -116,27 +125,27 @@ struct MaximumGradient {
   static constexpr int kChannels = N;
   ChannelsOf<T, Index, N> gradients;
   ChannelsOf<int64_t, Index, N> indices;
-  Cell<Index> cell{};
-  bool one_window = false;
   Vector<T, N> gradient{};
   Vector<int64_t, N> index{};
 
   __device__ __forceinline__ MaximumGradient(const GradientParams<Index>& p, Index n, Index channel, int32_t channels)
       : gradients(static_cast<const T*>(p.y), p.y_at, n, channel, channels),
         indices(p.index, p.index_at, n, channel, channels) {}
-  __device__ __forceinline__ void enter(const Cell<Index>& entered) {
-    cell = entered;
-    one_window = cell.one_window();
-    if (!one_window) return;
+  __device__ __forceinline__ void move_to(const GradientParams<Index>& p, Index n, Index channel) {
+    gradients.base = static_cast<const T*>(p.y) + n * p.y_at.n + channel * p.y_at.c;
+    indices.base = p.index + n * p.index_at.n + channel * p.index_at.c;
+  }
+  __device__ __forceinline__ void enter(const Cell<Index>& cell) {
+    if (!cell.one_window()) return;
     gradient = gradients.read(cell.rows.first, cell.columns.first);
     index = indices.read(cell.rows.first, cell.columns.first);
   }
-  // Of the pixel whose number h * W + w is `here`.
-  __device__ __forceinline__ Vector<T, N> at(Index here) const {
+  // Of the pixel of `cell` whose number h * W + w is `here`.
+  __device__ __forceinline__ Vector<T, N> at(const Cell<Index>& cell, Index here) const {
     Acc sum[N];
     CNN_UNROLL
     for (int i = 0; i < N; ++i) sum[i] = Acc(0);
-    if (one_window) {
+    if (cell.one_window()) {
       add(sum, gradient, index, here);
     } else {
       for (Index row = cell.rows.first; row <= cell.rows.last; ++row)
@@ -147,6 +156,32 @@ struct MaximumGradient {
     CNN_UNROLL
     for (int i = 0; i < N; ++i) value.value[i] = narrow<T>(sum[i]);
     return value;
+  }
+
+  // Of one channel: values [done, until), which are pixels of the cell, one after the other; value i is pixel shift + i.
+  template <int kPixels>
+  __device__ __forceinline__ void fill(Vector<T, kPixels>& values, int32_t done, int32_t until, const Cell<Index>& cell, Index shift) const {
+    if (cell.one_window()) {
+      CNN_UNROLL
+      for (int i = 0; i < kPixels; ++i)
+        if (i >= done && i < until) values.value[i] = index.value[0] == shift + i ? gradient.value[0] : narrow<T>(Acc(0));
+      return;
+    }
+    Acc sums[kPixels];
+    CNN_UNROLL
+    for (int i = 0; i < kPixels; ++i) sums[i] = Acc(0);
+    for (Index row = cell.rows.first; row <= cell.rows.last; ++row) {
+      for (Index column = cell.columns.first; column <= cell.columns.last; ++column) {
+        const Acc value = widen(gradients.read(row, column).value[0]);
+        const int64_t number = indices.read(row, column).value[0] - shift;
+        CNN_UNROLL
+        for (int i = 0; i < kPixels; ++i)
+          if (number == i) sums[i] += value;
+      }
+    }
+    CNN_UNROLL
+    for (int i = 0; i < kPixels; ++i)
+      if (i >= done && i < until) values.value[i] = narrow<T>(sums[i]);
   }
 
  private:

@@ -126,7 +126,7 @@ __device__ CNN_INNER_LOOP void take_pixels(State (&states)[N], const typename St
 }
 
 template <class State>
-__global__ void __launch_bounds__(kAdaptiveThreads, 3) adaptive_channels_kernel(const ChannelsParams<State> p) {
+__global__ void __launch_bounds__(kAdaptiveThreads, State::kIndices ? 2 : 3) adaptive_channels_kernel(const ChannelsParams<State> p) {
   using T = typename State::T;
   constexpr int N = kAdaptiveVector<T>;
   using Shelves = StateShelf<State, N, kAdaptiveThreads>;

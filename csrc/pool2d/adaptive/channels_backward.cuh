@@ -29,7 +29,7 @@ struct ChannelsBackwardParams {
 };
 
 template <class Gradient>
-__global__ void __launch_bounds__(kAdaptiveThreads, 3) adaptive_channels_backward_kernel(const ChannelsBackwardParams p) {
+__global__ void __launch_bounds__(kAdaptiveThreads, 2) adaptive_channels_backward_kernel(const ChannelsBackwardParams p) {
   using T = typename Gradient::T;
   constexpr int N = Gradient::kChannels;
   int32_t group, tile;
@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kAdaptiveThreads, 3) adaptive_channels_backwar
       cell = Cell<int64_t>(p.gradient, row, walk.column);
       gradient.enter(cell);
     }
-    write_channels<N>(x + walk.at, p.x_at, channels, gradient.at(pixel));
+    write_channels<N>(x + walk.at, p.x_at, channels, gradient.at(cell, pixel));
     const int64_t column = walk.column;
     walk.advance();
     row += step_rows + (walk.column - column != walk.step_columns);

@@ -13,7 +13,7 @@
 //               stage    . . .|plane 0: 49 elements .... plane 1 .....         the same, from the border before the first element
 //
 //           One window per plane: a warp's groups of readers do not take neighbouring planes but planes `spread` apart, so that the banks
-//           they read are apart as well.
+//           they read are apart as well; the block's results go through shared memory, to be written side by side.
 //
 // streamed  One window per plane, and a plane is long: `readers` threads, a warp to a block, read it straight into registers, 16 bytes each,
 //           with its ragged ends by elements. Few planes: each is cut into `parts` for as many blocks (merge_parts.cuh).
@@ -57,13 +57,24 @@ struct PlanesParams {
   int32_t spread_log2;
 };
 
+constexpr int kMostTilePlanes = kAdaptiveThreads;  // of one window each
+// Where a plane's result waits: results of planes 16 apart are in different banks.
+__device__ __forceinline__ int32_t result_slot(int32_t plane) { return plane + plane / 32; }
+constexpr int kResultSlots = kMostTilePlanes + kMostTilePlanes / 32;
+
+// One window: its place among the results, its pixels.
+struct Window {
+  int32_t plane, row, column;
+  int32_t h, w, rows, columns;
+};
+
 template <class State>
-__device__ __forceinline__ void write_window(const PlanesParams<State>& p, int32_t plane, int32_t row, int32_t column, const State& state) {
+__device__ __forceinline__ void write_window(const PlanesParams<State>& p, const Window& window, const State& state) {
   int32_t c;
-  const int32_t n = p.channels.divmod(plane, c);
-  const auto at = [&](const int32_t(&step)[4]) { return n * step[0] + c * step[1] + row * step[2] + column * step[3]; };
-  static_cast<typename State::T*>(p.y)[at(p.y_step)] = state.result(p.h.extent(row), p.w.extent(column));
-  if constexpr (State::kIndices) p.index[at(p.index_step)] = p.h.begin(row) * p.w.sources + p.w.begin(column) + state.number;
+  const int32_t n = p.channels.divmod(window.plane, c);
+  const auto at = [&](const int32_t(&step)[4]) { return n * step[0] + c * step[1] + window.row * step[2] + window.column * step[3]; };
+  static_cast<typename State::T*>(p.y)[at(p.y_step)] = state.result(window.rows, window.columns);
+  if constexpr (State::kIndices) p.index[at(p.index_step)] = window.h * p.w.sources + window.w + state.number;
 }
 
 // Elements from `from` to the next 16-byte border.
@@ -91,21 +102,23 @@ template <class State>
 __device__ CNN_INNER_LOOP void take_staged(State& state, const typename State::T* x, int32_t rows, int32_t columns, int32_t width,
                                            int32_t reader, int32_t readers_log2) {
   constexpr int kInFlight = 4;
-  if (columns == width) columns *= rows, rows = 1;  // its rows follow each other
-  Walk<int32_t> walk(columns, reader, 1 << readers_log2, width, 1, width);
-  const int32_t count = (rows * columns - reader + (1 << readers_log2) - 1) >> readers_log2;
-  for (int32_t done = 0; done < count; done += kInFlight) {
-    typename State::T values[kInFlight]{};
-    int32_t numbers[kInFlight];
-    CNN_UNROLL
-    for (int i = 0; i < kInFlight; ++i) {
-      numbers[i] = walk.number;
-      if (done + i < count) values[i] = x[walk.number];
-      walk.advance();
+  const int32_t readers = 1 << readers_log2, pixels = rows * columns;
+  if (rows == 1 || columns == width) {  // its rows follow each other
+    int32_t number = reader;
+    for (; number + (kInFlight - 1) * readers < pixels; number += kInFlight * readers) {
+      typename State::T values[kInFlight];
+      CNN_UNROLL
+      for (int i = 0; i < kInFlight; ++i) values[i] = x[number + i * readers];
+      CNN_UNROLL
+      for (int i = 0; i < kInFlight; ++i) state.take(values[i], number + i * readers);
     }
-    CNN_UNROLL
-    for (int i = 0; i < kInFlight; ++i)
-      if (done + i < count) state.take(values[i], numbers[i]);
+    for (; number < pixels; number += readers) state.take(x[number], number);
+    return;
+  }
+  Walk<int32_t> walk(columns, reader, readers, width, 1, width);
+  for (int32_t left = (pixels - reader + readers - 1) >> readers_log2; left > 0; --left) {
+    state.take(x[walk.number], walk.number);
+    walk.advance();
   }
 }
 
@@ -124,12 +137,8 @@ __device__ CNN_INNER_LOOP void take_streamed(State& state, const typename State:
     for (int v = 0; v < kInFlight; ++v)
       if (start + v * readers * N < tail) values[v] = load_vector<N>(plane + start + v * readers * N);
     CNN_UNROLL
-    for (int v = 0; v < kInFlight; ++v) {
-      if (start + v * readers * N < tail) {
-        CNN_UNROLL
-        for (int i = 0; i < N; ++i) state.take(values[v].value[i], start + v * readers * N + i);
-      }
-    }
+    for (int v = 0; v < kInFlight; ++v)
+      if (start + v * readers * N < tail) state.take(values[v], start + v * readers * N);
   }
   for (int32_t i = tail + reader; i < end; i += readers) state.take(__ldg(plane + i), i);
 }
@@ -168,7 +177,7 @@ __global__ void __launch_bounds__(kAdaptiveThreads, 4) adaptive_planes_kernel(co
     }
     if (reader > 0 || plane >= p.planes) return;
     if (p.parts.divisor > 1) p.partials.put(part, plane, state);
-    else write_window(p, plane, 0, 0, state);
+    else write_window(p, {plane, 0, 0, 0, 0, p.h.sources, p.w.sources}, state);
     return;
   }
 
@@ -181,25 +190,45 @@ __global__ void __launch_bounds__(kAdaptiveThreads, 4) adaptive_planes_kernel(co
   const int32_t count = planes > 1 ? planes * p.plane : (h_end - h_begin) * width;
   const int32_t lead = stage_run(stage, x + run * p.run_step + first_plane * p.plane + h_begin * width, count);
 
+  const bool one_window = p.h.targets * p.w.targets == 1;
+  using Results = StateShelf<State, 1, kResultSlots>;
+  CNN_SHARED(results, Results);
+
   // A warp at a time takes one window for each of its groups of readers. A unit is a warp's worth.
   const int32_t groups_log2 = 5 - p.readers_log2, group = (thread % kWarp) >> p.readers_log2, set_log2 = groups_log2 + p.spread_log2;
   const int32_t windows = planes * p.windows.divisor;
   const int32_t units = ((windows + (1 << set_log2) - 1) >> set_log2) << p.spread_log2;
   for (int32_t unit = thread / kWarp; unit < units; unit += int32_t(blockDim.x) / kWarp) {
-    const int32_t window =
+    const int32_t number =
         ((unit >> p.spread_log2) << set_log2) + (group << p.spread_log2) + (unit & ((1 << p.spread_log2) - 1));
-    int32_t in_plane, column;
-    const int32_t plane = p.windows.divmod(window, in_plane);
-    const int32_t row = first_row + p.columns.divmod(in_plane, column);
-    const bool exists = window < windows && row < end_row;
-    state.clear();
-    if (exists) {
-      const int32_t h = p.h.begin(row), w = p.w.begin(column);
-      take_staged(state, stage + lead + plane * p.plane + (h - h_begin) * width + w, p.h.end(row) - h, p.w.end(column) - w, width, reader,
-                  p.readers_log2);
+    Window window{number, 0, 0, 0, 0, p.h.sources, width};  // the only one of its plane
+    if (!one_window) {
+      window.plane = p.windows.divmod(number, window.row);
+      window.row = first_row + p.columns.divmod(window.row, window.column);
+      window.h = p.h.begin(window.row), window.rows = p.h.end(window.row) - window.h;
+      window.w = p.w.begin(window.column), window.columns = p.w.end(window.column) - window.w;
     }
+    const bool exists = number < windows && window.row < end_row;
+    state.clear();
+    if (exists)
+      take_staged(state, stage + lead + window.plane * p.plane + (window.h - h_begin) * width + window.w, window.rows, window.columns, width,
+                  reader, p.readers_log2);
     merge_lanes(state, readers);
-    if (exists && reader == 0) write_window(p, run * p.run.divisor + first_plane + plane, row, column, state);
+    if (!exists || reader > 0) continue;
+    if (one_window) {
+      const State only[1] = {state};
+      results.put(result_slot(number), only);
+    } else {
+      window.plane += run * p.run.divisor + first_plane;
+      write_window(p, window, state);
+    }
+  }
+  if (!one_window) return;
+  __syncthreads();
+  for (int32_t plane = thread; plane < planes; plane += int32_t(blockDim.x)) {
+    State only[1];
+    results.get(result_slot(plane), only);
+    write_window(p, {run * p.run.divisor + first_plane + plane, 0, 0, 0, 0, p.h.sources, width}, only[0]);
   }
 }
 

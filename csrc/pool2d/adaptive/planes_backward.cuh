@@ -4,7 +4,7 @@
 //   maximum  gradient of x(h, w) = sum of the gradients of those of them whose index is h * W + w
 //
 // The result is one run of N * C * H * W elements. A thread takes 16 bytes of it at a time, wherever rows and planes end in them, and a
-// block kStoresPerThread x 256 of these:
+// block `stores` x 256 of these:
 //
 //     plane 0: h0 w0 w1 w2 w3 w4 w5 w6 h1 w0 ...      7 x 7 elements of bf16
 //             |----- 8 elements ----|----- 8 elements ----| ...
@@ -22,68 +22,52 @@
 
 namespace cnn::pool2d {
 
-constexpr int kStoresPerThread = 4;
-
 struct PlanesBackwardParams {
   GradientParams<int32_t> gradient;
   void* x;
   FastDiv<int32_t> plane, width, channels;  // H * W, W, C
   int32_t elements;
+  int32_t stores;  // of a thread
 };
 
-template <class T, bool kMaximum>
-__global__ void __launch_bounds__(kAdaptiveThreads, 4) adaptive_planes_backward_kernel(const PlanesBackwardParams p) {
-  using Acc = Accumulator<T>;
-  using Index = int32_t;
+template <class Gradient>
+__global__ void __launch_bounds__(kAdaptiveThreads, 3) adaptive_planes_backward_kernel(const PlanesBackwardParams p) {
+  using T = typename Gradient::T;
   constexpr int N = kAdaptiveVector<T>;
-  const auto& at = p.gradient;
-  const Index block = Index(blockIdx.x) * (kStoresPerThread * Index(blockDim.x) * N);
-  Span<Index> rows{}, columns{};  // of no pixel
-  for (int store = 0; store < kStoresPerThread; ++store) {
-    const Index first = block + (store * Index(blockDim.x) + Index(threadIdx.x)) * N;
+  const int32_t block = int32_t(blockIdx.x) * (p.stores * int32_t(blockDim.x) * N);
+  Gradient gradient(p.gradient, 0, 0, 1);
+  Cell<int32_t> cell{};  // holds nothing
+  int32_t plane_entered = -1;
+  for (int32_t store = 0; store < p.stores; ++store) {
+    const int32_t first = block + (store * int32_t(blockDim.x) + int32_t(threadIdx.x)) * N;
     if (first >= p.elements) return;
-    const int count = int(min(Index(N), p.elements - first));
-    Index pixel, column, c;
-    Index n = p.channels.divmod(p.plane.divmod(first, pixel), c), row = p.width.divmod(pixel, column);
+    const int32_t count = min(N, p.elements - first);
+    int32_t pixel, row = 0;
+    int32_t plane = p.plane.divmod(first, pixel);
+    int32_t column = pixel;
+    if (p.width.divisor < p.plane.divisor) row = p.width.divmod(pixel, column);
 
-    Acc sums[N];
-    CNN_UNROLL
-    for (int i = 0; i < N; ++i) sums[i] = Acc(0);
-    // A part of a row that lies in one cell at a time: elements [done, until) of the N.
-    for (int done = 0; done < count;) {
-      if (row < rows.begin || row >= rows.end) rows = Span<Index>(at.h, row);
-      if (column < columns.begin || column >= columns.end) columns = Span<Index>(at.w, column);
-      const int until = int(min(Index(count), done + columns.end - column));
-      const Index shift = pixel - done;  // from an element to its pixel
-      for (Index p_row = rows.first; p_row <= rows.last; ++p_row) {
-        for (Index q = columns.first; q <= columns.last; ++q) {
-          Acc gradient = widen(__ldg(static_cast<const T*>(at.y) + n * at.y_at.n + c * at.y_at.c + p_row * at.y_at.h + q * at.y_at.w));
-          if constexpr (kMaximum) {
-            const int64_t index = __ldg(at.index + n * at.index_at.n + c * at.index_at.c + p_row * at.index_at.h + q * at.index_at.w);
-            CNN_UNROLL
-            for (int i = 0; i < N; ++i)
-              if (i >= done && i < until && index == shift + i) sums[i] += gradient;
-          } else {
-            gradient /= Acc(at.h.forward.extent(p_row) * at.w.forward.extent(q));
-            CNN_UNROLL
-            for (int i = 0; i < N; ++i)
-              if (i >= done && i < until) sums[i] += gradient;
-          }
-        }
+    // What lies in one cell and row at a time: elements [done, until) of the N.
+    Vector<T, N> values{};
+    for (int32_t done = 0; done < count;) {
+      const bool same_cell = cell.holds(row, column), same_plane = plane == plane_entered;
+      if (!same_cell) cell = Cell<int32_t>(p.gradient, row, column);
+      if (!same_plane) {
+        int32_t c;
+        const int32_t n = p.channels.divmod(plane, c);
+        gradient.move_to(p.gradient, n, c);
+        plane_entered = plane;
       }
+      if (!same_cell || !same_plane) gradient.enter(cell);
+      const int32_t until = min(count, done + cell.columns.end - column);
+      gradient.fill(values, done, until, cell, pixel - done);
       // On to what follows: this row, the next one, or the next plane's first.
       pixel += until - done, column += until - done;
       done = until;
       if (column == p.width.divisor) column = 0, ++row;
-      if (pixel == p.plane.divisor) {
-        pixel = row = 0;
-        if (++c == p.channels.divisor) c = 0, ++n;
-      }
+      if (pixel == p.plane.divisor) pixel = row = 0, ++plane;
     }
 
-    Vector<T, N> values;
-    CNN_UNROLL
-    for (int i = 0; i < N; ++i) values.value[i] = narrow<T>(sums[i]);
     T* const x = static_cast<T*>(p.x) + first;
     if (count == N) {
       *reinterpret_cast<Vector<T, N>*>(x) = values;

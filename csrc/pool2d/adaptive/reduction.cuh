@@ -25,6 +25,19 @@ struct Mean {
 
   __device__ __forceinline__ void clear() { value = Acc(0); }
   __device__ __forceinline__ void take(T x, int32_t) { value += widen(x); }
+  // N neighbours at once, in pairs: one addition deep in the sum, and fewer roundings of large sums.
+  template <int N>
+  __device__ __forceinline__ void take(const Vector<T, N>& x, int32_t) {
+    Acc sums[N];
+    CNN_UNROLL
+    for (int i = 0; i < N; ++i) sums[i] = widen(x.value[i]);
+    CNN_UNROLL
+    for (int half = N / 2; half > 0; half /= 2) {
+      CNN_UNROLL
+      for (int i = 0; i < half; ++i) sums[i] = sums[2 * i] + sums[2 * i + 1];
+    }
+    value += sums[0];
+  }
   __device__ __forceinline__ void merge(const Mean& other) { value += other.value; }
   __device__ __forceinline__ Mean shuffled(int distance) const { return {__shfl_xor_sync(0xffffffffu, value, distance)}; }
   __device__ __forceinline__ T result(int64_t rows, int64_t columns) const { return narrow<T>(value / Acc(rows) / Acc(columns)); }
@@ -45,6 +58,11 @@ struct Maximum {
     const bool better = candidate > value || isnan(candidate);
     value = better ? candidate : value;
     number = better ? at : number;
+  }
+  template <int N>
+  __device__ __forceinline__ void take(const Vector<T, N>& x, int32_t first) {
+    CNN_UNROLL
+    for (int i = 0; i < N; ++i) take(x.value[i], first + i);
   }
   __device__ __forceinline__ void merge(const Maximum& other) {
     const bool earlier = other.number < number;
