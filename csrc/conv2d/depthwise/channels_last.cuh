@@ -212,9 +212,9 @@ int64_t slide_unit_bytes(const Cut& cut) {
 
 template <class T, class Step>
 int64_t wgrad_unit_bytes(const Cut& cut) {
-  constexpr int64_t stages = stages_of_wgrad<T, Step>(), x_rows = (stages + Step::kLines - 1) * Step::kStride;
+  constexpr int64_t stages = stages_of_wgrad<T, Step>(), x_rows = stages * Step::kStride, y_rows = stages + Step::kLines - 1;
   const int64_t x = layout_of(cut, Step::kStrip, Step::kHalo).row_pitch, y = layout_of(cut, Step::kColumns, 0).row_pitch;
-  return padded_unit(cut, x_rows * x + stages * y);
+  return padded_unit(cut, x_rows * x + y_rows * y);
 }
 
 inline Configuration configuration_of(const Cut& cut, int64_t vectors_of_chunk, int64_t shared_bytes) {
