@@ -85,8 +85,8 @@ struct RowLoader {
     pixel_step = lanes / pieces, piece_step = lanes % pieces;
   }
 
-  // Brings the row at `row`, the address of column 0 and channel 0 of the tensor; only zeros if it does not exist. `column` is that of pixel
-  // 0, `channel` the block's first one.
+  // Brings the row at `row`, the address of column 0 and channel 0 of the tensor; only zeros if it does not exist. `column` is that of
+  // pixel 0, `channel` the block's first one.
   __device__ __forceinline__ void load(unsigned char* slot, const RowLayout& layout, const Image& image, const Axis& w, const Grid& grid,
                                        const T* row, bool exists, int column, int channel) const {
     switch (image.copy_bytes) {
@@ -118,7 +118,8 @@ struct RowLoader {
       const int from = column + pixel * w.in_step;
       const bool inside = exists && unsigned(from) < unsigned(w.in_extent);
       const int valid = inside ? max(0, min(kBytes, left - piece * kBytes)) : 0;
-      copy_async<kBytes>(slot + strip + in_strip * pixel_bytes + piece * kBytes, row + (valid ? from * image.w + piece * kElements : 0), valid);
+      copy_async<kBytes>(slot + strip + in_strip * pixel_bytes + piece * kBytes, row + (valid ? from * image.w + piece * kElements : 0),
+                         valid);
     });
   }
 

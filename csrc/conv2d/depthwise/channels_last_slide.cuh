@@ -3,7 +3,8 @@
 //   gather:   y[n, p, q, k]  = sum over r, s of  x[n, p * stride - pad + r * d, q * stride - pad + s * d, k / m] * w[k, r, s]
 //   scatter:  dx[n, h, w, c] = sum over r, s with h = 2p - pad + r, w = 2q - pad + s  of  dy[n, p, q, c] * w[c, r, s]
 //
-// fprop is a gather; so is dgrad with stride 1, with the taps turned round and pad' = d * (k - 1) - pad. dgrad with stride 2 is the scatter.
+// fprop is a gather; so is dgrad with stride 1, with the taps turned round and pad' = d * (k - 1) - pad. dgrad with stride 2 is the
+// scatter.
 //
 //              columns of a unit: strips of kColumns outputs, one per thread
 //            +-----------+-----------+---
@@ -77,11 +78,11 @@ struct SlideParams {
   void* out;
   int filter_k, filter_r, filter_s, bias_stride;
   int out_n, out_h, out_w;
-  int store_bytes;     // widest access that the output's addresses and strides allow
-  int rows;            // of the input that a unit needs
-  int ring_bytes;      // offset of the rings in shared memory, behind weights and bias
-  int unit_bytes;      // of one unit's ring
-  bool turned;         // taps in reverse order
+  int store_bytes;  // widest access that the output's addresses and strides allow
+  int rows;         // of the input that a unit needs
+  int ring_bytes;   // offset of the rings in shared memory, behind weights and bias
+  int unit_bytes;   // of one unit's ring
+  bool turned;      // taps in reverse order
 };
 
 // Weights of the block's channels in shared memory, as they lie in a dense filter: [channel][tap]. One float behind each V channels

@@ -44,11 +44,11 @@ struct WgradParams {
   Axis h, w;
   Image x, y;
   RowLayout x_layout, y_layout;
-  int rows;             // of x that a unit needs
-  int units_of_group;   // that a group of threads goes through
-  int unit_bytes;       // of one group's rings
+  int rows;            // of x that a unit needs
+  int units_of_group;  // that a group of threads goes through
+  int unit_bytes;      // of one group's rings
   FastDiv<int32_t> block_channels;
-  float* partial;       // or null: one slab, written to out
+  float* partial;  // or null: one slab, written to out
   void* out;
   int filter_k, filter_r, filter_s;
 };
@@ -137,7 +137,7 @@ __global__ void __launch_bounds__(kThreads, 2) wgrad_kernel(const WgradParams p)
       for (int i = 0; i < kPixels; ++i) x_pixels.read(i, x[i]);
       CNN_UNROLL
       for (int r = e; r < K; r += kRows) {
-        const int back = r / kRows;  // steps since the row of dy came
+        const int back = r / kRows;                                          // steps since the row of dy came
         if (unsigned(step_of_unit - back) >= unsigned(p.h.lines)) continue;  // before the unit's first row, or behind its last one
         const int slot = y_slot >= back ? y_slot - back : y_slot - back + kRing;
         PixelReader<T, V, Step::kColumns> y_pixels(y_ring + slot * y_row_bytes, p.y_layout, p.grid);
