@@ -123,7 +123,7 @@ inline void choose_tile(const Problem& p, const Shape& shape, int64_t channels, 
     const double inputs = double(strips) * shape.lines_of_strip * shape.inputs_of_line;
     const double halo = tiles > 1 ? 1 + shape.halo_columns / inputs : 1;
     const bool whole_sectors = chunks == all_chunks || (chunks % 2 == 0 && all_chunks % 2 == 0);
-    const double sectors = whole_sectors ? 1 : double(chunks + 1) / double(chunks);
+    const double sectors = whole_sectors ? 1 : double(chunks + 2) / double(chunks);  // two of them are cut
     const double short_runs = 1 + 0.25 / double(chunks);
     const double idle_lanes = double(round_up(block, 32)) / double(block);
     const double waste = channel_overhang * column_overhang * halo * sectors * short_runs * idle_lanes;

@@ -99,10 +99,10 @@ __device__ __forceinline__ void stage_weights(const SlideParams& p, float* weigh
   const int threads = int(blockDim.x * blockDim.y * blockDim.z);
   const T* const filter = static_cast<const T*>(p.filter);
   for (int e = thread; e < channels * kTaps; e += threads) {
-    const int c = e / kTaps, tap = e % kTaps, from = p.turned ? kTaps - 1 - tap : tap;
+    const int c = e / kTaps, tap = e % kTaps;
     const bool exists = channel + c < p.grid.channels;
-    weights[e + c / Step::V] =
-        exists ? widen(__ldg(filter + (channel + c) * p.filter_k + from / K * p.filter_r + from % K * p.filter_s)) : 0.0f;
+    const T* const from = filter + (channel + c) * p.filter_k + tap / K * p.filter_r + tap % K * p.filter_s;
+    weights[c * kTaps + c / Step::V + (p.turned ? kTaps - 1 - tap : tap)] = exists ? widen(__ldg(from)) : 0.0f;
   }
   if (!p.bias) return;
   for (int c = thread; c < channels; c += threads)

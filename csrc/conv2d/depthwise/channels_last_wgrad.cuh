@@ -158,7 +158,8 @@ __global__ void __launch_bounds__(kThreads, 2) wgrad_kernel(const WgradParams p)
     y_slot = y_slot + 1 < kRing ? y_slot + 1 : 0;
   }
 
-  // A row of taps of every thread: [group and strip][tap][vector of channels], a vector's V sums and one float that makes the distance odd.
+  // A row of taps of every thread: [tap][group and strip][vector of channels], a vector's V sums and one
+  // float, which makes the distance of neighbouring threads odd.
   const int thread_row = int(threadIdx.z * blockDim.y + threadIdx.y), thread_rows = int(blockDim.z * blockDim.y);
   const int vectors = int(blockDim.x), threads = thread_rows * vectors, thread = thread_row * vectors + int(threadIdx.x);
   float* const sums = reinterpret_cast<float*>(shared);
@@ -168,15 +169,15 @@ __global__ void __launch_bounds__(kThreads, 2) wgrad_kernel(const WgradParams p)
     CNN_UNROLL
     for (int s = 0; s < K; ++s) {
       CNN_UNROLL
-      for (int v = 0; v < V; ++v) sums[((thread_row * K + s) * vectors + int(threadIdx.x)) * (V + 1) + v] = sum[r][s][v];
+      for (int v = 0; v < V; ++v) sums[(s * threads + thread) * (V + 1) + v] = sum[r][s][v];
     }
     __syncthreads();
     for (int e = thread; e < K * channels; e += threads) {
       int c;
       const int s = p.block_channels.divmod(e, c), k = channel + c;
-      const float* const from = sums + s * vectors * (V + 1) + c + c / V;
+      const float* const from = sums + s * threads * (V + 1) + c + c / V;
       float total = 0.0f;
-      for (int row = 0; row < thread_rows; ++row) total += from[row * K * vectors * (V + 1)];
+      for (int row = 0; row < thread_rows; ++row) total += from[row * vectors * (V + 1)];
       if (k >= p.grid.channels) continue;
       if (p.partial) p.partial[(slab * K * K + r * K + s) * p.grid.channels + k] = total;
       else static_cast<T*>(p.out)[k * p.filter_k + r * p.filter_r + s * p.filter_s] = narrow<T>(total);
