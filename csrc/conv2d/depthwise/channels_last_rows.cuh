@@ -80,8 +80,11 @@ struct RowLoader {
 
   __device__ __forceinline__ RowLoader(const Image& image, const Grid& grid) {
     pieces = grid.chunks * (kChunkBytes / (image.copy_bytes ? image.copy_bytes : int(sizeof(T))));
-    const int lane = int(threadIdx.y * blockDim.x + threadIdx.x), lanes = int(blockDim.x * blockDim.y);
-    first_pixel = lane / pieces, first_piece = lane % pieces;
+    const int lane = int(threadIdx.y * blockDim.x + threadIdx.x), all = int(blockDim.x * blockDim.y);
+    // In steps of whole strips, if few lanes idle for it: a quarter of a warp that goes from one strip to the next has a bank conflict.
+    const int whole = all - all % (pieces * kStrip), lanes = whole * 8 >= all * 7 ? whole : all;
+    first_pixel = lane < lanes ? lane / pieces : 1 << 30;
+    first_piece = lane % pieces;
     pixel_step = lanes / pieces, piece_step = lanes % pieces;
   }
 
