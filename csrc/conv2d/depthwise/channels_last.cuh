@@ -1,7 +1,8 @@
 // The host side of the depthwise kernels for channels_last tensors: which problems they run, how these are cut, costs, and the rows of
 // the catalogue. Included by instantiations/channels_last_*.cu alone.
 //
-// Configuration::tile is {chunks of 16 bytes of channels, strips, units side by side} of a block: its blockDim but for the vectors in a chunk.
+// Configuration::tile is {chunks of 16 bytes of channels, strips, units side by side} of a block: its blockDim but for the vectors in a
+// chunk.
 #pragma once
 
 #include <algorithm>
@@ -23,19 +24,22 @@
 namespace cnn::conv2d {
 namespace channels_last {
 
-// V channels and output columns of a thread, as registers allow: weights or sums of K * K * V floats, and K * columns * V sums (half of
-// them with stride 2). 7 columns are a whole strip of the planes that 7x7 filters see, which have 7, 14, 28 or 56.
+// V channels and output columns of a thread, as registers allow: weights or sums of K * K * V floats, and of K * columns * V. 7 columns
+// are a whole strip of the planes that 7x7 filters see, which have 7, 14, 28 or 56. With stride 2 so few FMAs meet a pixel that memory
+// is all that counts: fewer columns, for more threads and smaller rings.
 template <class T, int K>
-constexpr int kVector = K == 7 ? 2 : K == 5 ? 4 : kChunkBytes / int(sizeof(T));
-template <int K>
-constexpr int kGatherColumns = K == 7 ? 7 : 4;
+constexpr int kVector = K == 7   ? 2
+                        : K == 5 ? 4
+                                 : kChunkBytes / int(sizeof(T));
+template <int K, int kStride>
+constexpr int kGatherColumns = K == 7 ? (kStride == 1 ? 7 : 4) : 4 / kStride;
 
 template <class T, int K, int kStride>
-using GatherStep = Gather<K, kStride, kVector<T, K>, kGatherColumns<K>>;
+using GatherStep = Gather<K, kStride, kVector<T, K>, kGatherColumns<K, kStride>>;
 template <class T, int K>
 using ScatterStep = Scatter<K, kVector<T, K>, 4>;
 template <class T, int K, int kStride>
-using WgradStep = Correlate<K, kStride, kVector<T, K>, kGatherColumns<K>>;
+using WgradStep = Correlate<K, kStride, kVector<T, K>, kGatherColumns<K, kStride>>;
 
 inline bool is_scatter(const Problem& p) { return p.pass == Pass::kDgrad && p.stride_h == 2; }
 inline const Strides& strides_in(const Problem& p) { return p.pass == Pass::kDgrad ? p.y : p.x; }
@@ -44,7 +48,8 @@ inline const Strides& strides_out(const Problem& p) { return p.pass == Pass::kDg
 template <int K>
 std::string why_not(const Kernel&, const Problem& p) {
   if (const std::string why = why_not_tuned(p); !why.empty()) return why;
-  if (!p.is_depthwise()) return "groups " + std::to_string(p.groups) + " of " + std::to_string(p.C) + " channels: built for one channel each";
+  if (!p.is_depthwise())
+    return "groups " + std::to_string(p.groups) + " of " + std::to_string(p.C) + " channels: built for one channel each";
   if (p.R != K || p.S != K) {
     constexpr char digit[] = {char('0' + K), 0};
     return std::to_string(p.R) + "x" + std::to_string(p.S) + " filter: built for " + digit + "x" + digit;
@@ -90,16 +95,20 @@ struct Shape {
   int vectors_of_chunk, lines_of_strip, inputs_of_line;  // along the columns
   int halo_columns;                                      // inputs beyond those of the lines
   int more_steps;                                        // than lines, of a slab
+  double hiding_warps;                                   // on a multiprocessor, so that it does not wait
 };
 template <class T, class Step>
 constexpr Shape shape_of() {
   constexpr int vectors = kChunkBytes / int(sizeof(T)) / Step::V;
+  // 3x3 waits for memory, and more warps have more bytes in flight; larger filters for the FMAs of V * columns independent sums.
+  constexpr double warps = Step::K == 3 ? kHidingWarps : 0.75 * kHidingWarps;
   if constexpr (requires { Step::kLinesOfStrip; })
-    return {vectors, Step::kLinesOfStrip, Step::kInPerLine, Step::kHalo, Step::kLines - 1};
-  else return {vectors, Step::kColumns, Step::kStride, Step::kHalo, Step::kLines - 1};
+    return {vectors, Step::kLinesOfStrip, Step::kInPerLine, Step::kHalo, Step::kLines - 1, warps};
+  else return {vectors, Step::kColumns, Step::kStride, Step::kHalo, Step::kLines - 1, warps};
 }
 
-// Chunks of channels and strips of columns of a block: the least overhang in channels and columns, re-read halo, cut sectors and idle lanes.
+// Chunks of channels and strips of columns of a block: the least overhang in channels and columns, re-read halo, cut sectors and idle
+// lanes.
 inline void choose_tile(const Problem& p, const Shape& shape, int64_t channels, int64_t columns, Cut& cut) {
   const int64_t all_chunks = ceil_div(channels * size_of(p.dtype), kChunkBytes), all_strips = ceil_div(columns, shape.lines_of_strip);
   double least = 0;
@@ -114,7 +123,7 @@ inline void choose_tile(const Problem& p, const Shape& shape, int64_t channels, 
     const double inputs = double(strips) * shape.lines_of_strip * shape.inputs_of_line;
     const double halo = tiles > 1 ? 1 + shape.halo_columns / inputs : 1;
     const bool whole_sectors = chunks == all_chunks || (chunks % 2 == 0 && all_chunks % 2 == 0);
-    const double sectors = whole_sectors ? 1 : double(chunks + 1) / double(chunks);
+    const double sectors = whole_sectors ? 1 : double(chunks + 2) / double(chunks);  // two of them are cut
     const double short_runs = 1 + 0.25 / double(chunks);
     const double idle_lanes = double(round_up(block, 32)) / double(block);
     const double waste = channel_overhang * column_overhang * halo * sectors * short_runs * idle_lanes;
@@ -128,7 +137,7 @@ inline void choose_tile(const Problem& p, const Shape& shape, int64_t channels, 
 // Rows of a slab and units side by side: what keeps the busiest multiprocessor least busy. `parts`: blocks that one channel block is cut
 // into at most, each of which goes through several units then; 0: each unit has threads of its own.
 inline Cut choose_cut(const Problem& p, const Shape& shape, int64_t parts_wanted) {
-  constexpr int64_t kFill = 3;  // steps' worth of time until the first rows are there
+  constexpr int64_t kFill = 3;                          // steps' worth of time until the first rows are there
   constexpr int64_t kMostSlabs = 32, kMostGroups = 64;  // a block's z ends at 64
   const Line h = line_of(p, true), w = line_of(p, false);
   Cut best{};
@@ -149,7 +158,7 @@ inline Cut choose_cut(const Problem& p, const Shape& shape, int64_t parts_wanted
       const double rounds = std::ceil(double(cut.blocks) / kMultiprocessors);
       const double warps = rounds * double(ceil_div(unit_threads * groups, 32));
       const double steps = double(cut.units_of_group * (cut.rows + shape.more_steps) + kFill);
-      const double time = rounds * double(groups) * steps * std::max(1.0, kHidingWarps / warps);
+      const double time = rounds * double(groups) * steps * std::max(1.0, shape.hiding_warps / warps);
       if (least >= 0 && time >= least) continue;
       least = time, best = cut;
     }
@@ -159,8 +168,9 @@ inline Cut choose_cut(const Problem& p, const Shape& shape, int64_t parts_wanted
 }
 
 inline Axis axis_of(const Line& line, int64_t lines, int64_t parts) {
-  return {int(line.in_extent), int(line.out_extent), int(line.in_first),           int(line.in_step), int(line.out_first),
-          int(line.out_step),  int(lines),           FastDiv<int32_t>(line.classes), FastDiv<int32_t>(parts)};
+  return {int(line.in_extent),    int(line.out_extent), int(line.in_first), int(line.in_step),
+          int(line.out_first),    int(line.out_step),   int(lines),         FastDiv<int32_t>(line.classes),
+          FastDiv<int32_t>(parts)};
 }
 
 // The widest access, of 16 bytes at most, that the address and strides allow; 0 for less than `least`.
@@ -193,12 +203,6 @@ Cut slide_cut(const Problem& p) {
   return choose_cut(p, shape_of<T, Step>(), 0);
 }
 
-// Twice as many blocks as a reduction wants at least, so that two are on a multiprocessor.
-template <class T, class Step>
-Cut wgrad_cut(const Problem& p) {
-  return choose_cut(p, shape_of<T, Step>(), 2 * kTargetBlocks);
-}
-
 template <class T, class Step>
 int64_t slide_ring_offset(const Cut& cut) {
   const int channels = int(cut.chunks) * (kChunkBytes / int(sizeof(T)));
@@ -212,9 +216,74 @@ int64_t slide_unit_bytes(const Cut& cut) {
 
 template <class T, class Step>
 int64_t wgrad_unit_bytes(const Cut& cut) {
-  constexpr int64_t stages = stages_of_wgrad<T, Step>(), x_rows = (stages + Step::kLines - 1) * Step::kStride;
+  constexpr int64_t stages = stages_of_wgrad<T, Step>(), x_rows = stages * Step::kStride, y_rows = stages + Step::kLines - 1;
   const int64_t x = layout_of(cut, Step::kStrip, Step::kHalo).row_pitch, y = layout_of(cut, Step::kColumns, 0).row_pitch;
-  return padded_unit(cut, x_rows * x + stages * y);
+  return padded_unit(cut, x_rows * x + y_rows * y);
+}
+
+// The work of a launch whose units read `in_bytes` per step and are written or read `out_bytes`, all counts of one thread and step:
+// an FMA per tap and column of V channels; a conversion of each half on its way in and out; an access for each pixel; kCopy for each
+// chunk that a thread copies (address, bounds, the step to the next), and kStep for the ring, the barrier and the rows' addresses.
+constexpr double kCopy = 12, kStep = 40;
+// A thread's multiply-adds between two pixels belong to 8 sums and more, each of its own: its warp keeps a scheduler as busy as two that
+// go from one to the next.
+constexpr int kIndependent = 2;
+
+template <class T, class Step>
+double slide_cost(const Problem& p) {
+  const Cut cut = slide_cut<T, Step>(p);
+  constexpr Shape shape = shape_of<T, Step>();
+  constexpr double V = Step::V, kPixels = (Step::kStrip + Step::kHalo) * Step::kInPerLine, kResults = Step::kColumns * Step::kDone;
+  constexpr double kFma = Step::kColumns * Step::K * Step::K * V / (Step::kScatter ? 2 : 1);
+  constexpr double kConversions = sizeof(T) == 2 ? (kPixels + kResults / 2) * V : 0;
+  constexpr double kSum = kFma + kConversions + kPixels * 2 + kResults * 4 + kStep;
+  const double unit_threads = double(cut.chunks * shape.vectors_of_chunk * cut.strips);
+  const double steps = double(cut.rows + shape.more_steps), units = double(cut.units * cut.channel_blocks);
+  const double row_chunks = double((cut.strips * Step::kStrip + Step::kHalo) * cut.chunks) * Step::kInPerLine;
+  const double results = unit_threads * kResults * V * sizeof(T) * double(cut.rows);
+  Work work;
+  work.instructions = units * (steps * (unit_threads * kSum + row_chunks * kCopy) + unit_threads * Step::K * Step::K * V);
+  work.dram_bytes = p.tensor_bytes();
+  work.l2_bytes = units * (steps * row_chunks * kChunkBytes + results);
+  work.l1_bytes = units * (steps * (row_chunks * kChunkBytes + unit_threads * kPixels * V * sizeof(T)) + results);
+  work.blocks = double(cut.blocks), work.threads = kIndependent * int(unit_threads * double(cut.groups));
+  return microseconds(work);
+}
+
+template <class T, class Step>
+double wgrad_cost_of(const Problem& p, const Cut& cut) {
+  constexpr Shape shape = shape_of<T, Step>();
+  constexpr double V = Step::V, kPixels = Step::kColumns * Step::K + (Step::kStrip + Step::kHalo) * Step::kStride;
+  constexpr double kFma = Step::kColumns * Step::K * Step::K * V;
+  constexpr double kSum = kFma + (sizeof(T) == 2 ? kPixels * V : 0) + kPixels * 2 + kStep;
+  const double unit_threads = double(cut.chunks * shape.vectors_of_chunk * cut.strips);
+  const double units = double(cut.units * cut.channel_blocks), lines = double(cut.rows), steps = lines + shape.more_steps;
+  const double x_chunks = double((cut.strips * Step::kStrip + Step::kHalo) * cut.chunks) * Step::kStride;
+  const double y_chunks = double(cut.strips * Step::kColumns * cut.chunks), chunks = units * (steps * x_chunks + lines * y_chunks);
+  const double partial = double(cut.blocks / cut.channel_blocks * p.filter_numel()) * 2 * sizeof(float);
+  Work work;
+  work.instructions = units * lines * unit_threads * kSum + chunks * kCopy + double(cut.blocks) * Step::K * Step::K * V * kThreads * 4;
+  work.dram_bytes = p.tensor_bytes() + partial;
+  work.l2_bytes = chunks * kChunkBytes + partial;
+  work.l1_bytes = work.l2_bytes + units * lines * unit_threads * kPixels * V * sizeof(T);
+  work.blocks = double(cut.blocks), work.threads = kIndependent * int(unit_threads * double(cut.groups));
+  work.launches = cut.blocks > cut.channel_blocks ? 2 : 1;
+  return microseconds(work);
+}
+
+// Up to twice as many blocks as a reduction wants at least, so that two are on a multiprocessor; fewer where their partial sums, or the
+// second launch, would take longer than is saved.
+template <class T, class Step>
+Cut wgrad_cut(const Problem& p) {
+  Cut best = choose_cut(p, shape_of<T, Step>(), 1);
+  constexpr double kMoreBlocks = 1.03;  // what the model may say against more of them, which hide latency: it has none
+  double least = wgrad_cost_of<T, Step>(p, best);
+  for (int64_t blocks = kTargetBlocks / 4; blocks <= 2 * kTargetBlocks; blocks *= 2) {
+    const Cut cut = choose_cut(p, shape_of<T, Step>(), blocks);
+    const double cost = wgrad_cost_of<T, Step>(p, cut);
+    if (cost < kMoreBlocks * least) least = std::min(cost, least), best = cut;
+  }
+  return best;
 }
 
 inline Configuration configuration_of(const Cut& cut, int64_t vectors_of_chunk, int64_t shared_bytes) {
@@ -242,54 +311,6 @@ Configuration configure_wgrad_step(const Problem& p) {
   c.slabs = cut.blocks / cut.channel_blocks;
   c.workspace_bytes = c.slabs > 1 ? c.slabs * p.filter_numel() * int64_t(sizeof(float)) : 0;
   return c;
-}
-
-// The work of a launch whose units read `in_bytes` per step and are written or read `out_bytes`, all counts of one thread and step:
-// an FMA per tap and column of V channels; a conversion of each half on its way in and out; an access for each pixel; kCopy for each
-// chunk that a thread copies (address, bounds, the step to the next), and kStep for the ring, the barrier and the rows' addresses.
-constexpr double kCopy = 12, kStep = 40;
-
-template <class T, class Step>
-double slide_cost(const Problem& p) {
-  const Cut cut = slide_cut<T, Step>(p);
-  constexpr Shape shape = shape_of<T, Step>();
-  constexpr double V = Step::V, kPixels = (Step::kStrip + Step::kHalo) * Step::kInPerLine, kResults = Step::kColumns * Step::kDone;
-  constexpr double kFma = Step::kColumns * Step::K * Step::K * V / (Step::kScatter ? 2 : 1);
-  constexpr double kConversions = sizeof(T) == 2 ? (kPixels + kResults / 2) * V : 0;
-  constexpr double kSum = kFma + kConversions + kPixels * 2 + kResults * 4 + kStep;
-  const double unit_threads = double(cut.chunks * shape.vectors_of_chunk * cut.strips);
-  const double steps = double(cut.rows + shape.more_steps), units = double(cut.units * cut.channel_blocks);
-  const double row_chunks = double((cut.strips * Step::kStrip + Step::kHalo) * cut.chunks) * Step::kInPerLine;
-  const double results = unit_threads * kResults * V * sizeof(T) * double(cut.rows);
-  Work work;
-  work.instructions = units * (steps * (unit_threads * kSum + row_chunks * kCopy) + unit_threads * Step::K * Step::K * V);
-  work.dram_bytes = p.tensor_bytes();
-  work.l2_bytes = units * (steps * row_chunks * kChunkBytes + results);
-  work.l1_bytes = units * (steps * (row_chunks * kChunkBytes + unit_threads * kPixels * V * sizeof(T)) + results);
-  work.blocks = double(cut.blocks), work.threads = int(unit_threads * double(cut.groups));
-  return microseconds(work);
-}
-
-template <class T, class Step>
-double wgrad_cost_of(const Problem& p) {
-  const Cut cut = wgrad_cut<T, Step>(p);
-  constexpr Shape shape = shape_of<T, Step>();
-  constexpr double V = Step::V, kPixels = Step::kColumns + (Step::kStrip + Step::kHalo) * Step::K;
-  constexpr double kFma = Step::kColumns * Step::K * Step::K * V;
-  constexpr double kSum = kFma + (sizeof(T) == 2 ? kPixels * V : 0) + kPixels * 2 + kStep;
-  const double unit_threads = double(cut.chunks * shape.vectors_of_chunk * cut.strips);
-  const double units = double(cut.units * cut.channel_blocks), lines = double(cut.rows), steps = lines + shape.more_steps;
-  const double x_chunks = double((cut.strips * Step::kStrip + Step::kHalo) * cut.chunks) * Step::kStride;
-  const double y_chunks = double(cut.strips * Step::kColumns * cut.chunks), chunks = units * (steps * x_chunks + lines * y_chunks);
-  const double partial = double(cut.blocks / cut.channel_blocks * p.filter_numel()) * 2 * sizeof(float);
-  Work work;
-  work.instructions = units * lines * unit_threads * kSum + chunks * kCopy + double(cut.blocks) * Step::K * Step::K * V * kThreads * 4;
-  work.dram_bytes = p.tensor_bytes() + partial;
-  work.l2_bytes = chunks * kChunkBytes + partial;
-  work.l1_bytes = work.l2_bytes + units * lines * unit_threads * kPixels * V * sizeof(T);
-  work.blocks = double(cut.blocks), work.threads = int(unit_threads * double(cut.groups));
-  work.launches = cut.blocks > cut.channel_blocks ? 2 : 1;
-  return microseconds(work);
 }
 
 template <class T, class Step>
@@ -381,7 +402,9 @@ void add(std::vector<Kernel>& catalogue) {
   catalogue.push_back(slide);
 
   Kernel wgrad = row<T, K>("wgrad", {Pass::kWgrad});
-  wgrad.cost = [](const Kernel&, const Problem& p) { return with_wgrad<T, K>(p, [&]<class Step>() { return wgrad_cost_of<T, Step>(p); }); };
+  wgrad.cost = [](const Kernel&, const Problem& p) {
+    return with_wgrad<T, K>(p, [&]<class Step>() { return wgrad_cost_of<T, Step>(p, wgrad_cut<T, Step>(p)); });
+  };
   wgrad.configure = [](const Kernel&, const Problem& p) {
     return with_wgrad<T, K>(p, [&]<class Step>() { return configure_wgrad_step<T, Step>(p); });
   };

@@ -80,13 +80,16 @@ struct RowLoader {
 
   __device__ __forceinline__ RowLoader(const Image& image, const Grid& grid) {
     pieces = grid.chunks * (kChunkBytes / (image.copy_bytes ? image.copy_bytes : int(sizeof(T))));
-    const int lane = int(threadIdx.y * blockDim.x + threadIdx.x), lanes = int(blockDim.x * blockDim.y);
-    first_pixel = lane / pieces, first_piece = lane % pieces;
+    const int lane = int(threadIdx.y * blockDim.x + threadIdx.x), all = int(blockDim.x * blockDim.y);
+    // In steps of whole strips, if few lanes idle for it: a quarter of a warp that goes from one strip to the next has a bank conflict.
+    const int whole = all - all % (pieces * kStrip), lanes = whole * 8 >= all * 7 ? whole : all;
+    first_pixel = lane < lanes ? lane / pieces : 1 << 30;
+    first_piece = lane % pieces;
     pixel_step = lanes / pieces, piece_step = lanes % pieces;
   }
 
-  // Brings the row at `row`, the address of column 0 and channel 0 of the tensor; only zeros if it does not exist. `column` is that of pixel
-  // 0, `channel` the block's first one.
+  // Brings the row at `row`, the address of column 0 and channel 0 of the tensor; only zeros if it does not exist. `column` is that of
+  // pixel 0, `channel` the block's first one.
   __device__ __forceinline__ void load(unsigned char* slot, const RowLayout& layout, const Image& image, const Axis& w, const Grid& grid,
                                        const T* row, bool exists, int column, int channel) const {
     switch (image.copy_bytes) {
@@ -118,7 +121,8 @@ struct RowLoader {
       const int from = column + pixel * w.in_step;
       const bool inside = exists && unsigned(from) < unsigned(w.in_extent);
       const int valid = inside ? max(0, min(kBytes, left - piece * kBytes)) : 0;
-      copy_async<kBytes>(slot + strip + in_strip * pixel_bytes + piece * kBytes, row + (valid ? from * image.w + piece * kElements : 0), valid);
+      copy_async<kBytes>(slot + strip + in_strip * pixel_bytes + piece * kBytes, row + (valid ? from * image.w + piece * kElements : 0),
+                         valid);
     });
   }
 

@@ -3,7 +3,8 @@
 //   gather:   y[n, p, q, k]  = sum over r, s of  x[n, p * stride - pad + r * d, q * stride - pad + s * d, k / m] * w[k, r, s]
 //   scatter:  dx[n, h, w, c] = sum over r, s with h = 2p - pad + r, w = 2q - pad + s  of  dy[n, p, q, c] * w[c, r, s]
 //
-// fprop is a gather; so is dgrad with stride 1, with the taps turned round and pad' = d * (k - 1) - pad. dgrad with stride 2 is the scatter.
+// fprop is a gather; so is dgrad with stride 1, with the taps turned round and pad' = d * (k - 1) - pad. dgrad with stride 2 is the
+// scatter.
 //
 //              columns of a unit: strips of kColumns outputs, one per thread
 //            +-----------+-----------+---
@@ -77,11 +78,11 @@ struct SlideParams {
   void* out;
   int filter_k, filter_r, filter_s, bias_stride;
   int out_n, out_h, out_w;
-  int store_bytes;     // widest access that the output's addresses and strides allow
-  int rows;            // of the input that a unit needs
-  int ring_bytes;      // offset of the rings in shared memory, behind weights and bias
-  int unit_bytes;      // of one unit's ring
-  bool turned;         // taps in reverse order
+  int store_bytes;  // widest access that the output's addresses and strides allow
+  int rows;         // of the input that a unit needs
+  int ring_bytes;   // offset of the rings in shared memory, behind weights and bias
+  int unit_bytes;   // of one unit's ring
+  bool turned;      // taps in reverse order
 };
 
 // Weights of the block's channels in shared memory, as they lie in a dense filter: [channel][tap]. One float behind each V channels
@@ -98,10 +99,10 @@ __device__ __forceinline__ void stage_weights(const SlideParams& p, float* weigh
   const int threads = int(blockDim.x * blockDim.y * blockDim.z);
   const T* const filter = static_cast<const T*>(p.filter);
   for (int e = thread; e < channels * kTaps; e += threads) {
-    const int c = e / kTaps, tap = e % kTaps, from = p.turned ? kTaps - 1 - tap : tap;
+    const int c = e / kTaps, tap = e % kTaps;
     const bool exists = channel + c < p.grid.channels;
-    weights[e + c / Step::V] =
-        exists ? widen(__ldg(filter + (channel + c) * p.filter_k + from / K * p.filter_r + from % K * p.filter_s)) : 0.0f;
+    const T* const from = filter + (channel + c) * p.filter_k + tap / K * p.filter_r + tap % K * p.filter_s;
+    weights[c * kTaps + c / Step::V + (p.turned ? kTaps - 1 - tap : tap)] = exists ? widen(__ldg(from)) : 0.0f;
   }
   if (!p.bias) return;
   for (int c = thread; c < channels; c += threads)
