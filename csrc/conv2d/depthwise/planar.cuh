@@ -111,7 +111,8 @@ inline PlanarTiling planar_tiling(const Problem& p) {
     t.in_rows = t.bands == 1 ? view.in_h : (t.band_rows - 1) * t.stride + (t.taps_h - 1) * t.dilation_h + 1;
   };
   // A whole plane, or bands of equal height, of as many groups as there are threads and room for.
-  int64_t most = std::max(step, kPlanarMaxThreads / std::min(t.strips, kPlanarMaxThreads) / step * step);
+  const int64_t threads = planar_max_threads(int(p.R));
+  int64_t most = std::max(step, threads / std::min(t.strips, threads) / step * step);
   for (band(most); most > step && planar_shared(p, t) > kGoodSharedBytes; band(most)) most -= step;
   if (t.bands > 1) return t;
   // As many planes as make a block, unless there are then too few blocks.
@@ -135,7 +136,7 @@ std::string why_not_planar(const Kernel&, const Problem& p) {
   if (p.stride_h > 2) return "stride " + std::to_string(p.stride_h) + ": built for strides 1 and 2";
   if (p.stride_h == 2 && (p.dilation_h > 1 || p.dilation_w > 1)) return "dilation with stride 2: built for either of them alone";
   const PlanarTiling t = planar_tiling(p);
-  if (t.strips * (t.bands > 1 ? t.groups : 1) > kPlanarMaxThreads)
+  if (t.strips * t.groups > planar_max_threads(kTaps))
     return "a row of " + std::to_string(t.positions_w) + " results is too long for a block";
   if (planar_shared(p, t) > kMostSharedBytes) return "a band of rows does not fit in shared memory";
   return {};
@@ -308,7 +309,7 @@ void add_planar(std::vector<Kernel>& catalogue) {
   row.family = "depthwise_planar";
   row.dtype = TypeTraits<T>::kDType;
   row.tm = row.tn = kPlanarTile;
-  row.threads = int(kPlanarMaxThreads);
+  row.threads = planar_max_threads(kTaps);
   row.index_bits = 32;
   row.why_not = why_not_planar<kTaps>;
 

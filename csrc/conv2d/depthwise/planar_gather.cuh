@@ -133,7 +133,7 @@ __device__ CNN_INNER_LOOP void add_window(float (&sums)[Window::kRows * Window::
 }
 
 template <class T, int kTaps, PlanarGather kMode>
-__global__ void __launch_bounds__(kPlanarMaxThreads, 2) planar_gather_kernel(const PlanarGatherParams p) {
+__global__ void __launch_bounds__(planar_max_threads(kTaps), planar_least_blocks(kTaps)) planar_gather_kernel(const PlanarGatherParams p) {
   using Window = PlanarWindow<kTaps, kMode>;
   constexpr int kFilter = kTaps * kTaps, kOut = Window::kOut;
   CNN_DYNAMIC_SHARED(values, float);                                                // a run of `in`, then one of `out`

@@ -23,7 +23,10 @@ namespace cnn::conv2d {
 // A thread's positions: 7 columns of 7 rows. ImageNet's planes are 7 * 2^i wide, so nothing is left over; and lanes whose columns begin 7
 // words apart are in 32 different banks without vectors, alignment or padding.
 constexpr int kPlanarTile = 7;
-constexpr int64_t kPlanarMaxThreads = 256;
+
+// Of a block, and blocks that have to fit on a multiprocessor: 128 registers for a thread, and 168 for the 49 taps of 7 x 7.
+constexpr int planar_max_threads(int taps) { return taps == 7 ? 128 : 256; }
+constexpr int planar_least_blocks(int taps) { return taps == 7 ? 3 : 2; }
 
 // One tensor of planes. Its columns are dense.
 struct Planes {
@@ -83,27 +86,34 @@ __device__ __forceinline__ void widen_run(float* values, const T* narrow_values,
   }
 }
 
+// Writes 16 bytes of results, from as many floats that begin at a multiple of 16 bytes.
+template <class T>
+__device__ __forceinline__ void store_vector(T* to, const float* values) {
+  constexpr int kVector = 16 / int(sizeof(T)), kQuads = kVector / 4;
+  // A vector of halves is two of floats. Of eight lanes, four read their first while the others read their second: together they have all
+  // 32 banks.
+  const int swapped = kQuads == 2 ? int(threadIdx.x) / 4 % 2 : 0;
+  Vector<float, 4> quad[kQuads];
+  CNN_UNROLL
+  for (int i = 0; i < kQuads; ++i) quad[i] = load_vector<4>(values + (i ^ swapped) * 4);
+  Vector<T, kVector> vector;
+  CNN_UNROLL
+  for (int i = 0; i < kVector; ++i) {
+    const float here = quad[i / 4].value[i % 4], there = quad[kQuads - 1 - i / 4].value[i % 4];
+    vector.value[i] = narrow<T>(swapped ? there : here);
+  }
+  *reinterpret_cast<Vector<T, kVector>*>(to) = vector;
+}
+
 // Writes values[lead + i] to the run's element i, in vectors of 16 bytes but at both ends.
 template <class T>
 __device__ __forceinline__ void store_run(const Run<T>& run, const float* values) {
-  constexpr int kVector = 16 / int(sizeof(T)), kQuads = kVector / 4;
+  constexpr int kVector = 16 / int(sizeof(T));
   const int lead = run.lead(), end = lead + run.count();
   T* const to = run.first - lead;
   for (int v = int(threadIdx.x) * kVector; v < end; v += int(blockDim.x) * kVector) {
     if (v >= lead && v + kVector <= end) {
-      // A vector of halves is two of floats. Of eight lanes, four read their first while the others read their second: together they have
-      // all 32 banks.
-      const int swapped = kQuads == 2 ? int(threadIdx.x) / 4 % 2 : 0;
-      Vector<float, 4> quad[kQuads];
-      CNN_UNROLL
-      for (int i = 0; i < kQuads; ++i) quad[i] = load_vector<4>(values + v + (i ^ swapped) * 4);
-      Vector<T, kVector> vector;
-      CNN_UNROLL
-      for (int i = 0; i < kVector; ++i) {
-        const float here = quad[i / 4].value[i % 4], there = quad[kQuads - 1 - i / 4].value[i % 4];
-        vector.value[i] = narrow<T>(swapped ? there : here);
-      }
-      *reinterpret_cast<Vector<T, kVector>*>(to + v) = vector;
+      store_vector(to + v, values + v);
     } else {
       for (int i = max(v, lead); i < min(v + kVector, end); ++i) to[i] = narrow<T>(values[i]);
     }

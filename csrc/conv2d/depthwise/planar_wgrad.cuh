@@ -61,7 +61,7 @@ __device__ CNN_INNER_LOOP void add_products(float (&sums)[kTaps * kTaps], const 
 }
 
 template <class T, int kTaps, int kStride>
-__global__ void __launch_bounds__(kPlanarMaxThreads, 2) planar_wgrad_kernel(const PlanarWgradParams p) {
+__global__ void __launch_bounds__(planar_max_threads(kTaps), planar_least_blocks(kTaps)) planar_wgrad_kernel(const PlanarWgradParams p) {
   using Window = PlanarWindow<kTaps, kStride == 1 ? PlanarGather::kStride1 : PlanarGather::kStride2>;
   constexpr int kFilter = kTaps * kTaps;
   constexpr bool kNarrow = sizeof(T) < sizeof(float);
