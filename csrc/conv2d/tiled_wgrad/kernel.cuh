@@ -38,9 +38,9 @@
 
 namespace cnn::conv2d {
 
-// Where a column's tap looks from pixel (0, 0) of y: offset in x, row and column of the image; and where its result goes in w.
+// Where a column's tap looks from the pixel under a tap at (0, 0): offset in x, row and column of the image.
 struct alignas(16) Column {
-  int x, h, w, result;
+  int x, h, w, none;
 };
 // Of an output pixel: offset in y (negative: no pixel), and of the image's pixel under a tap at (0, 0): offset, row, column.
 struct alignas(16) PixelEntry {
@@ -114,13 +114,22 @@ __device__ inline BlockOfWgrad block_of_wgrad(const TiledWgradParams& p) {
   return b;
 }
 
+struct ChannelAndTap {
+  int c, r, s;
+};
+
+__device__ __forceinline__ ChannelAndTap channel_and_tap(const TiledWgradParams& p, int column) {
+  int low, s;
+  const int high = p.inner_columns.divmod(column, low);
+  const int r = p.S.divmod(p.taps_outermost ? high : low, s);
+  return {p.taps_outermost ? low : high, r, s};
+}
+
 __device__ __forceinline__ Column column_of(const TiledWgradParams& p, const BlockOfWgrad& b, int n) {
   if (n >= b.columns_left) return {0, kOutside, 0, 0};
-  int low, s;
-  const int high = p.inner_columns.divmod(b.first_column + n, low);
-  const int c = p.taps_outermost ? low : high, r = p.S.divmod(p.taps_outermost ? high : low, s);
-  const int h = r * p.dilation_h, w = s * p.dilation_w;
-  return {b.x_offset + c * p.x_c + h * p.x_h + w * p.x_w, h, w, c * p.w_c + r * p.w_r + s * p.w_s};
+  const ChannelAndTap at = channel_and_tap(p, b.first_column + n);
+  const int h = at.r * p.dilation_h, w = at.s * p.dilation_w;
+  return {b.x_offset + at.c * p.x_c + h * p.x_h + w * p.x_w, h, w, 0};
 }
 
 template <int Bytes>
@@ -149,8 +158,14 @@ __device__ __forceinline__ void copy_unit(T* shared, const T* global, int valid)
 
 // --- The layouts: how operands come into shared memory, and from there into registers.
 
-// Elements from one row of a slice's results to the next: four neighbouring rows begin in different quarters of the banks.
-CNN_HOST_DEVICE int sums_pitch(int bn) { return bn + 8; }
+// Elements from one row of a slice's results to the next. A warp's rows of threads, four at 64 columns and more and eight at 32, begin in
+// different banks.
+CNN_HOST_DEVICE int sums_pitch(int bn) { return bn + (bn >= 64 ? 8 : 4); }
+// And from one slice to the next: so do the slices of a warp.
+CNN_HOST_DEVICE int sums_slice(int bm, int bn) {
+  const int threads = bm * bn / (kThreadTile * kThreadTile);
+  return bm * sums_pitch(bn) + (threads < 32 ? threads : 0);
+}
 
 struct ThreadTile {
   float value[kThreadTile][kThreadTile];
@@ -198,14 +213,14 @@ struct ChannelsLast {
   __device__ static __forceinline__ int m(const ThreadPlace& at, int i, int bm) { return at.tm * kVector + row_offset(i, bm); }
   __device__ static __forceinline__ int n(const ThreadPlace& at, int j, int bn) { return at.tn * kVector + row_offset(j, bn); }
 
-  __device__ __forceinline__ ChannelsLast(const TiledWgradParams& params, const BlockOfWgrad& tile, Pixels& table, const Column* columns)
+  __device__ __forceinline__ ChannelsLast(const TiledWgradParams& params, const BlockOfWgrad& tile, Pixels& table, const Column*)
       : p(params), block(tile), pixels(table) {
     const int thread = int(threadIdx.x);
     y_to = (thread & ((1 << (p.log_bm - p.log_y_unit)) - 1)) << p.log_y_unit;
     x_to = (thread & ((1 << (p.log_bn - p.log_x_unit)) - 1)) << p.log_x_unit;
     y_valid = max(0, min(block.filters_left - y_to, 1 << p.log_y_unit)) * int(sizeof(T));
     x_valid = max(0, min(block.columns_left - x_to, 1 << p.log_x_unit)) * int(sizeof(T));
-    const Column column = columns[x_to];
+    const Column column = column_of(p, block, x_to);  // once; in the table eight lanes' columns lie in the same banks
     y = static_cast<const T*>(p.y) + block.y_offset + y_to;
     x = static_cast<const T*>(p.x) + column.x;
     x_h = column.h, x_w = column.w;
@@ -247,10 +262,10 @@ struct ChannelsLast {
     });
   }
 
-  // A thread's results into its slice's rows of columns, four at a time. Where its eight columns are neighbours, odd and even halves change
-  // places from lane 4 on, so that eight lanes use all banks.
+  // A thread's results into its slice's rows of columns, four at a time. Where its eight columns are neighbours, every other four lanes begin
+  // with the second four, so that eight lanes use all banks.
   __device__ static __forceinline__ void keep(const ThreadTile& results, const ThreadPlace& at, float* slice, int bm, int bn, int pitch) {
-    const bool swap = kSegments == 1 && (at.tn & 4);
+    const bool swap = kSegments == 1 && (threadIdx.x & 4);
     CNN_UNROLL
     for (int i = 0; i < kThreadTile; ++i) {
       const float* const value = results.value[i];
@@ -319,13 +334,16 @@ struct Planar {
         copy_unit<bytes.value>(stage + row * pitch + pixel, from + row * p.y_c, some && row < block.filters_left ? bytes.value : 0);
     });
     with_unit<T>(p.log_x_unit, [&](auto bytes) {
-      const int log_units = p.log_bk - p.log_x_unit, pixel = (thread & ((1 << log_units) - 1)) << p.log_x_unit;
+      // Under a stride neighbouring lanes are neighbouring taps of one pixel first: together they read what lies side by side.
+      const int log_units = p.log_bk - p.log_x_unit, pixel = (thread >> p.log_tap_lanes & ((1 << log_units) - 1)) << p.log_x_unit;
+      const int tap = thread & ((1 << p.log_tap_lanes) - 1);
       const bool some = first + pixel < block.last_pixel;
       const PixelOfOutput at = pixel_of(block.rectangle, some ? first + pixel : 0);
       const int h = some ? at.p * p.stride_h - p.pad_h : kOutside, w = at.q * p.stride_w - p.pad_w;
       const T* const from = static_cast<const T*>(p.x) + at.n * p.x_n + (some ? h * p.x_h + w * p.x_w : 0);
       T* const to = stage + bm * pitch + pixel;
-      for (int row = thread >> log_units; row < bn; row += kTiledWgradThreads >> log_units) {
+      const int first_row = (thread >> (log_units + p.log_tap_lanes) << p.log_tap_lanes) + tap;
+      for (int row = first_row; row < bn; row += kTiledWgradThreads >> log_units) {
         const Column column = columns[row];
         const bool inside = unsigned(h + column.h) < unsigned(p.H) && unsigned(w + column.w) < unsigned(p.W);
         copy_unit<bytes.value>(to + row * pitch, from + column.x, inside ? bytes.value : 0);
@@ -417,9 +435,9 @@ __global__ void __launch_bounds__(kTiledWgradThreads, 2) tiled_wgrad_kernel(cons
 
   // The slices' results side by side, [slice][filter][column], then their sums, in rows of columns.
   float* const sums = reinterpret_cast<float*>(storage);
-  const ThreadPlace at(p);
-  const int pitch = sums_pitch(bn), slice_length = bm * pitch;
-  Layout<T>::keep(results, at, sums + at.slice * slice_length, bm, bn, pitch);
+  const ThreadPlace place(p);
+  const int pitch = sums_pitch(bn), slice_length = sums_slice(bm, bn);
+  Layout<T>::keep(results, place, sums + place.slice * slice_length, bm, bn, pitch);
   __syncthreads();
   const int filters_left = block.filters_left, columns_left = block.columns_left;
   if (p.partial && p.columns % 4 == 0) {
@@ -429,7 +447,7 @@ __global__ void __launch_bounds__(kTiledWgradThreads, 2) tiled_wgrad_kernel(cons
       const int m = e >> log_vectors, n = (e & ((1 << log_vectors) - 1)) * 4;
       if (m >= filters_left || n >= columns_left) continue;
       float4 sum = make_float4(0, 0, 0, 0);
-      for (int slice = 0; slice < at.slices; ++slice) {
+      for (int slice = 0; slice < place.slices; ++slice) {
         const float4 part = *reinterpret_cast<const float4*>(sums + slice * slice_length + m * pitch + n);
         sum.x += part.x, sum.y += part.y, sum.z += part.z, sum.w += part.w;
       }
@@ -441,9 +459,13 @@ __global__ void __launch_bounds__(kTiledWgradThreads, 2) tiled_wgrad_kernel(cons
     const int m = e >> p.log_bn, n = e & (bn - 1), k = block.first_filter + m;
     if (m >= filters_left || n >= columns_left) continue;
     float sum = 0;
-    for (int slice = 0; slice < at.slices; ++slice) sum += sums[slice * slice_length + m * pitch + n];
-    if (p.partial) p.partial[(block.slab * p.groups * p.filters + k) * p.columns + block.first_column + n] = sum;
-    else static_cast<T*>(p.w)[k * p.w_k + columns[n].result] = narrow<T>(sum);
+    for (int slice = 0; slice < place.slices; ++slice) sum += sums[slice * slice_length + m * pitch + n];
+    if (p.partial) {
+      p.partial[(block.slab * p.groups * p.filters + k) * p.columns + block.first_column + n] = sum;
+    } else {
+      const ChannelAndTap at = channel_and_tap(p, block.first_column + n);
+      static_cast<T*>(p.w)[k * p.w_k + at.c * p.w_c + at.r * p.w_r + at.s * p.w_s] = narrow<T>(sum);
+    }
   }
 }
 

@@ -35,6 +35,7 @@ struct TiledWgradParams {
   int filter_tiles, column_tiles, groups, slabs;
   int log_bm, log_bn, log_bk;          // a tile's filters and columns, and a stage's pixels
   int log_x_unit, log_y_unit;          // elements that are copied at once
+  int log_tap_lanes;                   // planar: neighbouring lanes that copy neighbouring taps of one pixel
   bool skip_padding;                   // each block leaves out the pixels whose taps all lie in the padding; else `whole` is right
   PixelRectangle whole;
 };

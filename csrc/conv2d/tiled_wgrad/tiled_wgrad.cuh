@@ -98,7 +98,9 @@ inline WgradUnits wgrad_units(const Problem& p, const WgradGeometry& g, bool cha
   if (p.R * p.S > 1 || p.pad_w > 0) shifts[0] = g.pad_w, shifts[1] = p.S > 1 ? p.dilation_w : 0;
   const bool x_dense = g.x.d3 == 1 && p.stride_w == 1, y_dense = g.y.d3 == 1;
   const int x = x_dense ? common_unit(p.dtype, {shifts[0], shifts[1], g.Q, g.W, step(g.N, g.x.d0), step(p.C, g.x.d1), step(g.H, g.x.d2)}) : 1;
-  const int y = y_dense ? common_unit(p.dtype, {g.Q, step(g.N, g.y.d0), step(p.K, g.y.d1), step(g.P, g.y.d2)}) : 1;
+  const bool rows_meet = !skip_padding && g.y.d2 == g.Q * g.y.d3;  // no pixel is left out: a unit of y may cross rows
+  const int64_t y_run = rows_meet ? g.P * g.Q : g.Q, y_row = rows_meet ? 0 : step(g.P, g.y.d2);
+  const int y = y_dense ? common_unit(p.dtype, {y_run, y_row, step(g.N, g.y.d0), step(p.K, g.y.d1)}) : 1;
   return {x, skip_padding ? std::min(x, y) : y};
 }
 
@@ -147,7 +149,7 @@ template <class T, template <class> class Layout>
 int wgrad_shared_bytes(const WgradSchedule& s) {
   const int bm = 1 << s.log_bm, bn = 1 << s.log_bn, slices = kTiledWgradThreads * kThreadTile * kThreadTile / (bm * bn);
   const int stages = kTiledWgradStages * Layout<T>::stage_length(bm, bn, 1 << s.log_bk) * int(sizeof(T));
-  return std::max(stages, slices * bm * sums_pitch(bn) * int(sizeof(float)));
+  return std::max(stages, slices * sums_slice(bm, bn) * int(sizeof(float)));
 }
 
 template <class T, bool kChannelsLast>
@@ -162,9 +164,9 @@ double tiled_wgrad_microseconds(const Problem& p, const WgradSchedule& s, const 
   // For a copied unit: the read of a table, four additions and two comparisons of its place, two addresses, the copy, the loop. A value that
   // goes through a register is also loaded and stored.
   constexpr double kPerCopy = 14, kThroughRegister = 2;
-  constexpr double kPerResult = 6;  // kept, read again, added and stored
+  constexpr double kPerResult = 4;  // of a thread's 64: kept, read again, added, and its part of the store
   const double bm = double(1 << s.log_bm), bn = double(1 << s.log_bn), size = double(sizeof(T));
-  const double tiles = double(s.tiles(p)), results = tiles * double(s.slabs) * bm * bn;
+  const double tiles = double(s.tiles(p)), results = tiles * double(s.slabs) * kTiledWgradThreads * kThreadTile * kThreadTile;
   const auto per_copy = [&](int unit) { return kPerCopy + (unit * sizeof(T) < 4 ? kThroughRegister : 0); };
   const double copies = bm / units.y * per_copy(units.y) + bn / units.x * per_copy(units.x);
   const double rounded = double(s.slabs << s.log_bk) * std::ceil(pixels / double(s.slabs << s.log_bk));
@@ -175,7 +177,7 @@ double tiled_wgrad_microseconds(const Problem& p, const WgradSchedule& s, const 
                         gaps * double(p.channels_per_group() * p.R * p.S) * double(s.filter_tiles));
   const double partial = s.slabs > 1 ? double(s.slabs) * double(p.filter_numel()) * sizeof(float) : 0;
   Work work;
-  work.instructions = tiles * rounded * (bm * bn / (kThreadTile * kThreadTile) * kPerPixel + copies) + results * kPerResult * 64 / 64 +
+  work.instructions = tiles * rounded * (bm * bn / (kThreadTile * kThreadTile) * kPerPixel + copies) + results * kPerResult +
                       double(s.slabs > 1 ? s.slabs : 0) * double(p.filter_numel()) * 8;
   work.dram_bytes = p.tensor_bytes() + 2 * partial;
   work.l2_bytes = asked + 2 * partial;
@@ -190,7 +192,7 @@ double tiled_wgrad_microseconds(const Problem& p, const WgradSchedule& s, const 
 template <class T, bool kChannelsLast>
 WgradSchedule schedule_tiled_wgrad(const Problem& p) {
   constexpr int64_t kMostWorkspace = int64_t(256) << 20;
-  constexpr int kLeastStages = 4;     // of a slab: fewer do not pay for its partial sums
+  constexpr int kLeastStages = 2;         // of a slab: what is under way at once
   constexpr double kWorthSkipping = 0.9;  // less of the pairs inside: blocks leave out what is outside
   const WgradGeometry g(p, kChannelsLast);
   const double inside = part_inside(p);
@@ -214,7 +216,7 @@ WgradSchedule schedule_tiled_wgrad(const Problem& p) {
       const int64_t most = std::max<int64_t>(1, std::min(int64_t(pixels) / (int64_t(kLeastStages) << s.log_bk),
                                                          kMostWorkspace / std::max<int64_t>(1, p.filter_numel() * 4)));
       const WgradUnits units = wgrad_units(p, g, kChannelsLast, s.skip_padding);
-      for (int quarters = 2; quarters <= 8; ++quarters) {
+      for (int quarters = 4; quarters <= 8; ++quarters) {
         s.slabs = std::clamp<int64_t>(kTargetBlocks * quarters / 4 / s.tiles(p), 1, most);
         s.cost = tiled_wgrad_microseconds<T, kChannelsLast>(p, s, units, pixels);
         if (best.cost < 0 || s.cost < best.cost) best = s;
@@ -273,6 +275,7 @@ void run_tiled_wgrad(const Kernel& kernel, const Problem& p, const Configuration
   q.filter_tiles = int(s.filter_tiles), q.column_tiles = int(s.column_tiles), q.groups = int(p.groups), q.slabs = int(s.slabs);
   q.log_bm = s.log_bm, q.log_bn = s.log_bn, q.log_bk = s.log_bk;
   q.log_x_unit = aligned_log_unit<T>(units.x, a.x), q.log_y_unit = aligned_log_unit<T>(units.y, a.y);
+  if (!q.taps_outermost) q.log_tap_lanes = log2_floor(std::min(p.stride_w, p.S));
   q.skip_padding = s.skip_padding;
   q.whole = {0, 0, int(g.N * g.P * g.Q), FastDiv<int32_t>(g.Q), FastDiv<int32_t>(g.P * g.Q)};
   const LaunchShape shape{dim3(unsigned(configuration.blocks)), dim3(kTiledWgradThreads), std::size_t(configuration.shared_bytes), a.stream};
