@@ -7,7 +7,8 @@
 //
 //              BN columns           Each of 256 threads owns 8 x 8 results of one of the 256 * 64 / (BM * BN) *slices* of the block: the
 //            +-----------+          slices take turns with the pixels of a stage, so that a narrow tile keeps every thread at 8 x 8, two
-//   BK px    |  x (tap)  |          16-byte reads of halves (four of floats) for 64 multiply-adds. At the end the slices are added in order.
+//   BK px    |  x (tap)  |          16-byte reads of halves (four of floats) for 64 multiply-adds. At the end the slices are added in
+//   order.
 //            +-----------+
 // +--------+ +-----------+          BM and BN are arguments of the launch, powers of two from 8 (16) to 128: one compiled kernel serves all
 // | y | BM | |  results  | BM       tiles. That costs two additions of pointers per pixel, beside 64 multiply-adds.
@@ -25,7 +26,8 @@
 // asks L2 for 1 TB/s in halves and 2 TB/s in floats at the full rate of the fp32 pipe, of the 5 to 10 that L2 has.
 //
 // Padding: with skip_padding each block sums over the rectangle of pixels that some tap of its columns reaches, so that a tap which is
-// outside for most pixels costs as little (dilation 36 at 65 x 65: 0.40 of all). Within it, what is outside is filled with zeros by cp.async.
+// outside for most pixels costs as little (dilation 36 at 65 x 65: 0.40 of all). Within it, what is outside is filled with zeros by
+// cp.async.
 //
 // In flight: two stages of 16 KB in each of two blocks, 64 KB a multiprocessor (DRAM needs some 25 KB).
 #pragma once
@@ -149,7 +151,8 @@ __device__ __forceinline__ void with_unit(int log_unit, Copy copy) {
   }
 }
 
-// Copies Bytes, of which the first `valid` are read and the rest are zeros. Two bytes are less than cp.async copies: they go through a register.
+// Copies Bytes, of which the first `valid` are read and the rest are zeros. Two bytes are less than cp.async copies: they go through a
+// register.
 template <int Bytes, class T>
 __device__ __forceinline__ void copy_unit(T* shared, const T* global, int valid) {
   if constexpr (Bytes >= 4) copy_async<Bytes>(shared, global, valid);
@@ -179,8 +182,8 @@ struct ThreadTile {
   }
 };
 
-// A thread's place in its block: slice, and row and column of threads within its tile. Neighbouring lanes are up to 8 columns of up to 4 rows:
-// a quarter of a warp reads 128 bytes in a row of x, and one to a few vectors of y.
+// A thread's place in its block: slice, and row and column of threads within its tile. Neighbouring lanes are up to 8 columns of up to 4
+// rows: a quarter of a warp reads 128 bytes in a row of x, and one to a few vectors of y.
 struct ThreadPlace {
   int slice, slices, tm, tn;
 
@@ -229,7 +232,8 @@ struct ChannelsLast {
   static CNN_HOST_DEVICE int stage_length(int bm, int bn, int bk) { return (bm + bn) * bk; }
 
   // Says where the pixels of the stage from `first` on are; to be seen by the others after a barrier.
-  __device__ static __forceinline__ void prepare(const TiledWgradParams& p, const BlockOfWgrad& block, Pixels& pixels, int first, int slot) {
+  __device__ static __forceinline__ void prepare(const TiledWgradParams& p, const BlockOfWgrad& block, Pixels& pixels, int first,
+                                                 int slot) {
     const int thread = int(threadIdx.x), index = first + thread;
     if (thread >= 1 << p.log_bk) return;
     PixelEntry entry{-1, 0, kOutside, 0};
@@ -262,8 +266,8 @@ struct ChannelsLast {
     });
   }
 
-  // A thread's results into its slice's rows of columns, four at a time. Where its eight columns are neighbours, every other four lanes begin
-  // with the second four, so that eight lanes use all banks.
+  // A thread's results into its slice's rows of columns, four at a time. Where its eight columns are neighbours, every other four lanes
+  // begin with the second four, so that eight lanes use all banks.
   __device__ static __forceinline__ void keep(const ThreadTile& results, const ThreadPlace& at, float* slice, int bm, int bn, int pitch) {
     const bool swap = kSegments == 1 && (threadIdx.x & 4);
     CNN_UNROLL
@@ -289,7 +293,8 @@ struct ChannelsLast {
       }
       float am[kThreadTile], bn_[kThreadTile];
       CNN_UNROLL
-      for (int i = 0; i < kThreadTile; ++i) am[i] = widen(a[i / kVector].value[i % kVector]), bn_[i] = widen(b[i / kVector].value[i % kVector]);
+      for (int i = 0; i < kThreadTile; ++i)
+        am[i] = widen(a[i / kVector].value[i % kVector]), bn_[i] = widen(b[i / kVector].value[i % kVector]);
       CNN_UNROLL
       for (int i = 0; i < kThreadTile; ++i) {
         CNN_UNROLL
@@ -299,13 +304,13 @@ struct ChannelsLast {
   }
 };
 
-// Rows of pixels dense. A stage is y[BM][BK] and x[BN][BK]: a row for each channel, of neighbouring pixels, padded by 16 bytes to an odd number
-// of 16-byte pieces, so that eight lanes that read a piece each of eight rows use all banks. A thread copies the same pixels of every
-// so-many-th row and works out once a stage where they are; where a column's tap looks is in a table. From shared memory a thread takes
-// four pixels of each of its rows at once: 16 reads for 256 multiply-adds.
+// Rows of pixels dense. A stage is y[BM][BK] and x[BN][BK]: a row for each channel, of neighbouring pixels, padded by 16 bytes to an odd
+// number of 16-byte pieces, so that eight lanes that read a piece each of eight rows use all banks. A thread copies the same pixels of
+// every so-many-th row and works out once a stage where they are; where a column's tap looks is in a table. From shared memory a thread
+// takes four pixels of each of its rows at once: 16 reads for 256 multiply-adds.
 template <class T>
 struct Planar {
-  static constexpr int kGroup = 4;                        // pixels
+  static constexpr int kGroup = 4;  // pixels
   static constexpr int kPad = 16 / int(sizeof(T));
   struct Pixels {};
 
