@@ -138,6 +138,9 @@ inline int log2_floor(int64_t value) {
   return log;
 }
 
+// Neighbouring lanes that copy neighbouring taps of one pixel, which under a stride lie side by side where the pixels do not.
+inline int64_t tap_lanes(const Problem& p) { return int64_t(1) << log2_floor(std::min<int64_t>({p.stride_w, p.S, 8})); }
+
 // Pixels of a stage: 16 KB of both operands, and four for each slice, which planar rows are taken in.
 template <class T>
 int log_stage_pixels(int bm, int bn) {
@@ -171,8 +174,10 @@ void set_cost(WgradSchedule& s, const Problem& p, const WgradUnits& units, doubl
   const auto per_copy = [&](int unit) { return kPerCopy + (unit * sizeof(T) < 4 ? kThroughRegister : 0); };
   const double copies = bm / units.y * per_copy(units.y) + bn / units.x * per_copy(units.x);
   const double rounded = double(s.slabs << s.log_bk) * std::ceil(pixels / double(s.slabs << s.log_bk));
-  // Filters and columns that there are: the others are not read. A gather of every other pixel touches all sectors.
-  const double gaps = kChannelsLast ? 1 : double(std::min<int64_t>(p.stride_w, 32 / int64_t(sizeof(T))));
+  // Filters and columns that there are: the others are not read. Under a stride planar x leaves gaps in its sectors, but where neighbouring
+  // lanes take neighbouring taps.
+  const int64_t step = kChannelsLast ? 1 : std::min<int64_t>(p.stride_w, 32 / int64_t(sizeof(T)));
+  const double gaps = std::max(1.0, double(step) / (s.skip_padding ? 1.0 : double(tap_lanes(p))));
   s.asked =
       pixels * size * double(p.groups) *
       (double(p.filters_per_group()) * double(s.column_tiles) + gaps * double(p.channels_per_group() * p.R * p.S) * double(s.filter_tiles));
@@ -296,7 +301,7 @@ void run_tiled_wgrad(const Kernel& kernel, const Problem& p, const Configuration
   q.filter_tiles = int(s.filter_tiles), q.column_tiles = int(s.column_tiles), q.groups = int(p.groups), q.slabs = int(s.slabs);
   q.log_bm = s.log_bm, q.log_bn = s.log_bn, q.log_bk = s.log_bk;
   q.log_x_unit = aligned_log_unit<T>(units.x, a.x), q.log_y_unit = aligned_log_unit<T>(units.y, a.y);
-  if (!q.taps_outermost) q.log_tap_lanes = log2_floor(std::min(p.stride_w, p.S));
+  if (!q.taps_outermost) q.log_tap_lanes = log2_floor(tap_lanes(p));
   q.skip_padding = s.skip_padding;
   q.whole = {0, 0, int(g.N * g.P * g.Q), FastDiv<int32_t>(g.Q), FastDiv<int32_t>(g.P * g.Q)};
   const LaunchShape shape{dim3(unsigned(configuration.blocks)), dim3(kTiledWgradThreads), std::size_t(configuration.shared_bytes),
