@@ -156,6 +156,7 @@ CHECK_PROBLEMS: tuple[Conv2dProblem, ...] = (
             sizes(1, 8, 8, 8, 8, 4, 4, stride=(2, 2), padding=(1, 1)),
             sizes(1, 18, 7, 6, 4, 3, 2, stride=(2, 3), padding=(1, 0), groups=2),
             sizes(3, 9, 2, 3, 5, 2, 3),
+            sizes(1, 6, 12, 14, 4, 3, 4, stride=(3, 4), padding=(1, 0)),
         ),
     ),
     *conv2d_group(

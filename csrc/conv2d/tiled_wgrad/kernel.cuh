@@ -5,24 +5,24 @@
 // A block has BM filters and BN *columns* of one group; a column is one (tap, channel) pair, numbered (r, s, c) where channels are dense.
 // It walks one slab of the pixels, BK at a time, through three stages of shared memory:
 //
-//              BN columns           Each of 256 threads owns 8 x 8 results of one of the 256 * 64 / (BM * BN) *slices* of the block: the
-//            +-----------+          slices take turns with the pixels of a stage, so that a narrow tile keeps every thread at 8 x 8, two
-//   BK px    |  x (tap)  |          16-byte reads of halves (four of floats) for 64 multiply-adds. At the end the slices are added in
-//   order.
-//            +-----------+
-// +--------+ +-----------+          BM and BN are arguments of the launch, powers of two from 8 (16) to 128: one compiled kernel serves all
-// | y | BM | |  results  | BM       tiles. That costs two additions of pointers per pixel, beside 64 multiply-adds.
+//              BN columns           Each of 256 threads owns 8 x 8 results of one of the 256 * 64 / (BM * BN) *slices* of the block. The
+//            +-----------+          slices take turns with the pixels of a stage, so that in a narrow tile too a thread has 8 x 8: two
+//   BK px    |  x (tap)  |          16-byte reads of halves, or four of floats, for 64 multiply-adds. At the end the slices are added,
+//            +-----------+          in order.
 // +--------+ +-----------+
+// | y | BM | |  results  | BM       BM and BN are arguments of the launch, powers of two from 8 and 16 to 128: one compiled kernel serves
+// +--------+ +-----------+          all tiles. That costs two additions of pointers per pixel, beside 64 multiply-adds.
 //   BK px
 //
 // Bytes that a block asks for, per pixel: BM elements of y and BN of x, less where filters, columns or the image end there. So y is asked
 // for ceil(C R S / BN) times and x ceil(K / BM) times per tap: both once where K <= 128 and C <= 128 in a pointwise layer. The columns of a
 // tile share y whatever they are: channels of one tap, or taps of few channels.
 //
-// Why x comes once per tap and not once through a halo that the taps of a filter's row share: 16384 results (64 per thread) are all that
-// two blocks' registers hold. A square tile of them asks for (1/128 + 1/128) elements per multiply-add. T taps over a halo ask for
-// 1 / (T * BC) + h / (BM * T) of them, with h the halo's excess (2 QT + 1 of 3 QT at stride 2, (QT + 24) / QT at dilation 12): with T = 3
-// at best 0.7 times as much, at dilation 12 and more nothing less, and in return runs of channels a third as long. As it is, 128 x 128
+// Why x comes once per tap and not once through a halo that T taps of a filter's row share: registers hold BM * T * BC = 128 * 128 results
+// of a block, two blocks to a multiprocessor. Without a halo the best tile asks for 2 / 128 elements per multiply-add, with one for 1 / (T
+// * BC) of y and h / (BM * T) of x, at best sqrt(h / T) times as much, where h is the columns of x per column of y in the halo. That is
+// 0.82 for 3 taps at stride 2 (h = 2), 1 for 2 taps of a 2x2 filter (h = 2), and 0.76, 0.91 and more at dilations 12, 24 and more (h = 1 +
+// 2 d / 32). In return runs of channels would be a third as long and no column of pixels could be left out (below). As it is, 128 x 128
 // asks L2 for 1 TB/s in halves and 2 TB/s in floats at the full rate of the fp32 pipe, of the 5 to 10 that L2 has.
 //
 // Padding: with skip_padding each block sums over the rectangle of pixels that some tap of its columns reaches, so that a tap which is
@@ -159,6 +159,27 @@ __device__ __forceinline__ void copy_unit(T* shared, const T* global, int valid)
   else *shared = valid ? __ldg(global) : narrow<T>(0.0f);
 }
 
+template <int N>
+struct Words {
+  unsigned word[N];
+};
+
+// v = the N values as floats. Of two bf16 in a word one is its upper half and the other is shifted there: one instruction each.
+template <class T, int N>
+__device__ __forceinline__ void widen_vector(const Vector<T, N>& from, float* v) {
+  CNN_UNROLL
+  for (int i = 0; i < N; ++i) v[i] = widen(from.value[i]);
+}
+template <int N>
+__device__ __forceinline__ void widen_vector(const Vector<__nv_bfloat16, N>& from, float* v) {
+  const auto words = __builtin_bit_cast(Words<N / 2>, from);
+  CNN_UNROLL
+  for (int i = 0; i < N; i += 2) {
+    v[i] = __uint_as_float(words.word[i / 2] << 16);
+    v[i + 1] = __uint_as_float(words.word[i / 2] & 0xffff0000u);
+  }
+}
+
 // --- The layouts: how operands come into shared memory, and from there into registers.
 
 // Elements from one row of a slice's results to the next. A warp's rows of threads, four at 64 columns and more and eight at 32, begin in
@@ -285,20 +306,16 @@ struct ChannelsLast {
     const T* y_row = stage + at.slice * bm + at.tm * kVector;
     const T* x_row = stage + bk * bm + at.slice * bn + at.tn * kVector;
     for (int pixel = at.slice; pixel < bk; pixel += at.slices, y_row += at.slices * bm, x_row += at.slices * bn) {
-      Vector<T, kVector> a[kSegments], b[kSegments];
+      float a[kThreadTile], b[kThreadTile];
       CNN_UNROLL
       for (int i = 0; i < kSegments; ++i) {
-        a[i] = load_vector<kVector>(y_row + i * (bm / kSegments));
-        b[i] = load_vector<kVector>(x_row + i * (bn / kSegments));
+        widen_vector(load_vector<kVector>(y_row + i * (bm / kSegments)), a + i * kVector);
+        widen_vector(load_vector<kVector>(x_row + i * (bn / kSegments)), b + i * kVector);
       }
-      float am[kThreadTile], bn_[kThreadTile];
-      CNN_UNROLL
-      for (int i = 0; i < kThreadTile; ++i)
-        am[i] = widen(a[i / kVector].value[i % kVector]), bn_[i] = widen(b[i / kVector].value[i % kVector]);
       CNN_UNROLL
       for (int i = 0; i < kThreadTile; ++i) {
         CNN_UNROLL
-        for (int j = 0; j < kThreadTile; ++j) results.value[i][j] += am[i] * bn_[j];
+        for (int j = 0; j < kThreadTile; ++j) results.value[i][j] += a[i] * b[j];
       }
     }
   }
@@ -372,18 +389,16 @@ struct Planar {
       float a[kThreadTile][kGroup];
       CNN_UNROLL
       for (int i = 0; i < kThreadTile; ++i) {
-        const auto read = load_vector<kGroup>(y_row + i * y_step);
-        CNN_UNROLL
-        for (int g = 0; g < kGroup; ++g) a[i][g] = widen(read.value[g]);
+        widen_vector(load_vector<kGroup>(y_row + i * y_step), a[i]);
       }
       CNN_UNROLL
       for (int j = 0; j < kThreadTile; ++j) {
-        const auto b = load_vector<kGroup>(x_row + j * x_step);
+        float b[kGroup];
+        widen_vector(load_vector<kGroup>(x_row + j * x_step), b);
         CNN_UNROLL
         for (int g = 0; g < kGroup; ++g) {
-          const float value = widen(b.value[g]);
           CNN_UNROLL
-          for (int i = 0; i < kThreadTile; ++i) results.value[i][j] += a[i][g] * value;
+          for (int i = 0; i < kThreadTile; ++i) results.value[i][j] += a[i][g] * b[g];
         }
       }
     }

@@ -301,7 +301,10 @@ void run_tiled_wgrad(const Kernel& kernel, const Problem& p, const Configuration
   q.filter_tiles = int(s.filter_tiles), q.column_tiles = int(s.column_tiles), q.groups = int(p.groups), q.slabs = int(s.slabs);
   q.log_bm = s.log_bm, q.log_bn = s.log_bn, q.log_bk = s.log_bk;
   q.log_x_unit = aligned_log_unit<T>(units.x, a.x), q.log_y_unit = aligned_log_unit<T>(units.y, a.y);
-  if (!q.taps_outermost) q.log_tap_lanes = log2_floor(tap_lanes(p));
+  // The threads hold a stage's pixels once for each of those taps.
+  constexpr int kLogThreads = 8;
+  static_assert(1 << kLogThreads == kTiledWgradThreads, "a tap's lanes for every pixel");
+  if (!q.taps_outermost) q.log_tap_lanes = std::min(log2_floor(tap_lanes(p)), kLogThreads - (q.log_bk - q.log_x_unit));
   q.skip_padding = s.skip_padding;
   q.whole = {0, 0, int(g.N * g.P * g.Q), FastDiv<int32_t>(g.Q), FastDiv<int32_t>(g.P * g.Q)};
   const LaunchShape shape{dim3(unsigned(configuration.blocks)), dim3(kTiledWgradThreads), std::size_t(configuration.shared_bytes),
