@@ -51,6 +51,22 @@ PROBLEMS: tuple[Conv2dProblem, ...] = (
         ),
     ),
     *conv2d_group(
+        "each tile: from 16 x 128 over 64 x 64 to 128 x 128, in one slab and in many, ragged in both directions",
+        *_both(
+            sizes(1, 72, 28, 28, 64, 1, 1),
+            sizes(1, 64, 28, 28, 72, 1, 1),
+            sizes(1, 264, 28, 28, 64, 1, 1),
+            sizes(1, 136, 27, 28, 132, 1, 1),
+            sizes(1, 100, 56, 56, 124, 1, 1),
+            sizes(1, 72, 56, 56, 64, 1, 1),
+            sizes(1, 384, 6, 6, 136, 4, 4, stride=(2, 2), padding=(1, 1)),
+            sizes(1, 192, 10, 9, 72, 4, 4, stride=(2, 2), padding=(1, 1)),
+            sizes(1, 384, 6, 6, 72, 4, 4, stride=(2, 2), padding=(1, 1)),
+            sizes(1, 128, 6, 6, 264, 4, 4, stride=(2, 2), padding=(1, 1)),
+            sizes(1, 136, 16, 16, 264, 3, 3, padding=(6, 6), dilation=(6, 6)),
+        ),
+    ),
+    *conv2d_group(
         "stages of pixels: exactly one, one less, one more, fewer than are prefetched, many slabs with a short last one",
         *_both(
             sizes(1, 32, 8, 16, 32, 1, 1),
@@ -140,6 +156,14 @@ CHECK_PROBLEMS: tuple[Conv2dProblem, ...] = (
             sizes(1, 8, 8, 8, 8, 4, 4, stride=(2, 2), padding=(1, 1)),
             sizes(1, 18, 7, 6, 4, 3, 2, stride=(2, 3), padding=(1, 0), groups=2),
             sizes(3, 9, 2, 3, 5, 2, 3),
+            sizes(1, 6, 12, 14, 4, 3, 4, stride=(3, 4), padding=(1, 0)),
+        ),
+    ),
+    *conv2d_group(
+        "weight gradients in larger tiles: fewer slices than threads of a warp, rows of 128 columns and of 128 filters",
+        *_both(
+            sizes(1, 128, 6, 6, 64, 4, 4, stride=(2, 2), padding=(1, 1)),
+            sizes(1, 64, 6, 6, 72, 4, 4, stride=(2, 2), padding=(1, 1)),
         ),
     ),
 )

@@ -5,27 +5,29 @@
 // A block has BM filters and BN *columns* of one group; a column is one (tap, channel) pair, numbered (r, s, c) where channels are dense.
 // It walks one slab of the pixels, BK at a time, through three stages of shared memory:
 //
-//              BN columns           Each of 256 threads owns 8 x 8 results of one of the 256 * 64 / (BM * BN) *slices* of the block: the
-//            +-----------+          slices take turns with the pixels of a stage, so that a narrow tile keeps every thread at 8 x 8, two
-//   BK px    |  x (tap)  |          16-byte reads of halves (four of floats) for 64 multiply-adds. At the end the slices are added in order.
-//            +-----------+
-// +--------+ +-----------+          BM and BN are arguments of the launch, powers of two from 8 (16) to 128: one compiled kernel serves all
-// | y | BM | |  results  | BM       tiles. That costs two additions of pointers per pixel, beside 64 multiply-adds.
+//              BN columns           Each of 256 threads owns 8 x 8 results of one of the 256 * 64 / (BM * BN) *slices* of the block. The
+//            +-----------+          slices take turns with the pixels of a stage, so that in a narrow tile too a thread has 8 x 8: two
+//   BK px    |  x (tap)  |          16-byte reads of halves, or four of floats, for 64 multiply-adds. At the end the slices are added,
+//            +-----------+          in order.
 // +--------+ +-----------+
+// | y | BM | |  results  | BM       BM and BN are arguments of the launch, powers of two from 8 and 16 to 128: one compiled kernel serves
+// +--------+ +-----------+          all tiles. That costs two additions of pointers per pixel, beside 64 multiply-adds.
 //   BK px
 //
 // Bytes that a block asks for, per pixel: BM elements of y and BN of x, less where filters, columns or the image end there. So y is asked
 // for ceil(C R S / BN) times and x ceil(K / BM) times per tap: both once where K <= 128 and C <= 128 in a pointwise layer. The columns of a
 // tile share y whatever they are: channels of one tap, or taps of few channels.
 //
-// Why x comes once per tap and not once through a halo that the taps of a filter's row share: 16384 results (64 per thread) are all that
-// two blocks' registers hold. A square tile of them asks for (1/128 + 1/128) elements per multiply-add. T taps over a halo ask for
-// 1 / (T * BC) + h / (BM * T) of them, with h the halo's excess (2 QT + 1 of 3 QT at stride 2, (QT + 24) / QT at dilation 12): with T = 3
-// at best 0.7 times as much, at dilation 12 and more nothing less, and in return runs of channels a third as long. As it is, 128 x 128
+// Why x comes once per tap and not once through a halo that T taps of a filter's row share: registers hold BM * T * BC = 128 * 128 results
+// of a block, two blocks to a multiprocessor. Without a halo the best tile asks for 2 / 128 elements per multiply-add, with one for 1 / (T
+// * BC) of y and h / (BM * T) of x, at best sqrt(h / T) times as much, where h is the columns of x per column of y in the halo. That is
+// 0.82 for 3 taps at stride 2 (h = 2), 1 for 2 taps of a 2x2 filter (h = 2), and 0.76, 0.91 and more at dilations 12, 24 and more (h = 1 +
+// 2 d / 32). In return runs of channels would be a third as long and no column of pixels could be left out (below). As it is, 128 x 128
 // asks L2 for 1 TB/s in halves and 2 TB/s in floats at the full rate of the fp32 pipe, of the 5 to 10 that L2 has.
 //
 // Padding: with skip_padding each block sums over the rectangle of pixels that some tap of its columns reaches, so that a tap which is
-// outside for most pixels costs as little (dilation 36 at 65 x 65: 0.40 of all). Within it, what is outside is filled with zeros by cp.async.
+// outside for most pixels costs as little (dilation 36 at 65 x 65: 0.40 of all). Within it, what is outside is filled with zeros by
+// cp.async.
 //
 // In flight: two stages of 16 KB in each of two blocks, 64 KB a multiprocessor (DRAM needs some 25 KB).
 #pragma once
@@ -38,9 +40,9 @@
 
 namespace cnn::conv2d {
 
-// Where a column's tap looks from pixel (0, 0) of y: offset in x, row and column of the image; and where its result goes in w.
+// Where a column's tap looks from the pixel under a tap at (0, 0): offset in x, row and column of the image.
 struct alignas(16) Column {
-  int x, h, w, result;
+  int x, h, w, none;
 };
 // Of an output pixel: offset in y (negative: no pixel), and of the image's pixel under a tap at (0, 0): offset, row, column.
 struct alignas(16) PixelEntry {
@@ -114,13 +116,22 @@ __device__ inline BlockOfWgrad block_of_wgrad(const TiledWgradParams& p) {
   return b;
 }
 
+struct ChannelAndTap {
+  int c, r, s;
+};
+
+__device__ __forceinline__ ChannelAndTap channel_and_tap(const TiledWgradParams& p, int column) {
+  int low, s;
+  const int high = p.inner_columns.divmod(column, low);
+  const int r = p.S.divmod(p.taps_outermost ? high : low, s);
+  return {p.taps_outermost ? low : high, r, s};
+}
+
 __device__ __forceinline__ Column column_of(const TiledWgradParams& p, const BlockOfWgrad& b, int n) {
   if (n >= b.columns_left) return {0, kOutside, 0, 0};
-  int low, s;
-  const int high = p.inner_columns.divmod(b.first_column + n, low);
-  const int c = p.taps_outermost ? low : high, r = p.S.divmod(p.taps_outermost ? high : low, s);
-  const int h = r * p.dilation_h, w = s * p.dilation_w;
-  return {b.x_offset + c * p.x_c + h * p.x_h + w * p.x_w, h, w, c * p.w_c + r * p.w_r + s * p.w_s};
+  const ChannelAndTap at = channel_and_tap(p, b.first_column + n);
+  const int h = at.r * p.dilation_h, w = at.s * p.dilation_w;
+  return {b.x_offset + at.c * p.x_c + h * p.x_h + w * p.x_w, h, w, 0};
 }
 
 template <int Bytes>
@@ -140,17 +151,45 @@ __device__ __forceinline__ void with_unit(int log_unit, Copy copy) {
   }
 }
 
-// Copies Bytes, of which the first `valid` are read and the rest are zeros. Two bytes are less than cp.async copies: they go through a register.
+// Copies Bytes, of which the first `valid` are read and the rest are zeros. Two bytes are less than cp.async copies: they go through a
+// register.
 template <int Bytes, class T>
 __device__ __forceinline__ void copy_unit(T* shared, const T* global, int valid) {
   if constexpr (Bytes >= 4) copy_async<Bytes>(shared, global, valid);
   else *shared = valid ? __ldg(global) : narrow<T>(0.0f);
 }
 
+template <int N>
+struct Words {
+  unsigned word[N];
+};
+
+// v = the N values as floats. Of two bf16 in a word one is its upper half and the other is shifted there: one instruction each.
+template <class T, int N>
+__device__ __forceinline__ void widen_vector(const Vector<T, N>& from, float* v) {
+  CNN_UNROLL
+  for (int i = 0; i < N; ++i) v[i] = widen(from.value[i]);
+}
+template <int N>
+__device__ __forceinline__ void widen_vector(const Vector<__nv_bfloat16, N>& from, float* v) {
+  const auto words = __builtin_bit_cast(Words<N / 2>, from);
+  CNN_UNROLL
+  for (int i = 0; i < N; i += 2) {
+    v[i] = __uint_as_float(words.word[i / 2] << 16);
+    v[i + 1] = __uint_as_float(words.word[i / 2] & 0xffff0000u);
+  }
+}
+
 // --- The layouts: how operands come into shared memory, and from there into registers.
 
-// Elements from one row of a slice's results to the next: four neighbouring rows begin in different quarters of the banks.
-CNN_HOST_DEVICE int sums_pitch(int bn) { return bn + 8; }
+// Elements from one row of a slice's results to the next. A warp's rows of threads, four at 64 columns and more and eight at 32, begin in
+// different banks.
+CNN_HOST_DEVICE int sums_pitch(int bn) { return bn + (bn >= 64 ? 8 : 4); }
+// And from one slice to the next: so do the slices of a warp.
+CNN_HOST_DEVICE int sums_slice(int bm, int bn) {
+  const int threads = bm * bn / (kThreadTile * kThreadTile);
+  return bm * sums_pitch(bn) + (threads < 32 ? threads : 0);
+}
 
 struct ThreadTile {
   float value[kThreadTile][kThreadTile];
@@ -164,8 +203,8 @@ struct ThreadTile {
   }
 };
 
-// A thread's place in its block: slice, and row and column of threads within its tile. Neighbouring lanes are up to 8 columns of up to 4 rows:
-// a quarter of a warp reads 128 bytes in a row of x, and one to a few vectors of y.
+// A thread's place in its block: slice, and row and column of threads within its tile. Neighbouring lanes are up to 8 columns of up to 4
+// rows: a quarter of a warp reads 128 bytes in a row of x, and one to a few vectors of y.
 struct ThreadPlace {
   int slice, slices, tm, tn;
 
@@ -198,14 +237,14 @@ struct ChannelsLast {
   __device__ static __forceinline__ int m(const ThreadPlace& at, int i, int bm) { return at.tm * kVector + row_offset(i, bm); }
   __device__ static __forceinline__ int n(const ThreadPlace& at, int j, int bn) { return at.tn * kVector + row_offset(j, bn); }
 
-  __device__ __forceinline__ ChannelsLast(const TiledWgradParams& params, const BlockOfWgrad& tile, Pixels& table, const Column* columns)
+  __device__ __forceinline__ ChannelsLast(const TiledWgradParams& params, const BlockOfWgrad& tile, Pixels& table, const Column*)
       : p(params), block(tile), pixels(table) {
     const int thread = int(threadIdx.x);
     y_to = (thread & ((1 << (p.log_bm - p.log_y_unit)) - 1)) << p.log_y_unit;
     x_to = (thread & ((1 << (p.log_bn - p.log_x_unit)) - 1)) << p.log_x_unit;
     y_valid = max(0, min(block.filters_left - y_to, 1 << p.log_y_unit)) * int(sizeof(T));
     x_valid = max(0, min(block.columns_left - x_to, 1 << p.log_x_unit)) * int(sizeof(T));
-    const Column column = columns[x_to];
+    const Column column = column_of(p, block, x_to);  // once; in the table eight lanes' columns lie in the same banks
     y = static_cast<const T*>(p.y) + block.y_offset + y_to;
     x = static_cast<const T*>(p.x) + column.x;
     x_h = column.h, x_w = column.w;
@@ -214,7 +253,8 @@ struct ChannelsLast {
   static CNN_HOST_DEVICE int stage_length(int bm, int bn, int bk) { return (bm + bn) * bk; }
 
   // Says where the pixels of the stage from `first` on are; to be seen by the others after a barrier.
-  __device__ static __forceinline__ void prepare(const TiledWgradParams& p, const BlockOfWgrad& block, Pixels& pixels, int first, int slot) {
+  __device__ static __forceinline__ void prepare(const TiledWgradParams& p, const BlockOfWgrad& block, Pixels& pixels, int first,
+                                                 int slot) {
     const int thread = int(threadIdx.x), index = first + thread;
     if (thread >= 1 << p.log_bk) return;
     PixelEntry entry{-1, 0, kOutside, 0};
@@ -247,10 +287,10 @@ struct ChannelsLast {
     });
   }
 
-  // A thread's results into its slice's rows of columns, four at a time. Where its eight columns are neighbours, odd and even halves change
-  // places from lane 4 on, so that eight lanes use all banks.
+  // A thread's results into its slice's rows of columns, four at a time. Where its eight columns are neighbours, every other four lanes
+  // begin with the second four, so that eight lanes use all banks.
   __device__ static __forceinline__ void keep(const ThreadTile& results, const ThreadPlace& at, float* slice, int bm, int bn, int pitch) {
-    const bool swap = kSegments == 1 && (at.tn & 4);
+    const bool swap = kSegments == 1 && (threadIdx.x & 4);
     CNN_UNROLL
     for (int i = 0; i < kThreadTile; ++i) {
       const float* const value = results.value[i];
@@ -266,31 +306,28 @@ struct ChannelsLast {
     const T* y_row = stage + at.slice * bm + at.tm * kVector;
     const T* x_row = stage + bk * bm + at.slice * bn + at.tn * kVector;
     for (int pixel = at.slice; pixel < bk; pixel += at.slices, y_row += at.slices * bm, x_row += at.slices * bn) {
-      Vector<T, kVector> a[kSegments], b[kSegments];
+      float a[kThreadTile], b[kThreadTile];
       CNN_UNROLL
       for (int i = 0; i < kSegments; ++i) {
-        a[i] = load_vector<kVector>(y_row + i * (bm / kSegments));
-        b[i] = load_vector<kVector>(x_row + i * (bn / kSegments));
+        widen_vector(load_vector<kVector>(y_row + i * (bm / kSegments)), a + i * kVector);
+        widen_vector(load_vector<kVector>(x_row + i * (bn / kSegments)), b + i * kVector);
       }
-      float am[kThreadTile], bn_[kThreadTile];
-      CNN_UNROLL
-      for (int i = 0; i < kThreadTile; ++i) am[i] = widen(a[i / kVector].value[i % kVector]), bn_[i] = widen(b[i / kVector].value[i % kVector]);
       CNN_UNROLL
       for (int i = 0; i < kThreadTile; ++i) {
         CNN_UNROLL
-        for (int j = 0; j < kThreadTile; ++j) results.value[i][j] += am[i] * bn_[j];
+        for (int j = 0; j < kThreadTile; ++j) results.value[i][j] += a[i] * b[j];
       }
     }
   }
 };
 
-// Rows of pixels dense. A stage is y[BM][BK] and x[BN][BK]: a row for each channel, of neighbouring pixels, padded by 16 bytes to an odd number
-// of 16-byte pieces, so that eight lanes that read a piece each of eight rows use all banks. A thread copies the same pixels of every
-// so-many-th row and works out once a stage where they are; where a column's tap looks is in a table. From shared memory a thread takes
-// four pixels of each of its rows at once: 16 reads for 256 multiply-adds.
+// Rows of pixels dense. A stage is y[BM][BK] and x[BN][BK]: a row for each channel, of neighbouring pixels, padded by 16 bytes to an odd
+// number of 16-byte pieces, so that eight lanes that read a piece each of eight rows use all banks. A thread copies the same pixels of
+// every so-many-th row and works out once a stage where they are; where a column's tap looks is in a table. From shared memory a thread
+// takes four pixels of each of its rows at once: 16 reads for 256 multiply-adds.
 template <class T>
 struct Planar {
-  static constexpr int kGroup = 4;                        // pixels
+  static constexpr int kGroup = 4;  // pixels
   static constexpr int kPad = 16 / int(sizeof(T));
   struct Pixels {};
 
@@ -319,13 +356,16 @@ struct Planar {
         copy_unit<bytes.value>(stage + row * pitch + pixel, from + row * p.y_c, some && row < block.filters_left ? bytes.value : 0);
     });
     with_unit<T>(p.log_x_unit, [&](auto bytes) {
-      const int log_units = p.log_bk - p.log_x_unit, pixel = (thread & ((1 << log_units) - 1)) << p.log_x_unit;
+      // Under a stride neighbouring lanes are neighbouring taps of one pixel first: together they read what lies side by side.
+      const int log_units = p.log_bk - p.log_x_unit, pixel = (thread >> p.log_tap_lanes & ((1 << log_units) - 1)) << p.log_x_unit;
+      const int tap = thread & ((1 << p.log_tap_lanes) - 1);
       const bool some = first + pixel < block.last_pixel;
       const PixelOfOutput at = pixel_of(block.rectangle, some ? first + pixel : 0);
       const int h = some ? at.p * p.stride_h - p.pad_h : kOutside, w = at.q * p.stride_w - p.pad_w;
       const T* const from = static_cast<const T*>(p.x) + at.n * p.x_n + (some ? h * p.x_h + w * p.x_w : 0);
       T* const to = stage + bm * pitch + pixel;
-      for (int row = thread >> log_units; row < bn; row += kTiledWgradThreads >> log_units) {
+      const int first_row = (thread >> (log_units + p.log_tap_lanes) << p.log_tap_lanes) + tap;
+      for (int row = first_row; row < bn; row += kTiledWgradThreads >> log_units) {
         const Column column = columns[row];
         const bool inside = unsigned(h + column.h) < unsigned(p.H) && unsigned(w + column.w) < unsigned(p.W);
         copy_unit<bytes.value>(to + row * pitch, from + column.x, inside ? bytes.value : 0);
@@ -349,18 +389,16 @@ struct Planar {
       float a[kThreadTile][kGroup];
       CNN_UNROLL
       for (int i = 0; i < kThreadTile; ++i) {
-        const auto read = load_vector<kGroup>(y_row + i * y_step);
-        CNN_UNROLL
-        for (int g = 0; g < kGroup; ++g) a[i][g] = widen(read.value[g]);
+        widen_vector(load_vector<kGroup>(y_row + i * y_step), a[i]);
       }
       CNN_UNROLL
       for (int j = 0; j < kThreadTile; ++j) {
-        const auto b = load_vector<kGroup>(x_row + j * x_step);
+        float b[kGroup];
+        widen_vector(load_vector<kGroup>(x_row + j * x_step), b);
         CNN_UNROLL
         for (int g = 0; g < kGroup; ++g) {
-          const float value = widen(b.value[g]);
           CNN_UNROLL
-          for (int i = 0; i < kThreadTile; ++i) results.value[i][j] += a[i][g] * value;
+          for (int i = 0; i < kThreadTile; ++i) results.value[i][j] += a[i][g] * b[g];
         }
       }
     }
@@ -417,9 +455,9 @@ __global__ void __launch_bounds__(kTiledWgradThreads, 2) tiled_wgrad_kernel(cons
 
   // The slices' results side by side, [slice][filter][column], then their sums, in rows of columns.
   float* const sums = reinterpret_cast<float*>(storage);
-  const ThreadPlace at(p);
-  const int pitch = sums_pitch(bn), slice_length = bm * pitch;
-  Layout<T>::keep(results, at, sums + at.slice * slice_length, bm, bn, pitch);
+  const ThreadPlace place(p);
+  const int pitch = sums_pitch(bn), slice_length = sums_slice(bm, bn);
+  Layout<T>::keep(results, place, sums + place.slice * slice_length, bm, bn, pitch);
   __syncthreads();
   const int filters_left = block.filters_left, columns_left = block.columns_left;
   if (p.partial && p.columns % 4 == 0) {
@@ -429,7 +467,7 @@ __global__ void __launch_bounds__(kTiledWgradThreads, 2) tiled_wgrad_kernel(cons
       const int m = e >> log_vectors, n = (e & ((1 << log_vectors) - 1)) * 4;
       if (m >= filters_left || n >= columns_left) continue;
       float4 sum = make_float4(0, 0, 0, 0);
-      for (int slice = 0; slice < at.slices; ++slice) {
+      for (int slice = 0; slice < place.slices; ++slice) {
         const float4 part = *reinterpret_cast<const float4*>(sums + slice * slice_length + m * pitch + n);
         sum.x += part.x, sum.y += part.y, sum.z += part.z, sum.w += part.w;
       }
@@ -441,9 +479,13 @@ __global__ void __launch_bounds__(kTiledWgradThreads, 2) tiled_wgrad_kernel(cons
     const int m = e >> p.log_bn, n = e & (bn - 1), k = block.first_filter + m;
     if (m >= filters_left || n >= columns_left) continue;
     float sum = 0;
-    for (int slice = 0; slice < at.slices; ++slice) sum += sums[slice * slice_length + m * pitch + n];
-    if (p.partial) p.partial[(block.slab * p.groups * p.filters + k) * p.columns + block.first_column + n] = sum;
-    else static_cast<T*>(p.w)[k * p.w_k + columns[n].result] = narrow<T>(sum);
+    for (int slice = 0; slice < place.slices; ++slice) sum += sums[slice * slice_length + m * pitch + n];
+    if (p.partial) {
+      p.partial[(block.slab * p.groups * p.filters + k) * p.columns + block.first_column + n] = sum;
+    } else {
+      const ChannelAndTap at = channel_and_tap(p, block.first_column + n);
+      static_cast<T*>(p.w)[k * p.w_k + at.c * p.w_c + at.r * p.w_r + at.s * p.w_s] = narrow<T>(sum);
+    }
   }
 }
 

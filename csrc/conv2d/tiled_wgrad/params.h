@@ -29,13 +29,14 @@ struct TiledWgradParams {
   int w_k, w_c, w_r, w_s;
   int N, H, W, P, Q;
   int stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
-  int filters, channels, columns;      // of a group; columns = channels * R * S
-  bool taps_outermost;                 // columns are numbered (r, s, c), else (c, r, s)
-  FastDiv<int32_t> inner_columns, S;   // inner_columns: C, or R * S
+  int filters, channels, columns;     // of a group; columns = channels * R * S
+  bool taps_outermost;                // columns are numbered (r, s, c), else (c, r, s)
+  FastDiv<int32_t> inner_columns, S;  // inner_columns: C, or R * S
   int filter_tiles, column_tiles, groups, slabs;
-  int log_bm, log_bn, log_bk;          // a tile's filters and columns, and a stage's pixels
-  int log_x_unit, log_y_unit;          // elements that are copied at once
-  bool skip_padding;                   // each block leaves out the pixels whose taps all lie in the padding; else `whole` is right
+  int log_bm, log_bn, log_bk;  // a tile's filters and columns, and a stage's pixels
+  int log_x_unit, log_y_unit;  // elements that are copied at once
+  int log_tap_lanes;           // planar: neighbouring lanes that copy neighbouring taps of one pixel
+  bool skip_padding;           // each block leaves out the pixels whose taps all lie in the padding; else `whole` is right
   PixelRectangle whole;
 };
 

@@ -1,6 +1,6 @@
-// The tiled weight gradient's host side: what it refuses, the choice of tile and slabs, and the rows of the catalogue: for each of the families
-// pointwise, dilated and transposed one for channels dense (nhwc) and one for rows of pixels dense (nchw). All rows of a layout are one
-// compiled kernel. Configuration::tile is BM, BN, BK.
+// The tiled weight gradient's host side: what it refuses, the choice of tile and slabs, and the rows of the catalogue: for each of the
+// families pointwise, dilated and transposed one for channels dense (nhwc) and one for rows of pixels dense (nchw). All rows of a layout
+// are one compiled kernel. Configuration::tile is BM, BN, BK.
 #pragma once
 
 #include <algorithm>
@@ -97,8 +97,11 @@ inline WgradUnits wgrad_units(const Problem& p, const WgradGeometry& g, bool cha
   int64_t shifts[2] = {0, 0};  // what the pixels of a unit are moved by, in rows and columns of the image
   if (p.R * p.S > 1 || p.pad_w > 0) shifts[0] = g.pad_w, shifts[1] = p.S > 1 ? p.dilation_w : 0;
   const bool x_dense = g.x.d3 == 1 && p.stride_w == 1, y_dense = g.y.d3 == 1;
-  const int x = x_dense ? common_unit(p.dtype, {shifts[0], shifts[1], g.Q, g.W, step(g.N, g.x.d0), step(p.C, g.x.d1), step(g.H, g.x.d2)}) : 1;
-  const int y = y_dense ? common_unit(p.dtype, {g.Q, step(g.N, g.y.d0), step(p.K, g.y.d1), step(g.P, g.y.d2)}) : 1;
+  const int x =
+      x_dense ? common_unit(p.dtype, {shifts[0], shifts[1], g.Q, g.W, step(g.N, g.x.d0), step(p.C, g.x.d1), step(g.H, g.x.d2)}) : 1;
+  const bool rows_meet = !skip_padding && g.y.d2 == g.Q * g.y.d3;  // no pixel is left out: a unit of y may cross rows
+  const int64_t y_run = rows_meet ? g.P * g.Q : g.Q, y_row = rows_meet ? 0 : step(g.P, g.y.d2);
+  const int y = y_dense ? common_unit(p.dtype, {y_run, y_row, step(g.N, g.y.d0), step(p.K, g.y.d1)}) : 1;
   return {x, skip_padding ? std::min(x, y) : y};
 }
 
@@ -124,7 +127,7 @@ struct WgradSchedule {
   int log_bm = 0, log_bn = 0, log_bk = 0;
   bool skip_padding = false;  // and with it the taps outermost
   int64_t filter_tiles = 0, column_tiles = 0, slabs = 0;
-  double cost = 0;
+  double asked = 0, cost = 0;  // bytes of x and y that the blocks ask for, and microseconds
 
   int64_t tiles(const Problem& p) const { return filter_tiles * column_tiles * p.groups; }
 };
@@ -134,6 +137,9 @@ inline int log2_floor(int64_t value) {
   while (value >> (log + 1)) ++log;
   return log;
 }
+
+// Neighbouring lanes that copy neighbouring taps of one pixel, which under a stride lie side by side where the pixels do not.
+inline int64_t tap_lanes(const Problem& p) { return int64_t(1) << log2_floor(std::min<int64_t>({p.stride_w, p.S, 8})); }
 
 // Pixels of a stage: 16 KB of both operands, and four for each slice, which planar rows are taken in.
 template <class T>
@@ -147,11 +153,11 @@ template <class T, template <class> class Layout>
 int wgrad_shared_bytes(const WgradSchedule& s) {
   const int bm = 1 << s.log_bm, bn = 1 << s.log_bn, slices = kTiledWgradThreads * kThreadTile * kThreadTile / (bm * bn);
   const int stages = kTiledWgradStages * Layout<T>::stage_length(bm, bn, 1 << s.log_bk) * int(sizeof(T));
-  return std::max(stages, slices * bm * sums_pitch(bn) * int(sizeof(float)));
+  return std::max(stages, slices * sums_slice(bm, bn) * int(sizeof(float)));
 }
 
 template <class T, bool kChannelsLast>
-double tiled_wgrad_microseconds(const Problem& p, const WgradSchedule& s, const WgradUnits& units, double pixels) {
+void set_cost(WgradSchedule& s, const Problem& p, const WgradUnits& units, double pixels) {
   constexpr int kVector = 16 / int(sizeof(T));
   // Counted in the inner loops, for a thread's 64 multiply-adds: the reads of 16 values from shared memory, their conversions, and the
   // steps of two pointers and a counter.
@@ -159,69 +165,90 @@ double tiled_wgrad_microseconds(const Problem& p, const WgradSchedule& s, const 
   constexpr double kConversions = sizeof(T) == 2 ? 2.0 * kThreadTile : 0;
   constexpr double kSteps = 3;
   constexpr double kPerPixel = kThreadTile * kThreadTile + kReads + kConversions + kSteps;
-  // For a copied unit: the read of a table, four additions and two comparisons of its place, two addresses, the copy, the loop. A value that
-  // goes through a register is also loaded and stored.
+  // For a copied unit: the read of a table, four additions and two comparisons of its place, two addresses, the copy, the loop. A value
+  // that goes through a register is also loaded and stored.
   constexpr double kPerCopy = 14, kThroughRegister = 2;
-  constexpr double kPerResult = 6;  // kept, read again, added and stored
+  constexpr double kPerResult = 4;  // of a thread's 64: kept, read again, added, and its part of the store
   const double bm = double(1 << s.log_bm), bn = double(1 << s.log_bn), size = double(sizeof(T));
-  const double tiles = double(s.tiles(p)), results = tiles * double(s.slabs) * bm * bn;
+  const double tiles = double(s.tiles(p)), results = tiles * double(s.slabs) * kTiledWgradThreads * kThreadTile * kThreadTile;
   const auto per_copy = [&](int unit) { return kPerCopy + (unit * sizeof(T) < 4 ? kThroughRegister : 0); };
   const double copies = bm / units.y * per_copy(units.y) + bn / units.x * per_copy(units.x);
   const double rounded = double(s.slabs << s.log_bk) * std::ceil(pixels / double(s.slabs << s.log_bk));
-  // Filters and columns that there are: the others are not read. A gather of every other pixel touches all sectors.
-  const double gaps = kChannelsLast ? 1 : double(std::min<int64_t>(p.stride_w, 32 / int64_t(sizeof(T))));
-  const double asked = pixels * size * double(p.groups) *
-                       (double(p.filters_per_group()) * double(s.column_tiles) +
-                        gaps * double(p.channels_per_group() * p.R * p.S) * double(s.filter_tiles));
+  // Filters and columns that there are: the others are not read. Under a stride planar x leaves gaps in its sectors, but where neighbouring
+  // lanes take neighbouring taps.
+  const int64_t step = kChannelsLast ? 1 : std::min<int64_t>(p.stride_w, 32 / int64_t(sizeof(T)));
+  const double gaps = std::max(1.0, double(step) / (s.skip_padding ? 1.0 : double(tap_lanes(p))));
+  s.asked =
+      pixels * size * double(p.groups) *
+      (double(p.filters_per_group()) * double(s.column_tiles) + gaps * double(p.channels_per_group() * p.R * p.S) * double(s.filter_tiles));
   const double partial = s.slabs > 1 ? double(s.slabs) * double(p.filter_numel()) * sizeof(float) : 0;
   Work work;
-  work.instructions = tiles * rounded * (bm * bn / (kThreadTile * kThreadTile) * kPerPixel + copies) + results * kPerResult * 64 / 64 +
+  work.instructions = tiles * rounded * (bm * bn / (kThreadTile * kThreadTile) * kPerPixel + copies) + results * kPerResult +
                       double(s.slabs > 1 ? s.slabs : 0) * double(p.filter_numel()) * 8;
   work.dram_bytes = p.tensor_bytes() + 2 * partial;
-  work.l2_bytes = asked + 2 * partial;
-  work.l1_bytes = asked + tiles * rounded * bm * bn / (kThreadTile * kThreadTile) * 2 * kThreadTile * size;
+  work.l2_bytes = s.asked + 2 * partial;
+  work.l1_bytes = s.asked + tiles * rounded * bm * bn / (kThreadTile * kThreadTile) * 2 * kThreadTile * size;
   work.blocks = tiles * double(s.slabs);
   work.threads = kTiledWgradThreads;
   work.launches = s.slabs > 1 ? 2 : 1;
-  return microseconds(work);
+  s.cost = microseconds(work);
 }
 
-// The tile and the number of slabs that the model has as the fastest.
+// Less of the (pixel, tap) pairs inside the image: blocks leave out what is outside.
+inline bool worth_skipping(double inside) { return inside < 0.9; }
+
+template <class T>
+WgradSchedule tiled_by(const Problem& p, int log_bm, int log_bn, int64_t slabs, bool skip_padding) {
+  WgradSchedule s;
+  s.log_bm = log_bm, s.log_bn = log_bn, s.log_bk = log_stage_pixels<T>(1 << log_bm, 1 << log_bn);
+  s.skip_padding = skip_padding;
+  s.filter_tiles = ceil_div(p.filters_per_group(), int64_t(1) << log_bm);
+  s.column_tiles = ceil_div(p.channels_per_group() * p.R * p.S, int64_t(1) << log_bn);
+  s.slabs = slabs;
+  return s;
+}
+
+// The tile and the number of slabs: of those that the model has within a tenth of the fastest, which is as exact as a model is, the ones
+// that ask for the fewest bytes.
 template <class T, bool kChannelsLast>
 WgradSchedule schedule_tiled_wgrad(const Problem& p) {
   constexpr int64_t kMostWorkspace = int64_t(256) << 20;
-  constexpr int kLeastStages = 4;     // of a slab: fewer do not pay for its partial sums
-  constexpr double kWorthSkipping = 0.9;  // less of the pairs inside: blocks leave out what is outside
-  const WgradGeometry g(p, kChannelsLast);
+  constexpr int kLeastStages = 2;  // of a slab: what is under way at once
+  constexpr double kAsGood = 1.1;
   const double inside = part_inside(p);
-  WgradSchedule best;
-  best.cost = -1;
+  const bool skip = worth_skipping(inside);
+  const WgradUnits units = wgrad_units(p, WgradGeometry(p, kChannelsLast), kChannelsLast, skip);
+  const int64_t columns = p.channels_per_group() * p.R * p.S;
+  WgradSchedule candidates[75];
+  int count = 0;
+  double least = 0;
   for (int log_bm = 3; log_bm <= 7; ++log_bm) {
     for (int log_bn = 4; log_bn <= 7; ++log_bn) {
       if (log_bm + log_bn < 9) continue;  // a slice has at least the eight threads that read together
-      // A tile over twice as large as what there is only wastes.
-      if (log_bm > 3 && (int64_t(1) << (log_bm - 1)) >= p.filters_per_group() && log_bm + log_bn > 9) continue;
-      if (log_bn > 4 && (int64_t(1) << (log_bn - 1)) >= p.channels_per_group() * p.R * p.S && log_bm + log_bn > 9) continue;
-      WgradSchedule s;
-      s.log_bm = log_bm, s.log_bn = log_bn;
-      s.log_bk = log_stage_pixels<T>(1 << log_bm, 1 << log_bn);
-      s.skip_padding = inside < kWorthSkipping;
-      s.filter_tiles = ceil_div(p.filters_per_group(), int64_t(1) << log_bm);
-      s.column_tiles = ceil_div(p.channels_per_group() * p.R * p.S, int64_t(1) << log_bn);
+      // Half of the tile would do, and is one.
+      if (log_bm + log_bn > 9 && log_bm > 3 && (int64_t(1) << (log_bm - 1)) >= p.filters_per_group()) continue;
+      if (log_bm + log_bn > 9 && log_bn > 4 && (int64_t(1) << (log_bn - 1)) >= columns) continue;
+      WgradSchedule s = tiled_by<T>(p, log_bm, log_bn, 1, skip);
       // A block of several taps sums over what any of them reaches.
       const double taps = std::max(1.0, double(1 << log_bn) / double(p.channels_per_group()));
-      const double pixels = double(p.output_pixels()) * (s.skip_padding && taps < double(p.R * p.S) ? std::min(1.0, inside * std::sqrt(taps)) : 1.0);
-      const int64_t most = std::max<int64_t>(1, std::min(int64_t(pixels) / (int64_t(kLeastStages) << s.log_bk),
-                                                         kMostWorkspace / std::max<int64_t>(1, p.filter_numel() * 4)));
-      const WgradUnits units = wgrad_units(p, g, kChannelsLast, s.skip_padding);
-      for (int quarters = 2; quarters <= 8; ++quarters) {
-        s.slabs = std::clamp<int64_t>(kTargetBlocks * quarters / 4 / s.tiles(p), 1, most);
-        s.cost = tiled_wgrad_microseconds<T, kChannelsLast>(p, s, units, pixels);
-        if (best.cost < 0 || s.cost < best.cost) best = s;
+      const bool all = !skip || taps >= double(p.R * p.S);
+      const double pixels = double(p.output_pixels()) * (all ? 1.0 : std::min(1.0, inside * std::sqrt(taps)));
+      const int64_t most = std::max<int64_t>(
+          1, std::min(int64_t(pixels) / (int64_t(kLeastStages) << s.log_bk), kMostWorkspace / (p.filter_numel() * int64_t(sizeof(float)))));
+      for (int halves = 2; halves <= 4; ++halves) {  // two, three or four blocks on each multiprocessor
+        s.slabs = std::clamp<int64_t>(kTargetBlocks * halves / 2 / s.tiles(p), 1, most);
+        set_cost<T, kChannelsLast>(s, p, units, pixels);
+        if (count == 0 || s.cost < least) least = s.cost;
+        candidates[count++] = s;
       }
     }
   }
-  return best;
+  const WgradSchedule* best = nullptr;
+  for (const WgradSchedule* s = candidates; s < candidates + count; ++s) {
+    if (s->cost > kAsGood * least) continue;
+    if (!best || s->asked < best->asked || (s->asked == best->asked && s->cost < best->cost)) best = s;
+  }
+  return *best;
 }
 
 template <class T, template <class> class Layout, bool kChannelsLast>
@@ -253,7 +280,8 @@ int aligned_log_unit(int unit, const void* data) {
 
 template <class T, template <class> class Layout, bool kChannelsLast>
 void run_tiled_wgrad(const Kernel& kernel, const Problem& p, const Configuration& configuration, const Arguments& a) {
-  const WgradSchedule s = schedule_tiled_wgrad<T, kChannelsLast>(p);
+  const WgradSchedule s = tiled_by<T>(p, log2_floor(configuration.tile[0]), log2_floor(configuration.tile[1]), configuration.slabs,
+                                      worth_skipping(part_inside(p)));
   const WgradGeometry g(p, kChannelsLast);
   const WgradUnits units = wgrad_units(p, g, kChannelsLast, s.skip_padding);
   TiledWgradParams q{};
@@ -273,9 +301,14 @@ void run_tiled_wgrad(const Kernel& kernel, const Problem& p, const Configuration
   q.filter_tiles = int(s.filter_tiles), q.column_tiles = int(s.column_tiles), q.groups = int(p.groups), q.slabs = int(s.slabs);
   q.log_bm = s.log_bm, q.log_bn = s.log_bn, q.log_bk = s.log_bk;
   q.log_x_unit = aligned_log_unit<T>(units.x, a.x), q.log_y_unit = aligned_log_unit<T>(units.y, a.y);
+  // The threads hold a stage's pixels once for each of those taps.
+  constexpr int kLogThreads = 8;
+  static_assert(1 << kLogThreads == kTiledWgradThreads, "a tap's lanes for every pixel");
+  if (!q.taps_outermost) q.log_tap_lanes = std::min(log2_floor(tap_lanes(p)), kLogThreads - (q.log_bk - q.log_x_unit));
   q.skip_padding = s.skip_padding;
   q.whole = {0, 0, int(g.N * g.P * g.Q), FastDiv<int32_t>(g.Q), FastDiv<int32_t>(g.P * g.Q)};
-  const LaunchShape shape{dim3(unsigned(configuration.blocks)), dim3(kTiledWgradThreads), std::size_t(configuration.shared_bytes), a.stream};
+  const LaunchShape shape{dim3(unsigned(configuration.blocks)), dim3(kTiledWgradThreads), std::size_t(configuration.shared_bytes),
+                          a.stream};
   launch(kernel.name.c_str(), shape, tiled_wgrad_kernel<T, Layout>, q);
   if (s.slabs == 1) return;
   const int64_t channels = p.channels_per_group();
@@ -286,8 +319,8 @@ void run_tiled_wgrad(const Kernel& kernel, const Problem& p, const Configuration
 template <class T, template <class> class Layout, bool kChannelsLast, WgradFamily kFamily>
 void add_tiled_wgrad_row(std::vector<Kernel>& catalogue) {
   Kernel row{};
-  row.name = std::string("conv2d_") + name_of(kFamily) + "_wgrad_" + (kChannelsLast ? "nhwc" : "nchw") + "_" +
-             short_name(TypeTraits<T>::kDType);
+  row.name =
+      std::string("conv2d_") + name_of(kFamily) + "_wgrad_" + (kChannelsLast ? "nhwc" : "nchw") + "_" + short_name(TypeTraits<T>::kDType);
   row.family = name_of(kFamily);
   row.dtype = TypeTraits<T>::kDType;
   row.passes = {Pass::kWgrad};
