@@ -15,11 +15,11 @@
 //      +----------------+
 //      x `quads` of channels (halo.cuh)        filter[channel][tap][result], rows of `filters` + 4 floats
 //
-// 8 results x 8 pixels, or 4 x 16 where a group has 4 results only. For each quad of channels and each tap a thread reads 8 + 8 (4 + 16)
-// vectors of 16 bytes and does 256 FMAs in 64 accumulators: an SM's FMAs take as long as its shared memory where no vector is shared by
-// lanes, and each is by 4 or more. No bank conflicts: a quarter of a warp has 4 chunks of 2 pixels, or 8 chunks of one.
-// FMAs per result: channels per group * taps. Bytes: the halo once per slab, results once in 16-byte stores, the slab's filters once per
-// block, which works through several tiles where there are enough. Channels of wide groups come in slices, so that they fit.
+// 8 results x 7 pixels, or 4 x 14 where a group has 4 results only. For each quad of channels and each tap a thread reads 8 + 7 (4 + 14)
+// vectors of 16 bytes and does 224 FMAs in 56 accumulators: an SM's FMAs take as long as its shared memory where no vector is
+// shared by lanes, and each is by 4 or more. No bank conflicts: a quarter of a warp has 4 chunks of 2 pixels, or 8 chunks of one. FMAs per
+// result: channels per group * taps. Bytes: the halo once per slab, results once in 16-byte stores, the slab's filters once per block,
+// which works through several tiles where there are enough. Channels of wide groups come in slices, so that they fit.
 #pragma once
 
 #include <cstring>
@@ -85,6 +85,7 @@ template <class T>
 __device__ __forceinline__ void load_filters(const GatherParams& p, int slab, int slice, float* filters) {
   const T* const from = static_cast<const T*>(p.filter);
   const int pitch = p.filters + 4;
+  CNN_NO_UNROLL
   for (int e = int(threadIdx.x); e < p.walk.elements; e += int(blockDim.x)) {
     int inner, middle;
     const int outer = p.walk.by_middle.divmod(p.walk.by_inner.divmod(e, inner), middle);
@@ -117,18 +118,24 @@ struct GatherSums {
       for (int j = 0; j < kResults; ++j) value[i][j] = 0;
     }
   }
-  // Adds `quads` quads of channels at the taps of one class. `halo` is the first quad, `halo_of` where the pixels' windows begin in it.
-  CNN_INNER_LOOP void add(const float* halo, const int (&halo_of)[kPixels], const float* filters, const GatherParams& p,
-                          const Axis::Class& h, const Axis::Class& w) {
+  // Adds a slice of channels at the taps of one class. `halo` is the group's first quad.
+  __device__ CNN_INNER_LOOP void add(const float* halo, const Pixel* table, int slot, const float* filters, const GatherParams& p,
+                                     const Axis::Class& h, const Axis::Class& w) {
+    int halo_of[kPixels];
+    CNN_UNROLL
+    for (int i = 0; i < kPixels; ++i) halo_of[i] = table[min(slot + i * p.slots, p.pixels - 1)].halo;
     const int pitch = p.filters + 4, channel_step = p.taps * pitch;
     const int row_step = p.h.in_per_tap * p.window.columns * 4;
     const int tap_row_step = p.h.tap_step * p.columns_of_filter * pitch, tap_column_step = p.w.tap_step * pitch;
     filters += (h.first_tap * p.columns_of_filter + w.first_tap) * pitch;
     halo += (h.first_in - p.h.low) * p.window.columns * 4;
+    CNN_NO_UNROLL
     for (int quad = 0; quad < p.slice / 4; ++quad) {
+      CNN_NO_UNROLL
       for (int r = 0; r < h.taps; ++r) {
         const float* filter = filters + r * tap_row_step;
         const float* const row = halo + r * row_step;
+        CNN_NO_UNROLL
         for (int s = 0; s < w.taps; ++s) {
           const float* const at = row + column_step(p.window, w.first_in - p.w.low + s * p.w.in_per_tap) * 4;
           Vector<float, 4> f[4][kResults / 4];
@@ -161,6 +168,11 @@ struct GatherAt {
   int first_filter;    // of the slab
 };
 
+// What a thread computes.
+struct Lane {
+  int slot, chunk;
+};
+
 struct OutPixel {
   bool exists;
   int n, h, w;
@@ -183,23 +195,23 @@ __device__ __forceinline__ void pack(const float (&sums)[kResults], unsigned (&r
 // Results of a thread to channels_last memory.
 template <class T, int kResults, int kPixels>
 __device__ __forceinline__ void store_channels_last(const GatherParams& p, const GatherAt& at, const Axis::Class& h, const Axis::Class& w,
-                                                    const Pixel* table, int slot, int chunk, const GatherSums<kResults, kPixels>& sums) {
+                                                    const Pixel* table, const Lane& lane, const GatherSums<kResults, kPixels>& sums) {
   T* const out = static_cast<T*>(p.out) + at.first_filter;
   const auto offset = [&](const OutPixel& o) { return o.n * p.out_n + o.h * p.out_h + o.w * p.out_w; };
   const auto pixel_at = [&](int i) {
-    const int m = slot + i * p.slots;
-    if (slot >= p.slots || m >= p.pixels) return OutPixel{false, 0, 0, 0};
+    const int m = lane.slot + i * p.slots;
+    if (lane.slot >= p.slots || m >= p.pixels) return OutPixel{false, 0, 0, 0};
     return out_pixel(p, at, h, w, table[m]);
   };
   // 32 bytes of a pixel at a time are written by two lanes. With 4 results of 2 bytes a lane has 8 bytes of a pixel: lanes of neighbouring
   // chunks swap, and each has 16 bytes of every second pixel. With 8 results of 4 bytes it has 32, and swaps one half of them.
-  const bool odd = chunk % 2 != 0;
+  const bool odd = lane.chunk % 2 != 0;
   const auto swapped = [&](const unsigned (&even_gives)[4], const unsigned (&odd_gives)[4], int i) {
     return __shfl_xor_sync(0xffffffffu, odd ? odd_gives[i] : even_gives[i], 1);
   };
   if (sizeof(T) * kResults == 8 && p.out_vector) {
     CNN_UNROLL
-    for (int i = 0; i < kPixels; i += 2) {
+    for (int i = 0; i < kPixels; i += 2) {  // kPixels is even with 4 results
       unsigned own[2][4] = {};
       CNN_UNROLL
       for (int side = 0; side < 2; ++side) pack<T, kResults>(sums.value[i + side], own[side]);
@@ -208,7 +220,7 @@ __device__ __forceinline__ void store_channels_last(const GatherParams& p, const
       if (!o.exists) continue;
       uint4 value{own[0][0], own[0][1], other[0], other[1]};
       if (odd) value = uint4{other[0], other[1], own[1][0], own[1][1]};
-      *reinterpret_cast<uint4*>(out + offset(o) + chunk / 2 * 8) = value;
+      *reinterpret_cast<uint4*>(out + offset(o) + lane.chunk / 2 * 8) = value;
     }
   } else if (sizeof(T) * kResults == 32 && p.out_vector) {
     CNN_UNROLL
@@ -227,7 +239,7 @@ __device__ __forceinline__ void store_channels_last(const GatherParams& p, const
       // Even lanes keep the first half of their chunk and get the first of their neighbour's, odd lanes the second halves.
       uint4 first{own[0][0], own[0][1], own[0][2], own[0][3]}, second = other;
       if (odd) first = other, second = uint4{own[1][0], own[1][1], own[1][2], own[1][3]};
-      T* const to = out + offset(o) + chunk / 2 * 16 + (odd ? 4 : 0);
+      T* const to = out + offset(o) + lane.chunk / 2 * 16 + (odd ? 4 : 0);
       *reinterpret_cast<uint4*>(to) = first;
       *reinterpret_cast<uint4*>(to + 8) = second;
     }
@@ -236,7 +248,7 @@ __device__ __forceinline__ void store_channels_last(const GatherParams& p, const
     for (int i = 0; i < kPixels; ++i) {
       const OutPixel o = pixel_at(i);
       if (!o.exists) continue;
-      T* const to = out + offset(o) + chunk * kResults;
+      T* const to = out + offset(o) + lane.chunk * kResults;
       Vector<T, kResults> value;
       CNN_UNROLL
       for (int j = 0; j < kResults; ++j) value.value[j] = narrow<T>(sums.value[i][j]);
@@ -262,20 +274,19 @@ struct Staged {
 
 template <class T, int kResults, int kPixels>
 __device__ __forceinline__ void stage_planar(const GatherParams& p, const GatherAt& at, const Axis::Class& h, const Axis::Class& w,
-                                             const Pixel* table, int slot, int chunk, const GatherSums<kResults, kPixels>& sums,
-                                             T* staged) {
+                                             const Pixel* table, const Lane& lane, const GatherSums<kResults, kPixels>& sums, T* staged) {
   const Staged stage{at.row * p.h.out_step};
   CNN_UNROLL
   for (int i = 0; i < kPixels; ++i) {
-    const int m = slot + i * p.slots;
-    if (slot >= p.slots || m >= p.pixels) break;
+    const int m = lane.slot + i * p.slots;
+    if (lane.slot >= p.slots || m >= p.pixels) break;
     const OutPixel o = out_pixel(p, at, h, w, table[m]);
     if (!o.exists) continue;
-    T* const to = staged + table[m].image * p.staged_image + chunk * kResults * (p.staged_pitch + kVector<T> / 4) +
+    T* const to = staged + table[m].image * p.staged_image + lane.chunk * kResults * (p.staged_pitch + kVector<T> / 4) +
                   (o.h - stage.row) * p.staged_row + o.w - at.column * p.w.out_step;
     CNN_UNROLL
     for (int j = 0; j < kResults; ++j)
-      to[j * p.staged_pitch + stage.phase<T>(p, o.n, at.first_filter + chunk * kResults + j)] = narrow<T>(sums.value[i][j]);
+      to[j * p.staged_pitch + stage.phase<T>(p, o.n, at.first_filter + lane.chunk * kResults + j)] = narrow<T>(sums.value[i][j]);
   }
 }
 
@@ -287,6 +298,7 @@ __device__ __forceinline__ void store_planar(const GatherParams& p, const Gather
   const int rows = min(p.rows * p.h.out_step, p.out_rows - stage.row),
             columns = min(p.columns * p.w.out_step, p.out_columns - first_column);
   T* const out = static_cast<T*>(p.out);
+  CNN_NO_UNROLL
   for (int e = int(threadIdx.x); e < p.images * p.filters * p.by_staged_vectors.divisor; e += int(blockDim.x)) {
     int vector, k;
     const int image = p.by_filters.divmod(p.by_staged_vectors.divmod(e, vector), k);
@@ -318,19 +330,19 @@ __global__ void __launch_bounds__(kMostThreads, 2) gather_kernel(const __grid_co
   Pixel* const table = reinterpret_cast<Pixel*>(memory + p.table_at);
   T* const raw = reinterpret_cast<T*>(memory + p.raw_at);
   T* const staged = reinterpret_cast<T*>(memory + p.staged_at);
+  CNN_SHARED(lanes, Lane[kMostThreads]);  // read where they are needed: the sums leave no registers to keep them in
   const int thread = int(threadIdx.x);
 
   const int slab = int(blockIdx.x) % p.slabs;
   const int first_tile = int(blockIdx.x) / p.slabs * p.tiles_per_block;
   const int last_tile = min(first_tile + p.tiles_per_block, p.tiles);
 
-  // From the lowest digit: `low` chunks of one pixel, 8 / low slots, the other chunks, the other slots.
-  const int chunks = p.filters / kResults, low = p.low_lanes;
-  const int rest = thread / low, near = rest % (8 / low), far = rest / (8 / low), high_chunks = chunks / low;
-  const int chunk = thread % low + far % high_chunks * low;
-  const int slot = far / high_chunks * (8 / low) + near;
-  const int group = chunk * kResults / p.group_out;
-
+  {
+    // From the lowest digit: `low` chunks of one pixel, 8 / low slots, the other chunks, the other slots.
+    const int low = p.low_lanes, high_chunks = p.filters / kResults / low;
+    const int rest = thread / low, near = rest % (8 / low), far = rest / (8 / low);
+    lanes[thread] = Lane{far / high_chunks * (8 / low) + near, thread % low + far % high_chunks * low};
+  }
   for (int m = thread; m < p.pixels; m += int(blockDim.x)) {
     Pixel pixel;
     pixel.image = p.by_rows.divmod(p.by_columns.divmod(m, pixel.column), pixel.row);
@@ -340,10 +352,7 @@ __global__ void __launch_bounds__(kMostThreads, 2) gather_kernel(const __grid_co
     table[m] = pixel;
   }
   __syncthreads();
-  int halo_of[kPixels];
-  CNN_UNROLL
-  for (int i = 0; i < kPixels; ++i) halo_of[i] = table[min(slot + i * p.slots, p.pixels - 1)].halo;
-
+  CNN_NO_UNROLL
   for (int tile = first_tile; tile < last_tile; ++tile) {
     GatherAt at;
     at.n = p.by_tiles_h.divmod(p.by_tiles_w.divmod(tile, at.column), at.row) * p.images;
@@ -366,18 +375,21 @@ __global__ void __launch_bounds__(kMostThreads, 2) gather_kernel(const __grid_co
             load_window<T>(p.in, p.window, window, halo, raw);
             __syncthreads();
           }
-          sums.add(halo + group * (p.slice / 4) * p.window.pitch * 4, halo_of, filters + chunk * kResults, p, h, w);
+          const Lane lane = lanes[thread];
+          const int group = lane.chunk * kResults / p.group_out;
+          sums.add(halo + group * (p.slice / 4) * p.window.pitch * 4, table, lane.slot, filters + lane.chunk * kResults, p, h, w);
         }
+        const Lane lane = lanes[thread];
         if (p.bias) {
           CNN_UNROLL
           for (int j = 0; j < kResults; ++j) {
-            const float bias = widen(__ldg(static_cast<const T*>(p.bias) + (at.first_filter + chunk * kResults + j) * p.bias_stride));
+            const float bias = widen(__ldg(static_cast<const T*>(p.bias) + (at.first_filter + lane.chunk * kResults + j) * p.bias_stride));
             CNN_UNROLL
             for (int i = 0; i < kPixels; ++i) sums.value[i][j] += bias;
           }
         }
-        if (p.in.planar) stage_planar<T>(p, at, h, w, table, slot, chunk, sums, staged);
-        else store_channels_last<T>(p, at, h, w, table, slot, chunk, sums);
+        if (p.in.planar) stage_planar<T>(p, at, h, w, table, lane, sums, staged);
+        else store_channels_last<T>(p, at, h, w, table, lane, sums);
       }
     }
     if (p.in.planar) {

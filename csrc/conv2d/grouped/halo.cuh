@@ -10,10 +10,10 @@
 //
 // Pixels outside the image are zeros. Conversion to fp32 happens here, once per pixel and block, and not R * S times in the arithmetic.
 //
-// channels_last: fp32 by cp.async of 16 bytes. Halves by 16-byte loads, kInFlight of them per thread before the first is used: with 256
-// threads 16 KB per block are on their way.
-// planar: runs of pixels of one channel go as they are to `raw`, by cp.async of the aligned 16-byte cover of each run, and are read from
-// there across the channels. A run is all rows of the window where it spans the image's width, else one row.
+// channels_last: by cp.async of 16 bytes. fp32 goes to its place; halves pass through a ring of kInFlight vectors per thread in `raw`, of
+// which all but one are on their way while it is converted: 12 KB per block of 256 threads. planar: runs of pixels of one channel go as
+// they are to `raw`, by cp.async of the aligned 16-byte cover of each run, and are read from there across the channels. A run is all rows
+// of the window where it spans the image's width, else one row.
 #pragma once
 
 #include "common/async_copy.h"
@@ -81,13 +81,14 @@ __device__ __forceinline__ void store_quad(float* tile, int pitch, int quad, int
 }
 
 template <class T>
-__device__ __forceinline__ void load_channels_last(const Image& image, const Window& window, const WindowAt& at, float* tile) {
+__device__ __forceinline__ void load_channels_last(const Image& image, const Window& window, const WindowAt& at, float* tile, T* ring) {
   const T* const data = static_cast<const T*>(image.data);
   const int thread = int(threadIdx.x), threads = int(blockDim.x);
   const auto offset = [&](const Position& p) {
     return (at.n + p.image) * image.n + (at.h + p.row) * image.h + (at.w + p.column) * image.w + at.c;
   };
   if (!image.vector) {
+    CNN_NO_UNROLL
     for (int e = thread; e < window.positions * window.quads; e += threads) {
       int quad;
       const int position = window.by_pieces.divmod(e, quad);
@@ -101,6 +102,7 @@ __device__ __forceinline__ void load_channels_last(const Image& image, const Win
       store_quad(tile, window.pitch, quad, position, value);
     }
   } else if constexpr (sizeof(T) == 4) {
+    CNN_NO_UNROLL
     for (int e = thread; e < window.positions * window.quads; e += threads) {
       int quad;
       const int position = window.by_pieces.divmod(e, quad);
@@ -111,33 +113,35 @@ __device__ __forceinline__ void load_channels_last(const Image& image, const Win
     commit_async();
     wait_async<0>();
   } else {
+    // Vector j of this thread passes through slot j % kInFlight of its ring; nobody else touches it, so no barrier is needed.
     constexpr int kV = kVector<T>;
     const int count = window.positions * window.quads * 4 / kV;
-    for (int first = thread; first < count; first += kInFlight * threads) {
-      Vector<T, kV> held[kInFlight];
-      int piece[kInFlight], position[kInFlight];
-      CNN_UNROLL
-      for (int i = 0; i < kInFlight; ++i) {
-        const int e = first + i * threads;
-        position[i] = window.by_pieces.divmod(e, piece[i]);
-        const Position p = locate(window, position[i]);
-        if (e < count && inside(image, at, p)) {
-          held[i] = load_vector<kV>(data + offset(p) + piece[i] * kV);
-        } else {
-          CNN_UNROLL
-          for (int j = 0; j < kV; ++j) held[i].value[j] = narrow<T>(0.0f);
-        }
+    const auto slot = [&](int j) { return ring + (j % kInFlight * threads + thread) * kV; };
+    const auto fetch = [&](int j) {
+      const int e = thread + j * threads;
+      if (e < count) {
+        int piece;
+        const Position p = locate(window, window.by_pieces.divmod(e, piece));
+        const bool in = inside(image, at, p);
+        copy_async<16>(slot(j), in ? data + offset(p) + piece * kV : data, in ? 16 : 0);
       }
+      commit_async();
+    };
+    CNN_NO_UNROLL
+    for (int j = 0; j < kInFlight - 1; ++j) fetch(j);
+    CNN_NO_UNROLL
+    for (int j = 0, e = thread; e < count; ++j, e += threads) {
+      fetch(j + kInFlight - 1);
+      wait_async<kInFlight - 1>();
+      int piece;
+      const int position = window.by_pieces.divmod(e, piece);
+      const Vector<T, kV> held = load_vector<kV>(slot(j));
       CNN_UNROLL
-      for (int i = 0; i < kInFlight; ++i) {
-        if (first + i * threads >= count) break;
+      for (int q = 0; q < kV / 4; ++q) {
+        Vector<float, 4> value;
         CNN_UNROLL
-        for (int q = 0; q < kV / 4; ++q) {
-          Vector<float, 4> value;
-          CNN_UNROLL
-          for (int j = 0; j < 4; ++j) value.value[j] = widen(held[i].value[q * 4 + j]);
-          store_quad(tile, window.pitch, piece[i] * (kV / 4) + q, position[i], value);
-        }
+        for (int i = 0; i < 4; ++i) value.value[i] = widen(held.value[q * 4 + i]);
+        store_quad(tile, window.pitch, piece * (kV / 4) + q, position, value);
       }
     }
   }
@@ -170,6 +174,7 @@ __device__ __forceinline__ void load_planar(const Image& image, const Window& wi
   const int thread = int(threadIdx.x), threads = int(blockDim.x), channels = window.quads * 4;
   const Runs<T> runs(image, window, at);
 
+  CNN_NO_UNROLL
   for (int e = thread; e < runs.runs * window.by_run_vectors.divisor; e += threads) {
     int vector;
     const int run = window.by_run_vectors.divmod(e, vector);
@@ -194,6 +199,7 @@ __device__ __forceinline__ void load_planar(const Image& image, const Window& wi
   wait_async<0>();
   __syncthreads();
 
+  CNN_NO_UNROLL
   for (int e = thread; e < window.quads * window.positions; e += threads) {
     int position;
     const int quad = window.by_positions.divmod(e, position);
@@ -217,7 +223,7 @@ __device__ __forceinline__ void load_planar(const Image& image, const Window& wi
 template <class T>
 __device__ __forceinline__ void load_window(const Image& image, const Window& window, const WindowAt& at, float* tile, T* raw) {
   if (image.planar) load_planar<T>(image, window, at, tile, raw);
-  else load_channels_last<T>(image, window, at, tile);
+  else load_channels_last<T>(image, window, at, tile, raw);
 }
 
 }  // namespace cnn::conv2d::grouped
