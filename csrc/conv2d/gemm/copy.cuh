@@ -1,14 +1,15 @@
 // The copies of one operand of the implicit GEMM, from global into shared memory (tile.cuh has the two forms).
 //
-// source(row or slot) is the offset of a row of the operand, negative where there is nothing but zeros. Consecutive threads take consecutive
-// units of 16 bytes, or of less where no more is aligned, along whatever is dense. Units of 4 bytes and more are cp.async, with zeros for what
-// is not there; 2 bytes, for which there is none, go by registers, eight loads in flight in a thread.
+// source(row or slot) is the offset of a row of the operand, negative where there is nothing but zeros. Consecutive threads take
+// consecutive units of 16 bytes, or of less where no more is aligned, along whatever is dense. Units of 4 bytes and more are cp.async, with
+// zeros for what is not there; 2 bytes, for which there is none, go by registers, eight loads in flight in a thread.
 //
-// The loops are not unrolled: a step has two to eight copies of a thread for a thousand FMAs, and addresses that are worked out ahead of the
-// loop over steps would take the registers of the results.
+// The loops are not unrolled, and nothing is worked out ahead of them: a step has two to eight copies of a thread for a thousand FMAs, and
+// the registers are the results'.
 #pragma once
 
 #include "common/async_copy.h"
+#include "common/recompute.h"
 #include "conv2d/gemm/tile.cuh"
 
 namespace cnn::conv2d {
@@ -23,12 +24,13 @@ __device__ __forceinline__ int row_of_slot(int slot) {
 template <int kUnit, int kExtent, int kThreads, class T, class Source>
 __device__ __forceinline__ void copy_inner_by(unsigned char* tile, const T* from, int left, Source source) {
   constexpr int kSize = int(sizeof(T)), kUnits = kGemmRowBytes / kUnit;  // of a row
-  const int element = int(threadIdx.x) % kUnits * (kUnit / kSize), valid = max(0, min(kUnit, (left - element) * kSize));
+  const int thread = recompute(int(threadIdx.x));
+  const int element = thread % kUnits * (kUnit / kSize), valid = max(0, min(kUnit, (left - element) * kSize));
   static_assert(kThreads % kUnits == 0, "a thread's units are of the same channels");
   constexpr int kSlots = kThreads / kUnits;  // that are copied together
   if constexpr (kUnit >= 4) {
     CNN_NO_UNROLL
-    for (int slot = int(threadIdx.x) / kUnits; slot < kExtent; slot += kSlots) {
+    for (int slot = thread / kUnits; slot < kExtent; slot += kSlots) {
       const int offset = source(slot);
       const bool some = offset >= 0 && valid > 0;
       copy_async<kUnit>(tile + inner_byte(slot, element * kSize), some ? from + offset + element : from, some ? valid : 0);
@@ -37,7 +39,7 @@ __device__ __forceinline__ void copy_inner_by(unsigned char* tile, const T* from
     constexpr int kBatch = kExtent / kSlots < 8 ? kExtent / kSlots : 8;
     static_assert(kExtent % (kSlots * kBatch) == 0, "whole batches");
     CNN_NO_UNROLL
-    for (int slot = int(threadIdx.x) / kUnits; slot < kExtent; slot += kBatch * kSlots) {
+    for (int slot = thread / kUnits; slot < kExtent; slot += kBatch * kSlots) {
       T value[kBatch];
       CNN_UNROLL
       for (int i = 0; i < kBatch; ++i) {
@@ -55,12 +57,13 @@ template <int kUnit, int kExtent, int kThreads, class T, class Source>
 __device__ __forceinline__ void copy_outer_by(unsigned char* tile, const T* from, int step, int left, int rows, Source source) {
   constexpr int kSize = int(sizeof(T)), kElements = kUnit / kSize, kUnits = kExtent / kElements, kFragment = 8 / kSize;
   constexpr int kTogether = kUnits < kThreads ? kThreads / kUnits : 1;  // channels
+  const int thread = recompute(int(threadIdx.x));
   const int depth = min(kGemmRowBytes / kSize, (left + kFragment - 1) / kFragment * kFragment);  // as much as is multiplied
   CNN_NO_UNROLL
-  for (int unit = int(threadIdx.x) % kUnits; unit < kUnits; unit += kThreads) {
+  for (int unit = thread % kUnits; unit < kUnits; unit += kThreads) {
     const int row = unit * kElements, offset = source(row);
     const int valid = offset < 0 ? 0 : max(0, min(kUnit, (rows - row) * kSize));
-    const int first = kUnits < kThreads ? int(threadIdx.x) / kUnits : 0;
+    const int first = kUnits < kThreads ? thread / kUnits : 0;
     if constexpr (kUnit >= 4) {
       CNN_NO_UNROLL
       for (int k = first; k < depth; k += kTogether) {

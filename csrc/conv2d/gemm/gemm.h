@@ -3,8 +3,8 @@
 //   out[pixel, n] = bias[n] + sum over taps and channels k of in[source(pixel, tap), k] * filter[tap, k, n]
 //
 // fprop reads x and writes y, dgrad reads y and writes x. Rows are pixels of the result, columns its channels (of one group). As in
-// conv2d/direct/gather.cuh the rows of a strided dgrad fall into residue classes modulo the stride, in which row i is an ordinary convolution
-// with every stride-th tap:
+// conv2d/direct/gather.cuh the rows of a strided dgrad fall into residue classes modulo the stride, in which row i is an ordinary
+// convolution with every stride-th tap:
 //
 //   out row = i * out_step + class,   tap(j) = first_tap + j * tap_step,   source row(i, j) = first_in + i * in_per_out + j * in_per_tap
 //
@@ -57,7 +57,7 @@ struct GemmAxis {
 struct GemmParams {
   const void *in, *filter, *bias;  // bias may be null
   void* out;
-  float* partial;  // null, or where each slab writes its sums, laid out as the out_ strides say, slab_stride apart
+  float* partial;              // null, or where each slab writes its sums, laid out as the out_ strides say, slab_stride apart
   int in_n, in_c, in_h, in_w;  // element strides
   int filter_group, filter_k, filter_n, filter_r, filter_s;
   int out_n, out_c, out_h, out_w;
@@ -67,7 +67,8 @@ struct GemmParams {
   int columns;                    // of the product, per group: out_channels, or times R * S if a column is a tap's channel
   GemmAxis h, w;
 
-  // Columns of the product that are taps of channels, where taps do not overlap (stride and filter are equal): column (r, s, c) or (c, r, s).
+  // Columns of the product that are taps of channels, where taps do not overlap (stride and filter are equal): column (r, s, c) or (c, r,
+  // s).
   bool columns_are_taps, taps_outermost;
   FastDiv<int32_t> column_inner, column_s;  // taps_outermost: channels, S; else R * S, S
 
@@ -94,9 +95,9 @@ struct GemmParams {
   int image_unit, filter_unit;
   bool filter_inner;  // the filter is dense along the reduction (else along the columns)
   // How the result is written.
-  bool out_planar;          // along the pixels (else along the channels)
-  int out_vector;           // elements
-  int planes;               // of the staged result that interleave in a row of it: parts, or S if columns are taps
+  bool out_planar;  // along the pixels (else along the channels)
+  int out_vector;   // elements
+  int planes;       // of the staged result that interleave in a row of it: parts, or S if columns are taps
   FastDiv<int32_t> planes_div, out_units, out_units_last;  // vectors of a staged row, in full column tiles and in the last one
 };
 
@@ -114,7 +115,7 @@ constexpr GemmTileShape shape_of(GemmTileName name) {
 constexpr int kGemmRowBytes = 64;  // channels of a step, in bytes of the tensors' type
 constexpr int kGemmStages = 3;     // steps that are in shared memory at once
 
-constexpr int kStagingPad = 16;    // bytes behind a staged row of columns: spreads a column of them over the banks
+constexpr int kStagingPad = 16;  // bytes behind a staged row of columns: spreads a column of them over the banks
 
 // Bytes of staged results (store.cuh), in elements of `size` bytes.
 constexpr int staging_bytes(GemmTileShape tile, bool planar, int parts, int size) {
@@ -133,8 +134,8 @@ struct PackFilterParams {
   void* packed;
   int filter_group, filter_k, filter_n, filter_r, filter_s;
   int groups, k, n, taps;
-  int pitch;      // from one k to the next in `packed`: n, rounded up
-  bool n_before_k;  // the filter's k lie closer together than its n
+  int pitch;               // from one k to the next in `packed`: n, rounded up
+  bool n_before_k;         // the filter's k lie closer together than its n
   FastDiv<int32_t> width;  // S
 };
 

@@ -117,11 +117,12 @@ void for_each_axis_class(const GemmAxis& axis, Visit visit) {
 }
 
 // The steps of all row tiles and classes, for one tile of columns, one group and all slabs.
-inline double gemm_steps(const GemmParams& q, int bm) {
+inline double gemm_steps(const GemmParams& q) {
   double steps = 0;
   if (q.flat) {
     double taps = 0;
-    for_each_axis_class(q.h, [&](const GemmClass& h) { for_each_axis_class(q.w, [&](const GemmClass& w) { taps += double(h.taps) * w.taps; }); });
+    for_each_axis_class(
+        q.h, [&](const GemmClass& h) { for_each_axis_class(q.w, [&](const GemmClass& w) { taps += double(h.taps) * w.taps; }); });
     steps = taps * q.row_tiles;
   } else {
     steps = q.batch * live_taps(q.h, q.tile_h) * live_taps(q.w, q.tile_w);
@@ -187,7 +188,7 @@ inline GemmPlan plan_gemm(const Problem& p, GemmTileName name, const GemmOptions
   if (options.rectangles) choose_rows(q, tile.bm);
   q.positions_w = FastDiv<int32_t>(q.w.positions), q.positions_hw = FastDiv<int32_t>(int64_t(q.h.positions) * q.w.positions);
   q.tile_w_div = FastDiv<int32_t>(std::max(1, q.tile_w));
-  const double steps = gemm_steps(q, tile.bm);
+  const double steps = gemm_steps(q);
   plan.steps = steps * q.column_tiles * q.groups;
 
   // One item for all columns of its rows, if there are items enough and its image fits; one block for several items, if its filter fits and
@@ -260,8 +261,9 @@ inline int image_unit(const GemmPlan& plan, const Problem& p, const void* in) {
   const int size = size_of(p.dtype);
   const int64_t address = reinterpret_cast<std::intptr_t>(in);
   if (!plan.in_planar)
-    return common_unit({address, int64_t(size) * q.in_n, int64_t(size) * q.in_h, int64_t(size) * q.in_w,
-                        q.groups > 1 ? int64_t(size) * q.in_channels : 0}, size);
+    return common_unit(
+        {address, int64_t(size) * q.in_n, int64_t(size) * q.in_h, int64_t(size) * q.in_w, q.groups > 1 ? int64_t(size) * q.in_channels : 0},
+        size);
   if (q.w.in_per_out != 1 || q.in_w != 1) return size;
   const bool one_tap = q.h.classes[0].taps == 1 && q.w.classes[0].taps == 1;
   const bool whole = one_tap && q.parts == 1 && q.class_count_w == 1 && q.h.in_per_out == 1 && q.h.classes[0].first_in == 0 &&
@@ -273,7 +275,8 @@ inline int image_unit(const GemmPlan& plan, const Problem& p, const void* in) {
   for_each_axis_class(q.w, [&](const GemmClass& w) { shift = std::gcd(shift, int64_t(w.first_in)); });
   if (q.w.classes[0].taps > 1 || gemm_classes(q.w) > 1) shift = std::gcd(shift, int64_t(q.w.in_per_tap));
   return common_unit({address, n, c, int64_t(size) * q.in_h, int64_t(size) * q.w.in_extent, int64_t(size) * q.w.positions, size * shift,
-                      q.flat ? 0 : int64_t(size) * q.tile_w}, size);
+                      q.flat ? 0 : int64_t(size) * q.tile_w},
+                     size);
 }
 
 inline int out_vector(const GemmPlan& plan, const void* out, int size) {
@@ -290,7 +293,9 @@ inline int out_vector(const GemmPlan& plan, const void* out, int size) {
     const bool plane = q.flat && rows_whole && q.h.out_step == 1 && q.out_h == q.w.out_extent;
     if (plane) unit = common_unit({address, n, c, int64_t(size) * q.h.out_extent * q.w.out_extent}, size);
     else if (q.w.out_step != q.planes) unit = size;
-    else unit = common_unit({address, n, c, h, rows_whole ? int64_t(size) * q.w.out_extent : 1, q.flat ? 0 : int64_t(size) * q.tile_w * q.planes}, size);
+    else
+      unit = common_unit(
+          {address, n, c, h, rows_whole ? int64_t(size) * q.w.out_extent : 1, q.flat ? 0 : int64_t(size) * q.tile_w * q.planes}, size);
   }
   return unit == 16 ? 16 / size : unit == 8 ? 8 / size : 1;
 }
@@ -322,7 +327,8 @@ void run_gemm(const Kernel& kernel, const Problem& p, GemmTileName name, const G
   q.image_unit = image_unit(plan, p, q.in);
   const int64_t filter = reinterpret_cast<std::intptr_t>(q.filter), bytes = size;
   q.filter_unit = common_unit({filter, bytes * (q.filter_inner ? q.filter_n : q.filter_k), q.columns_are_taps ? 0 : bytes * q.filter_r,
-                               q.columns_are_taps ? 0 : bytes * q.filter_s, q.groups > 1 ? bytes * q.filter_group : 0}, size);
+                               q.columns_are_taps ? 0 : bytes * q.filter_s, q.groups > 1 ? bytes * q.filter_group : 0},
+                              size);
   if (!q.filter_inner && q.filter_n != 1 && q.columns > 1) q.filter_unit = size;
   q.out_vector = out_vector(plan, q.partial ? a.workspace : a.out, q.partial ? 4 : size);
   q.planes_div = FastDiv<int32_t>(q.planes);
@@ -334,11 +340,13 @@ void run_gemm(const Kernel& kernel, const Problem& p, GemmTileName name, const G
   if (q.slabs == 1) return;
   const int64_t channels = view.out_channels * p.groups;
   if (q.out_planar)
-    sum_slabs<T>({a.workspace, q.slabs, {p.N, channels, view.out_h, view.out_w}, a.out, {view.out.d0, view.out.d1, view.out.d2, view.out.d3}},
-                 a.stream);
+    sum_slabs<T>(
+        {a.workspace, q.slabs, {p.N, channels, view.out_h, view.out_w}, a.out, {view.out.d0, view.out.d1, view.out.d2, view.out.d3}},
+        a.stream);
   else
-    sum_slabs<T>({a.workspace, q.slabs, {p.N, view.out_h, view.out_w, channels}, a.out, {view.out.d0, view.out.d2, view.out.d3, view.out.d1}},
-                 a.stream);
+    sum_slabs<T>(
+        {a.workspace, q.slabs, {p.N, view.out_h, view.out_w, channels}, a.out, {view.out.d0, view.out.d2, view.out.d3, view.out.d1}},
+        a.stream);
 }
 
 inline Configuration configure_gemm(const Problem& p, GemmTileName name, const GemmOptions& options) {
@@ -372,14 +380,16 @@ inline double gemm_cost(const Problem& p, GemmTileName name, const GemmOptions& 
   constexpr double kCopy = 20, kStep = 100, kStore = 4;
   const double fmas = plan.steps * tile.bm * tile.bn * depth;
   const double copies = plan.steps * (tile.bm + tile.bn) * kGemmRowBytes / 16;
-  const double results = double(p.N) * (p.pass == Pass::kFprop ? double(p.P) * double(p.Q) * double(p.K) : double(p.H) * double(p.W) * double(p.C));
+  const double results =
+      double(p.N) * (p.pass == Pass::kFprop ? double(p.P) * double(p.Q) * double(p.K) : double(p.H) * double(p.W) * double(p.C));
   Work work;
   work.instructions = fmas * (1 + reads + widening) + copies * kCopy + plan.steps * kStep * tile.threads + results * kStore;
   work.dram_bytes = p.tensor_bytes() + 2 * double(plan.partial_bytes + plan.packed_bytes);
   const double image_tiles = q.column_tiles_per_item > 1 ? plan.steps / q.column_tiles : plan.steps;
   const double filter_tiles = q.filter_resident ? double(plan.blocks) * q.filter_slots : plan.steps;
-  work.l2_bytes = (image_tiles * tile.bm + filter_tiles * tile.bn) * kGemmRowBytes * std::min(1.0, double(q.in_channels) * size / kGemmRowBytes) +
-                  results * size * (q.slabs > 1 ? 1 + 8.0 * q.slabs / size : 1);
+  work.l2_bytes =
+      (image_tiles * tile.bm + filter_tiles * tile.bn) * kGemmRowBytes * std::min(1.0, double(q.in_channels) * size / kGemmRowBytes) +
+      results * size * (q.slabs > 1 ? 1 + 8.0 * q.slabs / size : 1);
   work.l1_bytes = fmas * per_result * size + copies * 16 + results * 2 * size;
   work.blocks = plan.blocks, work.threads = tile.threads;
   work.launches = 1 + (q.slabs > 1) + plan.packs_filter;

@@ -1,5 +1,5 @@
-// Filters that are dense along neither the reduction nor the result's channels ([K, C, R, S] with more than one tap), in the order in which the
-// implicit GEMM reads them:
+// Filters that are dense along neither the reduction nor the result's channels ([K, C, R, S] with more than one tap), in the order in which
+// the implicit GEMM reads them:
 //
 //   packed[group][tap][k][n] = filter[group, k, n, tap]
 //

@@ -1,13 +1,14 @@
-// How the implicit GEMM writes its results: staged in shared memory in the order in which they lie in the tensor, and from there by vectors,
-// consecutive threads writing consecutive addresses.
+// How the implicit GEMM writes its results: staged in shared memory in the order in which they lie in the tensor, and from there by
+// vectors, consecutive threads writing consecutive addresses.
 //
 //   dense along the channels:  staged[row][column]
 //   dense along the pixels:    staged[plane][column][row], 16-byte chunks exchanged by the column's place in a warp
 //
-// Planes are what interleaves in a row of the result: the classes of the columns of a strided dgrad, or the taps s of columns that are taps.
-// Half of the rows are staged at a time, unless classes interleave: then all, and they are written with the last of them.
+// Planes are what interleaves in a row of the result: the classes of the columns of a strided dgrad, or the taps s of columns that are
+// taps. Half of the rows are staged at a time, unless classes interleave: then all, and they are written with the last of them.
 #pragma once
 
+#include "common/recompute.h"
 #include "common/vector.h"
 #include "conv2d/gemm/items.cuh"
 #include "conv2d/gemm/tile.cuh"
@@ -17,14 +18,14 @@ namespace cnn::conv2d {
 // Where the item's rows and columns go in the result.
 template <class Tile>
 struct GemmStoreTable {
-  int row[Tile::BM];       // offset; -1: does not exist
-  int planes[Tile::BM];    // how many of its planes exist
-  int column[Tile::BN];    // offset, but for the plane
+  int row[Tile::BM];     // offset; -1: does not exist
+  int planes[Tile::BM];  // how many of its planes exist
+  int column[Tile::BN];  // offset, but for the plane
   float bias[Tile::BN];
 
   __device__ __forceinline__ void set_rows(const GemmParams& p, const GemmItem& item) {
     const GemmClass &h = p.h.classes[item.class_h], &w = p.w.classes[item.class_w];
-    for (int m = int(threadIdx.x); m < Tile::BM; m += Tile::kThreads) {
+    for (int m = recompute(int(threadIdx.x)); m < Tile::BM; m += Tile::kThreads) {
       const GemmPosition at = gemm_position<Tile::BM>(p, item.row_tile, m);
       // With several parts they are the classes 0, 1, ... of the columns, in the order of their residue.
       const int first_w = p.parts > 1 ? 0 : w.first_out;
@@ -36,7 +37,7 @@ struct GemmStoreTable {
   }
   template <class T>
   __device__ __forceinline__ void set_columns(const GemmParams& p, const GemmItem& item, int column_tile) {
-    for (int n = int(threadIdx.x); n < Tile::BN; n += Tile::kThreads) {
+    for (int n = recompute(int(threadIdx.x)); n < Tile::BN; n += Tile::kThreads) {
       const int index = column_tile * Tile::BN + n;
       column[n] = 0, bias[n] = 0;
       if (index >= p.columns) continue;
@@ -50,7 +51,8 @@ struct GemmStoreTable {
   }
 };
 
-// What a staged column's chunks are exchanged by, so that the threads of a warp, which are at different columns of one chunk, meet in no bank.
+// What a staged column's chunks are exchanged by, so that the threads of a warp, which are at different columns of one chunk, meet in no
+// bank.
 template <class Tile>
 __device__ __forceinline__ int chunk_mask(int column, int columns_per_plane) {
   return column * columns_per_plane / 4 % Tile::kLanesN * (8 / Tile::kLanesN);
@@ -59,7 +61,7 @@ __device__ __forceinline__ int chunk_mask(int column, int columns_per_plane) {
 template <class To, class Tile>
 __device__ __forceinline__ void stage_results(const GemmParams& p, int part, int segment, const GemmStoreTable<Tile>& table,
                                               const float (&value)[Tile::TM][Tile::TN], unsigned char* staging) {
-  const int thread_m = Tile::thread_m(), thread_n = Tile::thread_n();
+  const int thread = recompute(int(threadIdx.x)), thread_m = Tile::thread_m(thread), thread_n = Tile::thread_n(thread);
   const int first_row = p.parts > 1 ? segment * Tile::kSegmentRows : 0;
   using Four = Vector<To, 4>;
   if (!p.out_planar) {
@@ -104,7 +106,7 @@ __device__ __forceinline__ void write_results(const GemmParams& p, int column_ti
     // Unit: kVector columns of one row.
     constexpr int kPitch = Tile::BN * int(sizeof(To)) + kStagingPad;
     const int count = rows * p.parts * units.divisor;
-    for (int e = int(threadIdx.x); e < count; e += Tile::kThreads) {
+    for (int e = recompute(int(threadIdx.x)); e < count; e += Tile::kThreads) {
       int unit, part = 0;
       const int line = units.divmod(e, unit);
       const int row = p.parts == 1 ? line : p.planes_div.divmod(line, part), m = first_row + row, n = unit * kVector;
@@ -117,7 +119,7 @@ __device__ __forceinline__ void write_results(const GemmParams& p, int column_ti
     const int per_plane = p.parts > 1 ? 1 : p.planes, staged_rows = p.parts > 1 ? Tile::BM : Tile::kSegmentRows;
     const int staged_columns = Tile::BN / per_plane, plane_bytes = staged_columns * staged_rows * int(sizeof(To));
     const int count = (per_plane == 1 ? columns_left : p.planes_div.quotient(columns_left)) * units.divisor;
-    for (int e = int(threadIdx.x); e < count; e += Tile::kThreads) {
+    for (int e = recompute(int(threadIdx.x)); e < count; e += Tile::kThreads) {
       int unit, plane = 0;
       const int column = units.divmod(e, unit), pixel = unit * kVector;
       const int row = p.planes == 1 ? pixel : p.planes_div.divmod(pixel, plane), m = first_row + row;
@@ -143,9 +145,8 @@ __device__ __forceinline__ void write_results(const GemmParams& p, int column_ti
 }
 
 template <class To, class Tile>
-__device__ __forceinline__ void store_results(const GemmParams& p, int slab, int column_tile, int part,
-                                              const GemmStoreTable<Tile>& table, const float (&value)[Tile::TM][Tile::TN],
-                                              unsigned char* staging) {
+__device__ __forceinline__ void store_results(const GemmParams& p, int slab, int column_tile, int part, const GemmStoreTable<Tile>& table,
+                                              const float (&value)[Tile::TM][Tile::TN], unsigned char* staging) {
   To* const out = p.partial ? reinterpret_cast<To*>(p.partial + slab * p.slab_stride) : static_cast<To*>(p.out);
   const auto write = [&](int first_row, int rows) {
     __syncthreads();

@@ -1,6 +1,7 @@
 // The block tile of the implicit GEMM: operands in shared memory as they are in memory, results in registers.
 //
-// A step brings 64 bytes of channels of every row and column into shared memory, in the tensors' own type. An operand comes in one of two forms:
+// A step brings 64 bytes of channels of every row and column into shared memory, in the tensors' own type. An operand comes in one of two
+// forms:
 //
 //   inner (dense along the channels k):  [slot][64 bytes], four 16-byte chunks to a slot; chunk c lies at c ^ (slot / 2 % 4), so that eight
 //                                        neighbouring slots, two of which fill a wavefront, meet in no bank whichever chunk they read
@@ -12,10 +13,11 @@
 //
 // In the inner form slot i * kThreadsM + thread_m holds row(i), so that lanes read neighbouring slots. A warp is kLanesM x kLanesN threads.
 //
-// Per k and thread: TM + TN values read from shared memory for TM * TN FMAs, by 8-byte reads in the inner form (2 k of fp32, 4 of halves), by
-// 4 elements in the outer one.
+// Per k and thread: TM + TN values read from shared memory for TM * TN FMAs, by 8-byte reads in the inner form (2 k of fp32, 4 of halves),
+// by 4 elements in the outer one.
 #pragma once
 
+#include "common/recompute.h"
 #include "common/types.h"
 #include "common/vector.h"
 #include "conv2d/gemm/gemm.h"
@@ -34,10 +36,8 @@ struct GemmTile {
   static_assert(kThreadsM * kThreadsN == kThreads && kThreads % 32 == 0, "threads tile the block");
   static_assert(TM % 4 == 0 && TN % 4 == 0 && kThreadsM % kLanesM == 0 && kThreadsN % kLanesN == 0, "segments and warps tile it");
 
-  __device__ static __forceinline__ int thread_m() {
-    return int(threadIdx.x) / 32 / kWarpsN * kLanesM + int(threadIdx.x) % 32 / kLanesN;
-  }
-  __device__ static __forceinline__ int thread_n() { return int(threadIdx.x) / 32 % kWarpsN * kLanesN + int(threadIdx.x) % kLanesN; }
+  __device__ static __forceinline__ int thread_m(int thread) { return thread / 32 / kWarpsN * kLanesM + thread % 32 / kLanesN; }
+  __device__ static __forceinline__ int thread_n(int thread) { return thread / 32 % kWarpsN * kLanesN + thread % kLanesN; }
 };
 
 // The i-th of a thread's rows (or columns), of so many threads along them.
@@ -60,9 +60,14 @@ struct Fragment {
 
   __device__ __forceinline__ void load(const unsigned char* tile, int thread, int k) {
     if constexpr (kInner) {
+      constexpr bool kSameChunk = kThreadsAlong % 8 == 0;  // of all its slots: their offsets are constants
+      const int first = inner_byte(thread, k * int(sizeof(T)));
       CNN_UNROLL
-      for (int i = 0; i < kCount; ++i)
-        part[i] = *reinterpret_cast<const Part*>(tile + inner_byte(i * kThreadsAlong + thread, k * int(sizeof(T))));
+      for (int i = 0; i < kCount; ++i) {
+        const int byte =
+            kSameChunk ? first + i * kThreadsAlong * kGemmRowBytes : inner_byte(i * kThreadsAlong + thread, k * int(sizeof(T)));
+        part[i] = *reinterpret_cast<const Part*>(tile + byte);
+      }
     } else {
       constexpr int kExtent = kThreadsAlong * kCount;
       CNN_UNROLL
@@ -96,7 +101,7 @@ struct GemmResults {
   __device__ CNN_INNER_LOOP void multiply(const unsigned char* image, const unsigned char* filter, int depth) {
     using Image = Fragment<T, Tile::TM, Tile::kThreadsM, kImageInner>;
     using Filter = Fragment<T, Tile::TN, Tile::kThreadsN, kFilterInner>;
-    const int thread_m = Tile::thread_m(), thread_n = Tile::thread_n();
+    const int thread = recompute(int(threadIdx.x)), thread_m = Tile::thread_m(thread), thread_n = Tile::thread_n(thread);
     CNN_NO_UNROLL
     for (int k = 0; k < depth; k += Image::kDepth) {
       Image a;

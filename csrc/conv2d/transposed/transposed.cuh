@@ -13,7 +13,8 @@ constexpr GemmOptions kTransposedOptions{.keep_operands = true};
 
 inline std::string why_not_transposed(const Kernel&, const Problem& p) {
   constexpr int64_t kLeastChannels = 8;  // of a group
-  if (p.stride_h * p.stride_w == 1 && p.H <= p.P && p.W <= p.Q) return "stride 1, and no larger image: built for transposed and strided convolutions";
+  if (p.stride_h * p.stride_w == 1 && p.H <= p.P && p.W <= p.Q)
+    return "stride 1, and no larger image: built for transposed and strided convolutions";
   if (p.groups > 1 && std::min(p.channels_per_group(), p.filters_per_group()) < kLeastChannels)
     return "groups of " + std::to_string(std::min(p.channels_per_group(), p.filters_per_group())) + " channels: built for 8 and more";
   return why_not_gemm(p);
