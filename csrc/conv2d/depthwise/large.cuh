@@ -266,7 +266,7 @@ template <class T, bool kNhwc>
 void add_large(std::vector<Kernel>& catalogue) {
   const std::string layout = kNhwc ? "nhwc_" : "nchw_";
   Kernel row{};
-  row.family = "depthwise_large";
+  row.family = "depthwise";
   row.dtype = TypeTraits<T>::kDType;
   row.tm = row.tn = kLargeTile;
   row.threads = kLargeThreads;

@@ -306,7 +306,7 @@ template <class T, int kTaps>
 void add_planar(std::vector<Kernel>& catalogue) {
   const std::string taps = std::to_string(kTaps) + "x" + std::to_string(kTaps), dtype = short_name(TypeTraits<T>::kDType);
   Kernel row{};
-  row.family = "depthwise_planar";
+  row.family = "depthwise";
   row.dtype = TypeTraits<T>::kDType;
   row.tm = row.tn = kPlanarTile;
   row.threads = planar_max_threads(kTaps);
