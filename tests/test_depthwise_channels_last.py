@@ -89,7 +89,9 @@ def test_the_plan_takes_them_for_every_depthwise_layer(dtype: torch.dtype) -> No
     for entry in DEPTHWISE:
         for name in PASSES:
             kernel = tune.problem_of(entry.problem, name, dtype, "channels_last").plan()["kernel"]
-            assert kernel.startswith(FAMILY) and "channels_last" in kernel, f"{entry.net}:{entry.layer} {name}: {kernel}"
+            assert kernel.startswith(FAMILY) and "channels_last" in kernel, (
+                f"{entry.net}:{entry.layer} {name}: {kernel}"
+            )
 
 
 @pytest.mark.parametrize(

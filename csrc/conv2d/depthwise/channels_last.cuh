@@ -101,7 +101,7 @@ template <class T, class Step>
 constexpr Shape shape_of() {
   constexpr int vectors = kChunkBytes / int(sizeof(T)) / Step::V;
   // 3x3 waits for memory, and more warps have more bytes in flight; larger filters for the FMAs of V * columns independent sums.
-  constexpr double warps = Step::K == 3 ? kHidingWarps : 0.75 * kHidingWarps;
+  constexpr double warps = Step::K == 3 ? kHidingWarps : kHidingWarps / 2;
   if constexpr (requires { Step::kLinesOfStrip; })
     return {vectors, Step::kLinesOfStrip, Step::kInPerLine, Step::kHalo, Step::kLines - 1, warps};
   else return {vectors, Step::kColumns, Step::kStride, Step::kHalo, Step::kLines - 1, warps};
