@@ -112,14 +112,16 @@ inline PlanarTiling planar_tiling(const Problem& p) {
     t.band_rows = t.groups * t.rows;
     t.in_rows = t.bands == 1 ? view.in_h : (t.band_rows - 1) * t.stride + (t.taps_h - 1) * t.dilation_h + 1;
   };
-  // A whole plane, or bands of equal height, of as many groups as there are threads and room for.
+  // A whole plane, or bands of equal height, of as many groups as there are threads and room for. Few planes are cut until every
+  // multiprocessor has a block, if that leaves a warp to each.
   const int64_t threads = planar_max_threads(int(p.R));
+  const int64_t all = p.pass == Pass::kWgrad ? p.K : p.N * view.out_c, slabs = p.pass == Pass::kWgrad ? p.N : 1;
   int64_t most = std::max(step, threads / std::min(t.strips, threads) / step * step);
-  for (band(most); most > step && planar_shared(p, t) > kGoodSharedBytes; band(most)) most -= step;
+  const auto few = [&] { return all * slabs * t.bands < int64_t(kMultiprocessors) && t.strips * (t.groups - step) >= 32; };
+  for (band(most); most > step && (planar_shared(p, t) > kGoodSharedBytes || few()); band(most)) most -= step;
   if (t.bands > 1) return t;
   // Some planes, so that the multiprocessor with the most threads has few; what a block does besides is taken for 16 threads more.
   const int64_t plane_threads = t.strips * t.groups;
-  const int64_t all = p.pass == Pass::kWgrad ? p.K : p.N * view.out_c, slabs = p.pass == Pass::kWgrad ? p.N : 1;
   int64_t fewest = 0;
   for (int64_t planes = std::max<int64_t>(1, kSmallThreads / plane_threads); planes * plane_threads >= kFewestThreads || fewest == 0;
        planes /= 2) {
