@@ -11,6 +11,7 @@
 #include "common/integers.h"
 #include "conv2d/depthwise/depthwise.h"
 #include "conv2d/depthwise/large_kernel.cuh"
+#include "conv2d/depthwise/slabs.h"
 #include "conv2d/eligibility.h"
 #include "conv2d/plan.h"
 #include "conv2d/sum_slabs/sum_slabs.h"
@@ -25,17 +26,17 @@ struct LargeView {
   explicit LargeView(const Problem& p)
       : image(p.pass == Pass::kDgrad ? p.y : p.x),
         filter(p.pass == Pass::kWgrad ? p.y : p.w),
-        out(p.pass == Pass::kWgrad  ? p.w
+        out(p.pass == Pass::kWgrad   ? p.w
             : p.pass == Pass::kDgrad ? p.x
                                      : p.y),
         image_h(p.pass == Pass::kDgrad ? p.P : p.H),
         image_w(p.pass == Pass::kDgrad ? p.Q : p.W),
         filter_h(p.pass == Pass::kWgrad ? p.P : p.R),
         filter_w(p.pass == Pass::kWgrad ? p.Q : p.S),
-        out_h(p.pass == Pass::kWgrad  ? p.R
+        out_h(p.pass == Pass::kWgrad   ? p.R
               : p.pass == Pass::kDgrad ? p.H
                                        : p.P),
-        out_w(p.pass == Pass::kWgrad  ? p.S
+        out_w(p.pass == Pass::kWgrad   ? p.S
               : p.pass == Pass::kDgrad ? p.W
                                        : p.Q),
         pad_h(p.pass == Pass::kDgrad ? p.R - 1 - p.pad_h : p.pad_h),
@@ -66,9 +67,9 @@ inline void lay_out_large(const Problem& p, bool nhwc, LargeTiling& t) {
   const LargeView v(p);
   const bool wgrad = p.pass == Pass::kWgrad;
   const int64_t filter_rows = wgrad ? t.stage_rows : v.filter_h, rows = std::min(v.out_h, t.groups * kLargeTile);
-  const auto run = [&](int64_t h, int64_t height, int64_t width) {  // of one plane, or of all channels of an image
-    return round_up((h >= height ? t.channels : 1) * std::min(h, height) * width + 16, 16);
-  };
+  const auto run = [](int64_t h, int64_t width) {
+    return round_up(h * width + 8, 8);
+  };  // up to 8 elements before it are of its first vector
   t.image_rows = std::min(v.image_h, wgrad ? t.stage_rows + rows - 1 : t.stage_rows);
 
   // Lanes are planes, then strips 7 words apart: with planes an odd multiple of 32 / planes words apart they are in 32 banks.
@@ -78,20 +79,20 @@ inline void lay_out_large(const Problem& p, bool nhwc, LargeTiling& t) {
   int64_t pitch = round_up(t.image_rows * t.image.row_pitch + kLargeMargin, step);
   if (pitch / step % 2 == 0) pitch += step;
   t.image.plane_pitch = int(pitch);
-  t.image.landing_run = int(run(t.image_rows, v.image_h, v.image_w));
+  t.image.landing_plane = int(run(t.image_rows, v.image_w));
   // Taps are read in fours: an odd number of them from one channel to the next.
   t.filter.row_pitch = int(round_up(v.filter_w, kLargeChunk));
   pitch = filter_rows * t.filter.row_pitch;
   if (pitch / 4 % 2 == 0) pitch += 4;
   t.filter.plane_pitch = int(pitch);
-  t.filter.landing_run = int(run(filter_rows, v.filter_h, v.filter_w));
-  t.out.landing_run = int(run(rows, v.out_h, v.out_w));
+  t.filter.landing_plane = int(run(filter_rows, v.filter_w));
+  t.out.landing_plane = int(run(rows, v.out_w));
 
-  const int64_t results = nhwc || wgrad ? t.planes() * rows * v.out_w : t.planes() * int64_t(t.out.landing_run);
+  const int64_t results = nhwc || wgrad ? t.planes() * rows * v.out_w : t.planes() * int64_t(t.out.landing_plane);
   t.image_values = round_up(std::max(t.planes() * t.image.plane_pitch, results), 4);
   t.filter_values = round_up(t.channels * t.filter.plane_pitch, 4);
-  t.image_landing = nhwc ? round_up(t.planes() * t.image_rows * v.image_w, 16) : t.planes() * t.image.landing_run;
-  t.filter_landing = !wgrad ? 0 : nhwc ? round_up(t.channels * filter_rows * v.filter_w, 16) : t.channels * t.filter.landing_run;
+  t.image_landing = nhwc ? round_up(t.planes() * t.image_rows * v.image_w, 16) : t.planes() * t.image.landing_plane;
+  t.filter_landing = !wgrad ? 0 : nhwc ? round_up(t.channels * filter_rows * v.filter_w, 16) : t.channels * t.filter.landing_plane;
 }
 
 inline LargeTiling large_tiling(const Problem& p, bool nhwc) {
@@ -144,7 +145,7 @@ inline LargeTiling large_tiling(const Problem& p, bool nhwc) {
   if (wgrad) {
     t.bands = ceil_div(v.filter_h, t.stage_rows);
     t.units = p.N * t.bands;
-    t.slab_units = ceil_div(t.units, std::min(t.units, ceil_div(kTargetBlocks, channel_blocks)));
+    t.slab_units = best_slab_units(p, t.units, channel_blocks, t.threads());
     t.slabs = ceil_div(t.units, t.slab_units);
     t.blocks = channel_blocks * t.slabs;
   } else {
@@ -182,8 +183,8 @@ Configuration configure_large(const Kernel&, const Problem& p) {
   return c;
 }
 
-// Counted in large_kernel.cuh: a step of 4 taps is 28 FMAs, a read of taps and, where not all seven rows are there, two tests for each row of
-// results; and 10 reads of the image and 6 of the loop for a row of the image. Besides, for each element that is brought to its plane:
+// Counted in large_kernel.cuh: a step of 4 taps is 28 FMAs, a read of taps and, where not all seven rows are there, two tests for each row
+// of results; and 10 reads of the image and 6 of the loop for a row of the image. Besides, for each element that is brought to its plane:
 // two divisions, a read, a write and addresses. 128 bytes of shared memory are read by a warp at a time, taps in four parts.
 template <bool kNhwc>
 double large_cost(const Kernel& kernel, const Problem& p) {
@@ -214,8 +215,9 @@ double large_cost(const Kernel& kernel, const Problem& p) {
   const double planes = wgrad ? double(p.N) * double(ceil_div(p.C, t.channels) * t.channels)
                               : double(ceil_div(p.N, t.images) * ceil_div(p.C, t.channels)) * double(t.planes());
   const double image = double(p.N * p.C) * double(v.image_h * v.image_w);
-  const double rereads = wgrad ? double(t.group_blocks) * double(t.image_rows) / double(std::min(t.stage_rows, v.filter_h))
-                               : double(t.group_blocks) * double(std::min(v.image_h, t.groups * kLargeTile + v.filter_h - 1)) / double(v.image_h);
+  const double rereads =
+      wgrad ? double(t.group_blocks) * double(t.image_rows) / double(std::min(t.stage_rows, v.filter_h))
+            : double(t.group_blocks) * double(std::min(v.image_h, t.groups * kLargeTile + v.filter_h - 1)) / double(v.image_h);
   Work work;
   work.instructions = planes * steps * (pairs * kStepRow + rows * kStep) + image * rereads * kSpread;
   work.dram_bytes = p.tensor_bytes() + 2 * double(configuration.workspace_bytes);
@@ -254,8 +256,8 @@ void run_large(const Kernel& kernel, const Problem& p, const Configuration& conf
   q.pad_h = int(v.pad_h), q.pad_w = int(v.pad_w), q.flip = p.pass == Pass::kDgrad;
   q.stage_rows = int(t.stage_rows), q.units = int(t.units), q.slab_units = int(t.slab_units), q.bands = int(t.bands);
   q.image_values = int(t.image_values), q.filter_values = int(t.filter_values), q.image_landing = int(t.image_landing);
-  const LaunchShape shape{dim3(unsigned(configuration.blocks)), dim3(unsigned(configuration.threads)), std::size_t(configuration.shared_bytes),
-                          a.stream};
+  const LaunchShape shape{dim3(unsigned(configuration.blocks)), dim3(unsigned(configuration.threads)),
+                          std::size_t(configuration.shared_bytes), a.stream};
   if (wgrad) launch(kernel.name.c_str(), shape, large_kernel<T, kNhwc, true>, q);
   else launch(kernel.name.c_str(), shape, large_kernel<T, kNhwc, false>, q);
   if (configuration.slabs > 1)

@@ -8,7 +8,8 @@
 //   wgrad    x      dy, image by image    dw      (o, l) = (r, s), (f, g) = (p, q)
 //
 //              strip 0   1   2   3
-//             +-------+---+---+---+     A block has some planes (channels, and of fprop and dgrad images too), a thread 7 x 7 results of one.
+//             +-------+---+---+---+     A block has some planes (channels, and of fprop and dgrad images too), a thread 7 x 7 results of
+//             one.
 //   group 0   | 7 x 7 |   |   |   |     Neighbouring lanes have neighbouring planes, so that a warp is at one place of the plane and
 //             +-------+---+---+---+     skips together: rows of the image that lie in the padding, and columns of the filter that see
 //   group 1   |       |   |   |   |     nothing but padding for all seven results. (RepLKNet's 27 x 27 on 14 x 14: 3 of 4 products.)
@@ -28,9 +29,9 @@
 
 namespace cnn::conv2d {
 
-constexpr int kLargeTile = 7, kLargeChunk = 4;                    // results of a thread along each axis; taps of a step
-constexpr int kLargeWindow = kLargeTile + kLargeChunk - 1;        // columns of the image that a step reads
-constexpr int kLargeMargin = kLargeWindow - 1;                    // columns beside the image that a step may read
+constexpr int kLargeTile = 7, kLargeChunk = 4;              // results of a thread along each axis; taps of a step
+constexpr int kLargeWindow = kLargeTile + kLargeChunk - 1;  // columns of the image that a step reads
+constexpr int kLargeMargin = kLargeWindow - 1;              // columns beside the image that a step may read
 constexpr int kLargeThreads = 256;
 
 // A tensor, of which a stage has some rows of some planes.
@@ -43,7 +44,7 @@ struct LargeTensor {
 // Its place in shared memory: floats [plane][row][column], and where copies of it land.
 struct LargeTile {
   int row_pitch, plane_pitch, first_column;
-  int landing_run;  // NCHW: elements from the run of one image or plane to the next
+  int landing_plane;  // NCHW: elements that a plane's run may take where it lands
 };
 
 struct LargeParams {
@@ -77,14 +78,16 @@ struct LargeLayout {
     const LargeTensor& tensor;
     int rows, images, channels;
     bool merged;
+    int pitch;  // in shared memory, from one run to the next
 
-    __device__ __forceinline__ Runs(T* base, const LargeTensor& t, const LargePlanes& at, int first_row, int rows_)
+    __device__ __forceinline__ Runs(T* base, const LargeTensor& t, const LargeTile& tile, const LargePlanes& at, int first_row, int rows_)
         : origin(base + at.first_n * t.n + at.first_c * t.c + first_row * t.h),
           tensor(t),
           rows(rows_),
           images(at.images),
           channels(at.channels),
-          merged(rows_ == t.height) {}
+          merged(rows_ == t.height),
+          pitch(merged ? tile.landing_plane * at.channels : tile.landing_plane) {}
     __device__ __forceinline__ int count() const { return merged ? images : images * channels; }
     __device__ __forceinline__ int index(int n, int c) const { return merged ? n : n * channels + c; }
     __device__ __forceinline__ Run<T> run(int r) const {
@@ -113,10 +116,10 @@ struct LargeLayout {
         }
       }
     } else {
-      const Runs<const T> runs(from, t, at, first, rows);
+      const Runs<const T> runs(from, t, tile, at, first, rows);
       for (int r = 0; r < runs.count(); ++r) {
         const Run<const T> run = runs.run(r);
-        T* const to = landing + r * tile.landing_run;
+        T* const to = landing + r * runs.pitch;
         if (t.vectors) {
           copy_run(to, run);
         } else {
@@ -140,11 +143,11 @@ struct LargeLayout {
         if (c < at.channels) put(n * block_channels + c, e / block_channels % pixels, landing[e]);
       }
     } else {
-      const Runs<const T> runs(from, t, at, first, rows);
+      const Runs<const T> runs(from, t, tile, at, first, rows);
       for (int r = 0; r < runs.count(); ++r) {
         const Run<const T> run = runs.run(r);
         const int first_plane = runs.merged ? r * block_channels : r / at.channels * block_channels + r % at.channels;
-        const T* const landed = landing + r * tile.landing_run + runs.lead(run);
+        const T* const landed = landing + r * runs.pitch + runs.lead(run);
         for (int e = int(threadIdx.x); e < run.count(); e += int(blockDim.x)) put(first_plane + e / pixels, e % pixels, landed[e]);
       }
     }
@@ -152,14 +155,14 @@ struct LargeLayout {
 
   // Where a plane's result lies in shared memory before it is stored: as in global memory, so that 16 bytes of it are 16 bytes there.
   template <class T>
-  __device__ static __forceinline__ int staged(T* out, const LargeTensor& t, const LargeTile& tile, const LargePlanes& at, int block_channels,
-                                               int first, int rows, int n, int c) {
+  __device__ static __forceinline__ int staged(T* out, const LargeTensor& t, const LargeTile& tile, const LargePlanes& at,
+                                               int block_channels, int first, int rows, int n, int c) {
     if constexpr (kNhwc) {
       return n * rows * t.width * block_channels + c;
     } else {
-      const Runs<T> runs(out, t, at, first, rows);
+      const Runs<T> runs(out, t, tile, at, first, rows);
       const int r = runs.index(n, c);
-      return r * tile.landing_run + runs.lead(runs.run(r)) + (runs.merged ? c * rows * t.width : 0);
+      return r * runs.pitch + runs.lead(runs.run(r)) + (runs.merged ? c * rows * t.width : 0);
     }
   }
 
@@ -182,16 +185,15 @@ struct LargeLayout {
         }
       }
     } else {
-      const Runs<T> runs(out, t, at, first, rows);
+      const Runs<T> runs(out, t, tile, at, first, rows);
       for (int r = 0; r < runs.count(); ++r) {
         const Run<T> run = runs.run(r);
-        const float* const results = values + r * tile.landing_run;
+        const float* const results = values + r * runs.pitch;
         if (t.vectors) {
           store_run(run, results);
         } else {
-          for_each_element(run, [&](int e, int plane, int h, int w) {
-            run.first[plane * t.c + h * t.h + w * t.w] = narrow<T>(results[e]);
-          });
+          for_each_element(run,
+                           [&](int e, int plane, int h, int w) { run.first[plane * t.c + h * t.h + w * t.w] = narrow<T>(results[e]); });
         }
       }
     }
@@ -201,8 +203,8 @@ struct LargeLayout {
 // sums += image * filter for one row of the image. `image` is where column 0 of the thread's first result would see tap 0; `filter` is the
 // row that its first result meets, its i-th meets the i-th row before; `first`, `last` say which of them there are.
 template <bool kAll>
-__device__ CNN_INNER_LOOP void add_large_row(float (&sums)[kLargeTile][kLargeTile], const float* image, const float* filter, int filter_pitch,
-                                             int first_tap, int last_tap, int first, int last) {
+__device__ CNN_INNER_LOOP void add_large_row(float (&sums)[kLargeTile][kLargeTile], const float* image, const float* filter,
+                                             int filter_pitch, int first_tap, int last_tap, int first, int last) {
   for (int tap = first_tap; tap < last_tap; tap += kLargeChunk) {
     float x[kLargeWindow];
     CNN_UNROLL
@@ -223,10 +225,10 @@ __device__ CNN_INNER_LOOP void add_large_row(float (&sums)[kLargeTile][kLargeTil
 template <class T, bool kNhwc, bool kWgrad>
 __global__ void __launch_bounds__(kLargeThreads, 2) large_kernel(const LargeParams p) {
   using Layout = LargeLayout<kNhwc>;
-  CNN_DYNAMIC_SHARED(image, float);  // [plane][row][column] of the stage; in the end the results
-  float* const filter = image + p.image_values;                      // [channel][row][column]
+  CNN_DYNAMIC_SHARED(image, float);              // [plane][row][column] of the stage; in the end the results
+  float* const filter = image + p.image_values;  // [channel][row][column]
   T* const image_landing = reinterpret_cast<T*>(filter + p.filter_values);
-  T* const filter_landing = image_landing + p.image_landing;         // wgrad
+  T* const filter_landing = image_landing + p.image_landing;  // wgrad
   const int thread = int(threadIdx.x), planes = p.block_images * p.block_channels;
 
   int block = int(blockIdx.x);
@@ -253,7 +255,7 @@ __global__ void __launch_bounds__(kLargeThreads, 2) large_kernel(const LargePara
   const int last_tap = min(filter_width, left + p.image_tensor.width);
 
   struct Stage {
-    int n, first, rows;           // of the image
+    int n, first, rows;             // of the image
     int first_filter, last_filter;  // rows of the filter that are there
   };
   const auto rows_for = [&](Stage s) {  // rows of the image that meet them
@@ -291,7 +293,8 @@ __global__ void __launch_bounds__(kLargeThreads, 2) large_kernel(const LargePara
 
   load(first_stage);
   const Vector<float, 4> zeros{{0, 0, 0, 0}};  // the margins of rows
-  for (int i = thread * 4; i < p.image_values + p.filter_values; i += int(blockDim.x) * 4) *reinterpret_cast<Vector<float, 4>*>(image + i) = zeros;
+  for (int i = thread * 4; i < p.image_values + p.filter_values; i += int(blockDim.x) * 4)
+    *reinterpret_cast<Vector<float, 4>*>(image + i) = zeros;
   __syncthreads();
   if (!kWgrad) {
     const int taps = p.filter_tensor.height * filter_width;
@@ -344,9 +347,9 @@ __global__ void __launch_bounds__(kLargeThreads, 2) large_kernel(const LargePara
     const float bias = p.bias ? widen(__ldg(static_cast<const T*>(p.bias) + (at.first_c + c) * p.bias_stride)) : 0.f;
     // wgrad: [channel][row][column]
     const int pixel = !kWgrad && kNhwc ? p.block_channels : 1;
-    float* const to = image + (kWgrad ? c * rows * width
-                                      : Layout::staged(out, p.out_tensor, p.out_tile, at, p.block_channels, first_row, rows, n, c)) +
-                      ((row - first_row) * width + column) * pixel;
+    float* const to =
+        image + (kWgrad ? c * rows * width : Layout::staged(out, p.out_tensor, p.out_tile, at, p.block_channels, first_row, rows, n, c)) +
+        ((row - first_row) * width + column) * pixel;
     CNN_UNROLL
     for (int i = 0; i < kLargeTile; ++i) {
       CNN_UNROLL

@@ -11,6 +11,7 @@
 #include "conv2d/depthwise/depthwise.h"
 #include "conv2d/depthwise/planar_gather.cuh"
 #include "conv2d/depthwise/planar_wgrad.cuh"
+#include "conv2d/depthwise/slabs.h"
 #include "conv2d/eligibility.h"
 #include "conv2d/plan.h"
 #include "conv2d/sum_slabs/sum_slabs.h"
@@ -89,6 +90,7 @@ inline int64_t planar_shared(const Problem& p, const PlanarTiling& t) {
 }
 
 inline PlanarTiling planar_tiling(const Problem& p) {
+  constexpr int64_t kFewestThreads = 8;            // of a block when planes are few
   constexpr int64_t kSmallThreads = 128;           // of a block of small planes
   constexpr int64_t kGoodSharedBytes = 75 * 1024;  // three blocks on a multiprocessor
   const PlanarView view(p);
@@ -110,17 +112,24 @@ inline PlanarTiling planar_tiling(const Problem& p) {
     t.band_rows = t.groups * t.rows;
     t.in_rows = t.bands == 1 ? view.in_h : (t.band_rows - 1) * t.stride + (t.taps_h - 1) * t.dilation_h + 1;
   };
-  // A whole plane, or bands of equal height, of as many groups as there are threads and room for.
+  // A whole plane, or bands of equal height, of as many groups as there are threads and room for. Few planes are cut until every
+  // multiprocessor has a block, if that leaves a warp to each.
   const int64_t threads = planar_max_threads(int(p.R));
+  const int64_t all = p.pass == Pass::kWgrad ? p.K : p.N * view.out_c, slabs = p.pass == Pass::kWgrad ? p.N : 1;
   int64_t most = std::max(step, threads / std::min(t.strips, threads) / step * step);
-  for (band(most); most > step && planar_shared(p, t) > kGoodSharedBytes; band(most)) most -= step;
+  const auto few = [&] { return all * slabs * t.bands < int64_t(kMultiprocessors) && t.strips * (t.groups - step) >= 32; };
+  for (band(most); most > step && (planar_shared(p, t) > kGoodSharedBytes || few()); band(most)) most -= step;
   if (t.bands > 1) return t;
-  // As many planes as make a block, unless there are then too few blocks.
+  // Some planes, so that the multiprocessor with the most threads has few; what a block does besides is taken for 16 threads more.
   const int64_t plane_threads = t.strips * t.groups;
-  const int64_t all = p.pass == Pass::kWgrad ? p.N * p.K : p.N * view.out_c;
-  int64_t planes = std::clamp(all / kTargetBlocks, 32 / plane_threads, kSmallThreads / plane_threads);
-  if (p.pass == Pass::kWgrad) planes = std::min(planes, p.K);
-  t.planes = std::max<int64_t>(1, planes);
+  int64_t fewest = 0;
+  for (int64_t planes = std::max<int64_t>(1, kSmallThreads / plane_threads); planes * plane_threads >= kFewestThreads || fewest == 0;
+       planes /= 2) {
+    const int64_t here = std::min(planes, all), blocks = ceil_div(all, here) * slabs;
+    const int64_t most_threads = ceil_div(blocks, int64_t(kMultiprocessors)) * (here * plane_threads + 16);
+    if (fewest == 0 || most_threads < fewest) fewest = most_threads, t.planes = here;
+    if (planes == 1) break;
+  }
   while (t.planes > 1 && planar_shared(p, t) > kGoodSharedBytes) t.planes = ceil_div(t.planes, 2);
   return t;
 }
@@ -149,15 +158,25 @@ inline bool in_runs(const Strides& s, int64_t channels, int64_t height, int64_t 
 }
 
 // Threads are the same in every plane, so each is charged for its whole tile, results outside included. Instructions of one, per row of its
-// window: a read and a select at the edges for each column, and the FMAs; besides, per result, kResult: the addition of the bias, the write
-// to shared memory and its address, and for each element moved by vectors kMove: the address, the bound, the conversions.
-constexpr double kPlanarResult = 4, kPlanarMove = 4;
+// window: a read and, at the edges, a select for each column, and the FMAs; besides, per result, kPlanarResult: the addition of the bias,
+// the bound and the write to shared memory, and for each element moved in vectors the address, the bound, and of halves the conversions.
+constexpr double kPlanarResult = 3, kPlanarMove = 2, kPlanarMoveHalf = 3.5;
 
-inline double planar_tile_instructions(const Problem& p, const PlanarTiling& t) {
-  const double rows = double((t.rows - 1) * t.stride + t.taps_h), columns = double((kPlanarTile - 1) * t.stride + t.taps_h);
-  const double results = is_stride2_dgrad(p) ? 4 : 1, taps = double(p.R * p.S);
-  const double fmas = double(t.rows * kPlanarTile) * taps;  // stride-2 dgrad: taps / 4 for each of 4 results
-  return fmas + rows * columns * 1.25 + taps + double(t.rows * kPlanarTile) * results * kPlanarResult;
+inline double planar_plane_instructions(const Problem& p, const PlanarTiling& t) {
+  const PlanarView view(p);
+  const double columns = double((kPlanarTile - 1) * t.stride + t.taps_h), taps = double(p.R * p.S), positions = double(kPlanarTile);
+  const double results = is_stride2_dgrad(p) ? 4 : 1;
+  double rows = 0, pairs = 0;  // of a window, in the image; with a row of positions
+  for (int64_t first = 0; first < t.positions_h; first += t.rows) {
+    for (int64_t i = 0; i < (t.rows - 1) * t.stride + t.taps_h; ++i) {
+      const int64_t h = first * t.stride + i - (t.taps_h - 1) / 2;
+      if (h < 0 || h >= view.in_h) continue;
+      ++rows;
+      pairs += double(std::min(t.rows - 1, i / t.stride) - std::max<int64_t>(0, ceil_div(i - t.taps_h + 1, t.stride)) + 1);
+    }
+  }
+  const double groups = double(ceil_div(t.positions_h, t.rows)), fmas = pairs / double(t.taps_h) * positions * taps;
+  return double(t.strips) * (fmas + rows * columns * 1.25 + groups * (taps + double(t.rows) * positions * results * kPlanarResult));
 }
 
 inline Work planar_work(const Problem& p, const PlanarTiling& t, const Configuration& configuration, int64_t images) {
@@ -166,10 +185,11 @@ inline Work planar_work(const Problem& p, const PlanarTiling& t, const Configura
   const double halo = 1 + double(t.bands - 1) * double(t.in_rows - t.band_rows * t.stride) / double(std::max<int64_t>(1, p.H));
   const double columns = double((kPlanarTile - 1) * t.stride + t.taps_h), rows = double((t.rows - 1) * t.stride + t.taps_h);
   Work work;
-  work.instructions = tiles * planar_tile_instructions(p, t) + elements * kPlanarMove;
+  work.instructions = double(images) * planar_plane_instructions(p, t) + elements * (size_of(p.dtype) < 4 ? kPlanarMoveHalf : kPlanarMove);
   work.dram_bytes = p.tensor_bytes();
   work.l2_bytes = p.tensor_bytes() * std::max(1.0, halo);
-  work.l1_bytes = 4 * (tiles * rows * columns + 3 * elements);  // windows; landing, widening, results there and back
+  // Windows; landing, widening, results there and back.
+  work.l1_bytes = 4 * (tiles * rows * columns + (size_of(p.dtype) < 4 ? 3 : 2) * elements);
   work.blocks = double(configuration.blocks);
   work.threads = configuration.threads;
   return work;
@@ -247,10 +267,9 @@ void run_planar_gather(const Kernel& kernel, const Problem& p, const Configurati
   launch(kernel.name.c_str(), shape, kernel_of, q);
 }
 
-// Units (bands of images) of a slab: enough slabs for kTargetBlocks.
+// Units (bands of images) of a slab.
 inline int64_t planar_slab_units(const Problem& p, const PlanarTiling& t) {
-  const int64_t units = p.N * t.bands, wanted = ceil_div(kTargetBlocks, ceil_div(p.K, t.planes));
-  return ceil_div(units, std::min(units, wanted));
+  return best_slab_units(p, p.N * t.bands, ceil_div(p.K, t.planes), t.threads());
 }
 
 inline Configuration configure_planar_wgrad(const Kernel&, const Problem& p) {
