@@ -52,10 +52,12 @@ struct FilterWalk {
 
 struct GatherParams {
   Image in;
+  Few few;
   const void *filter, *bias;  // bias may be null
   void* out;
   int bias_stride;
   int out_n, out_c, out_h, out_w, out_rows, out_columns, out_skew;
+  bool out_planar;
   bool out_vector;  // channels_last: 16-byte stores are aligned; planar: the tile's rows have no gaps
   bool dgrad;
   FilterWalk walk;
@@ -67,7 +69,10 @@ struct GatherParams {
   int pixels, slots, low_lanes;
   FastDiv<int32_t> by_filters;      // planar: runs of the output
   int slabs, filters, in_channels;  // of a slab
+  int all_results;                  // the last slab may reach beyond them
+  int filter_channels;              // of the filter, where a slice reaches beyond them
   int group_out, group_in;
+  int group_quads;    // of a slice of a group's channels
   int slice, slices;  // channels of a group that are in shared memory at a time
   FastDiv<int32_t> by_tiles_h, by_tiles_w;
   int tiles, tiles_per_block;
@@ -77,7 +82,7 @@ struct GatherParams {
 };
 
 // A pixel of the tile: where its window begins in the halo (in floats), and which it is.
-struct Pixel {
+struct alignas(16) Pixel {
   int halo, image, row, column;
 };
 
@@ -103,11 +108,13 @@ __device__ __forceinline__ void load_filters(const GatherParams& p, int slab, in
       k = slab * p.filters + outer;
       c = slice * p.slice + in;
     }
-    filters[(in * p.taps + tap) * pitch + result] = widen(__ldg(from + k * p.walk.k + c * p.walk.c + r * p.walk.r + s * p.walk.s));
+    const bool exists = p.dgrad || (k < p.all_results && c < p.filter_channels);
+    filters[(in * p.taps + tap) * pitch + result] =
+        exists ? widen(__ldg(from + k * p.walk.k + c * p.walk.c + r * p.walk.r + s * p.walk.s)) : 0.0f;
   }
 }
 
-template <int kResults, int kPixels>
+template <int kResults, int kPixels, int kChannels>
 struct GatherSums {
   float value[kPixels][kResults];
 
@@ -130,7 +137,7 @@ struct GatherSums {
     filters += (h.first_tap * p.columns_of_filter + w.first_tap) * pitch;
     halo += (h.first_in - p.h.low) * p.window.columns * 4;
     CNN_NO_UNROLL
-    for (int quad = 0; quad < p.slice / 4; ++quad) {
+    for (int quad = 0; quad < p.group_quads; ++quad) {
       CNN_NO_UNROLL
       for (int r = 0; r < h.taps; ++r) {
         const float* filter = filters + r * tap_row_step;
@@ -138,9 +145,9 @@ struct GatherSums {
         CNN_NO_UNROLL
         for (int s = 0; s < w.taps; ++s) {
           const float* const at = row + column_step(p.window, w.first_in - p.w.low + s * p.w.in_per_tap) * 4;
-          Vector<float, 4> f[4][kResults / 4];
+          Vector<float, 4> f[kChannels][kResults / 4];
           CNN_UNROLL
-          for (int c = 0; c < 4; ++c) {
+          for (int c = 0; c < kChannels; ++c) {
             CNN_UNROLL
             for (int j = 0; j < kResults / 4; ++j) f[c][j] = load_vector<4>(filter + c * channel_step + j * 4);
           }
@@ -148,7 +155,7 @@ struct GatherSums {
           for (int i = 0; i < kPixels; ++i) {
             const Vector<float, 4> x = load_vector<4>(at + halo_of[i]);
             CNN_UNROLL
-            for (int c = 0; c < 4; ++c) {
+            for (int c = 0; c < kChannels; ++c) {
               CNN_UNROLL
               for (int j = 0; j < kResults; ++j) value[i][j] += x.value[c] * f[c][j / 4].value[j % 4];
             }
@@ -169,7 +176,7 @@ struct GatherAt {
 };
 
 // What a thread computes.
-struct Lane {
+struct alignas(8) Lane {
   int slot, chunk;
 };
 
@@ -193,9 +200,10 @@ __device__ __forceinline__ void pack(const float (&sums)[kResults], unsigned (&r
 }
 
 // Results of a thread to channels_last memory.
-template <class T, int kResults, int kPixels>
+template <class T, int kResults, int kPixels, int kChannels>
 __device__ __forceinline__ void store_channels_last(const GatherParams& p, const GatherAt& at, const Axis::Class& h, const Axis::Class& w,
-                                                    const Pixel* table, const Lane& lane, const GatherSums<kResults, kPixels>& sums) {
+                                                    const Pixel* table, const Lane& lane,
+                                                    const GatherSums<kResults, kPixels, kChannels>& sums) {
   T* const out = static_cast<T*>(p.out) + at.first_filter;
   const auto offset = [&](const OutPixel& o) { return o.n * p.out_n + o.h * p.out_h + o.w * p.out_w; };
   const auto pixel_at = [&](int i) {
@@ -256,7 +264,8 @@ __device__ __forceinline__ void store_channels_last(const GatherParams& p, const
         *reinterpret_cast<Vector<T, kResults>*>(to) = value;
       } else {
         CNN_UNROLL
-        for (int j = 0; j < kResults; ++j) to[j] = value.value[j];
+        for (int j = 0; j < kResults; ++j)
+          if (at.first_filter + lane.chunk * kResults + j < p.all_results) to[j] = value.value[j];
       }
     }
   }
@@ -272,9 +281,10 @@ struct Staged {
   }
 };
 
-template <class T, int kResults, int kPixels>
+template <class T, int kResults, int kPixels, int kChannels>
 __device__ __forceinline__ void stage_planar(const GatherParams& p, const GatherAt& at, const Axis::Class& h, const Axis::Class& w,
-                                             const Pixel* table, const Lane& lane, const GatherSums<kResults, kPixels>& sums, T* staged) {
+                                             const Pixel* table, const Lane& lane, const GatherSums<kResults, kPixels, kChannels>& sums,
+                                             T* staged) {
   const Staged stage{at.row * p.h.out_step};
   CNN_UNROLL
   for (int i = 0; i < kPixels; ++i) {
@@ -303,7 +313,7 @@ __device__ __forceinline__ void store_planar(const GatherParams& p, const Gather
     int vector, k;
     const int image = p.by_filters.divmod(p.by_staged_vectors.divmod(e, vector), k);
     const int n = at.n + image;
-    if (n >= p.in.batch) continue;
+    if (n >= p.in.batch || at.first_filter + k >= p.all_results) continue;
     const T* const from = staged + image * p.staged_image + k * p.staged_pitch + k / kResults * (kResults / 4 * kV) + vector * kV;
     T* const to = out + n * p.out_n + (at.first_filter + k) * p.out_c + stage.row * p.out_h;
     if (p.out_vector) {
@@ -322,7 +332,8 @@ __device__ __forceinline__ void store_planar(const GatherParams& p, const Gather
   }
 }
 
-template <class T, int kResults, int kPixels>
+// kFew: of an image of few channels (halo.cuh) a block computes all slabs of results, one after the other, from one halo.
+template <class T, int kResults, int kPixels, int kChannels, bool kFew>
 __global__ void __launch_bounds__(kMostThreads, 2) gather_kernel(const __grid_constant__ GatherParams p) {
   CNN_DYNAMIC_SHARED(memory, unsigned char);
   float* const filters = reinterpret_cast<float*>(memory);
@@ -333,15 +344,16 @@ __global__ void __launch_bounds__(kMostThreads, 2) gather_kernel(const __grid_co
   CNN_SHARED(lanes, Lane[kMostThreads]);  // read where they are needed: the sums leave no registers to keep them in
   const int thread = int(threadIdx.x);
 
-  const int slab = int(blockIdx.x) % p.slabs;
-  const int first_tile = int(blockIdx.x) / p.slabs * p.tiles_per_block;
+  const int block_slabs = kFew ? 1 : p.slabs, passes = kFew ? p.slabs : p.h.classes * p.w.classes;
+  const int first_tile = int(blockIdx.x) / block_slabs * p.tiles_per_block;
   const int last_tile = min(first_tile + p.tiles_per_block, p.tiles);
 
   {
     // From the lowest digit: `low` chunks of one pixel, 8 / low slots, the other chunks, the other slots.
     const int low = p.low_lanes, high_chunks = p.filters / kResults / low;
     const int rest = thread / low, near = rest % (8 / low), far = rest / (8 / low);
-    lanes[thread] = Lane{far / high_chunks * (8 / low) + near, thread % low + far % high_chunks * low};
+    const Lane lane{far / high_chunks * (8 / low) + near, thread % low + far % high_chunks * low};
+    lanes[thread] = lane;
   }
   for (int m = thread; m < p.pixels; m += int(blockDim.x)) {
     Pixel pixel;
@@ -357,44 +369,52 @@ __global__ void __launch_bounds__(kMostThreads, 2) gather_kernel(const __grid_co
     GatherAt at;
     at.n = p.by_tiles_h.divmod(p.by_tiles_w.divmod(tile, at.column), at.row) * p.images;
     at.row *= p.rows, at.column *= p.columns;
-    at.first_filter = slab * p.filters;
-    for (int class_h = 0; class_h < p.h.classes; ++class_h) {
-      for (int class_w = 0; class_w < p.w.classes; ++class_w) {
-        const Axis::Class& h = p.h.of[class_h];
-        const Axis::Class& w = p.w.of[class_w];
-        GatherSums<kResults, kPixels> sums;
-        sums.clear();
-        for (int slice = 0; slice < p.slices; ++slice) {
-          const bool new_halo = p.slices > 1 || (class_h == 0 && class_w == 0),
-                     new_filters = p.slices > 1 || (new_halo && tile == first_tile);
+    CNN_NO_UNROLL
+    for (int pass = 0; pass < passes; ++pass) {
+      const int slab = kFew ? pass : int(blockIdx.x) % block_slabs;
+      const Axis::Class& h = p.h.of[kFew ? 0 : pass / p.w.classes];
+      const Axis::Class& w = p.w.of[kFew ? 0 : pass % p.w.classes];
+      at.first_filter = slab * p.filters;
+      GatherSums<kResults, kPixels, kChannels> sums;
+      sums.clear();
+      CNN_NO_UNROLL
+      for (int slice = 0; slice < p.slices; ++slice) {
+        const bool new_halo = p.slices > 1 || pass == 0;
+        const bool new_filters = p.slices > 1 || (kFew && p.slabs > 1) || (pass == 0 && tile == first_tile);
+        if (new_halo || new_filters) {
+          __syncthreads();  // the last ones have been used
+          if (new_filters) load_filters<T>(p, slab, slice, filters);
+          const WindowAt window{at.n, slab * p.in_channels + slice * p.slice, at.row * p.h.in_per_out + p.h.low,
+                                at.column * p.w.in_per_out + p.w.low};
           if (new_halo) {
-            __syncthreads();  // the last one has been used
-            if (new_filters) load_filters<T>(p, slab, slice, filters);
-            const WindowAt window{at.n, slab * p.in_channels + slice * p.slice, at.row * p.h.in_per_out + p.h.low,
-                                  at.column * p.w.in_per_out + p.w.low};
-            load_window<T>(p.in, p.window, window, halo, raw);
-            __syncthreads();
+            if constexpr (kFew) load_few<T>(p.few, p.window, window, halo, raw);
+            else load_window<T>(p.in, p.window, window, halo, raw);
           }
-          const Lane lane = lanes[thread];
-          const int group = lane.chunk * kResults / p.group_out;
-          sums.add(halo + group * (p.slice / 4) * p.window.pitch * 4, table, lane.slot, filters + lane.chunk * kResults, p, h, w);
+          __syncthreads();
         }
         const Lane lane = lanes[thread];
-        if (p.bias) {
-          CNN_UNROLL
-          for (int j = 0; j < kResults; ++j) {
-            const float bias = widen(__ldg(static_cast<const T*>(p.bias) + (at.first_filter + lane.chunk * kResults + j) * p.bias_stride));
-            CNN_UNROLL
-            for (int i = 0; i < kPixels; ++i) sums.value[i][j] += bias;
-          }
-        }
-        if (p.in.planar) stage_planar<T>(p, at, h, w, table, lane, sums, staged);
-        else store_channels_last<T>(p, at, h, w, table, lane, sums);
+        const int group = kFew ? 0 : lane.chunk * kResults / p.group_out;
+        sums.add(halo + group * p.group_quads * p.window.pitch * 4, table, lane.slot, filters + lane.chunk * kResults, p, h, w);
       }
-    }
-    if (p.in.planar) {
-      __syncthreads();
-      store_planar<T, kResults>(p, at, staged);
+      const Lane lane = lanes[thread];
+      if (p.bias) {
+        CNN_UNROLL
+        for (int j = 0; j < kResults; ++j) {
+          const int result = min(at.first_filter + lane.chunk * kResults + j, p.all_results - 1);
+          const float bias = widen(__ldg(static_cast<const T*>(p.bias) + result * p.bias_stride));
+          CNN_UNROLL
+          for (int i = 0; i < kPixels; ++i) sums.value[i][j] += bias;
+        }
+      }
+      if (p.out_planar) {
+        stage_planar<T>(p, at, h, w, table, lane, sums, staged);
+        if (!kFew && pass < passes - 1) continue;
+        __syncthreads();
+        store_planar<T, kResults>(p, at, staged);
+        if (kFew && pass < passes - 1) __syncthreads();  // `staged` is used again; else the next halo's barrier is there
+      } else {
+        store_channels_last<T>(p, at, h, w, table, lane, sums);
+      }
     }
   }
 }

@@ -41,6 +41,7 @@ struct Image {
 // The window's shape, the same for every tile of a launch.
 struct Window {
   int images, columns, rows, quads;
+  int channels;  // 4 * quads, or of `Few` the channels that have runs of their own
   int positions, pitch;
   int phases;  // 2: even columns first, then odd ones; columns is even
   FastDiv<int32_t> by_columns, by_rows, by_positions;
@@ -97,7 +98,8 @@ __device__ __forceinline__ void load_channels_last(const Image& image, const Win
       if (inside(image, at, p)) {
         const T* const from = data + offset(p) + quad * 4;
         CNN_UNROLL
-        for (int i = 0; i < 4; ++i) value.value[i] = widen(__ldg(from + i));
+        for (int i = 0; i < 4; ++i)
+          if (at.c + quad * 4 + i < image.channels) value.value[i] = widen(__ldg(from + i));
       }
       store_quad(tile, window.pitch, quad, position, value);
     }
@@ -107,7 +109,7 @@ __device__ __forceinline__ void load_channels_last(const Image& image, const Win
       int quad;
       const int position = window.by_pieces.divmod(e, quad);
       const Position p = locate(window, position);
-      const bool in = inside(image, at, p);
+      const bool in = inside(image, at, p) && at.c + quad * 4 < image.channels;
       copy_async<16>(tile + (quad * window.pitch + position) * 4, in ? data + offset(p) + quad * 4 : data, in ? 16 : 0);
     }
     commit_async();
@@ -122,7 +124,7 @@ __device__ __forceinline__ void load_channels_last(const Image& image, const Win
       if (e < count) {
         int piece;
         const Position p = locate(window, window.by_pieces.divmod(e, piece));
-        const bool in = inside(image, at, p);
+        const bool in = inside(image, at, p) && at.c + piece * kV < image.channels;
         copy_async<16>(slot(j), in ? data + offset(p) + piece * kV : data, in ? 16 : 0);
       }
       commit_async();
@@ -158,7 +160,7 @@ struct Runs {
     first_column = max(at.w, 0);
     const int columns = max(min(at.w + window.columns, image.columns) - first_column, 0);
     length = window.merged ? max(last_row - first_row, 0) * columns : columns;
-    runs = window.images * window.quads * 4 * (window.merged ? 1 : window.rows);
+    runs = window.images * window.channels * (window.merged ? 1 : window.rows);
   }
   // Offset in memory of the run's first pixel.
   __device__ __forceinline__ int begin(const Image& image, const WindowAt& at, int n, int channel, int row) const {
@@ -168,11 +170,10 @@ struct Runs {
 };
 
 template <class T>
-__device__ __forceinline__ void load_planar(const Image& image, const Window& window, const WindowAt& at, float* tile, T* raw) {
+__device__ __forceinline__ void load_runs(const Image& image, const Window& window, const WindowAt& at, const Runs<T>& runs, T* raw) {
   constexpr int kV = kVector<T>;
   const T* const data = static_cast<const T*>(image.data);
-  const int thread = int(threadIdx.x), threads = int(blockDim.x), channels = window.quads * 4;
-  const Runs<T> runs(image, window, at);
+  const int thread = int(threadIdx.x), threads = int(blockDim.x);
 
   CNN_NO_UNROLL
   for (int e = thread; e < runs.runs * window.by_run_vectors.divisor; e += threads) {
@@ -180,8 +181,8 @@ __device__ __forceinline__ void load_planar(const Image& image, const Window& wi
     const int run = window.by_run_vectors.divmod(e, vector);
     int row = runs.first_row, rest = run;
     if (!window.merged) rest = window.by_rows.divmod(run, row), row += at.h;
-    const int n = rest / channels, channel = rest % channels;
-    if (at.n + n >= image.batch || row < runs.first_row || row >= runs.last_row) continue;
+    const int n = rest / window.channels, channel = rest % window.channels;
+    if (at.n + n >= image.batch || at.c + channel >= image.channels || row < runs.first_row || row >= runs.last_row) continue;
     const int begin = runs.begin(image, at, n, channel, row);
     const int first = vector * kV - Runs<T>::phase(image, begin);  // of the run's pixels; the first vector may begin before them
     if (first >= runs.length) continue;
@@ -198,24 +199,73 @@ __device__ __forceinline__ void load_planar(const Image& image, const Window& wi
   commit_async();
   wait_async<0>();
   __syncthreads();
+}
+
+template <class T>
+__device__ __forceinline__ void load_planar(const Image& image, const Window& window, const WindowAt& at, float* tile, T* raw) {
+  const Runs<T> runs(image, window, at);
+  load_runs<T>(image, window, at, runs, raw);
 
   CNN_NO_UNROLL
-  for (int e = thread; e < window.quads * window.positions; e += threads) {
+  for (int e = int(threadIdx.x); e < window.quads * window.positions; e += int(blockDim.x)) {
     int position;
     const int quad = window.by_positions.divmod(e, position);
     const Position p = locate(window, position);
     Vector<float, 4> value{};
     if (inside(image, at, p)) {
       const int h = at.h + p.row, w = at.w + p.column;
-      const int first_run = (p.image * channels + quad * 4) * (window.merged ? 1 : window.rows) + (window.merged ? 0 : p.row);
+      const int first_run = (p.image * window.channels + quad * 4) * (window.merged ? 1 : window.rows) + (window.merged ? 0 : p.row);
       const int step = window.merged ? 1 : window.rows;
       const int in_run = window.merged ? (h - runs.first_row) * image.columns + w : w - runs.first_column;
       const int begin = runs.begin(image, at, p.image, quad * 4, window.merged ? runs.first_row : h);
       CNN_UNROLL
       for (int i = 0; i < 4; ++i)
-        value.value[i] = widen(raw[(first_run + i * step) * window.run_pitch + Runs<T>::phase(image, begin + i * image.c) + in_run]);
+        if (at.c + quad * 4 + i < image.channels)
+          value.value[i] = widen(raw[(first_run + i * step) * window.run_pitch + Runs<T>::phase(image, begin + i * image.c) + in_run]);
     }
     store_quad(tile, window.pitch, quad, position, value);
+  }
+}
+
+// An image of at most 4 channels, for which a tile has one quad per pixel. It is read as runs, whichever way it lies: with its channels
+// innermost a row is one run of columns * channels elements of a single channel.
+//
+// Of a single channel the quad of a pixel holds this pixel and the next ones, `channel_step` columns apart: the taps of a filter row are
+// taken for channels.
+struct Few {
+  Image runs;
+  Window window;      // of `runs`; positions, pitch and quads mean nothing
+  int channels;       // of a quad; the rest of it are zeros
+  int column_step;    // elements of a run from one column to the next
+  int channel_step;   // and from one channel of a quad to the next, or 0: in the next run
+  bool next_columns;  // channels of a quad are columns
+};
+
+template <class T>
+__device__ __forceinline__ void load_few(const Few& few, const Window& window, const WindowAt& at, float* tile, T* raw) {
+  const WindowAt runs_at{at.n, 0, at.h, at.w * few.column_step};
+  const Runs<T> runs(few.runs, few.window, runs_at);
+  load_runs<T>(few.runs, few.window, runs_at, runs, raw);
+  const int columns = few.runs.columns / few.column_step;
+  CNN_NO_UNROLL
+  for (int position = int(threadIdx.x); position < window.positions; position += int(blockDim.x)) {
+    const Position p = locate(window, position);
+    const int h = at.h + p.row, w = at.w + p.column;
+    Vector<float, 4> value{};
+    if (at.n + p.image < few.runs.batch && unsigned(h) < unsigned(few.runs.rows)) {
+      CNN_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const int channel = few.channel_step == 0 ? i : 0, column = few.next_columns ? w + i * few.channel_step : w;
+        if (i >= few.channels || unsigned(column) >= unsigned(columns)) continue;
+        const int begin = runs.begin(few.runs, runs_at, p.image, channel, few.window.merged ? runs.first_row : h);
+        const int run = few.window.merged ? p.image * few.window.channels + channel
+                                          : (p.image * few.window.channels + channel) * few.window.rows + p.row;
+        const int in_run = few.window.merged ? (h - runs.first_row) * few.runs.columns : -runs.first_column;
+        value.value[i] =
+            widen(raw[run * few.window.run_pitch + Runs<T>::phase(few.runs, begin) + in_run + w * few.column_step + i * few.channel_step]);
+      }
+    }
+    store_quad(tile, window.pitch, 0, position, value);
   }
 }
 

@@ -25,6 +25,7 @@ constexpr int kMostWgradThreads = 192;
 
 struct WgradParams {
   Image x, y;
+  Few few;
   void *w, *partial;       // partial: [slabs][K][elements], or null: one slab, written to w
   int w_k, w_c, w_r, w_s;  // element strides
   Window x_window, y_window;
@@ -36,32 +37,32 @@ struct WgradParams {
   int group_filters, group_quads;  // of a group; quads of its part
   int chunks, low_lanes, tap_groups, readers;
   FastDiv<int32_t> by_tiles_h, by_tiles_w;
-  int tiles, tiles_per_block, images, rows, columns;    // of a tile, in output pixels
-  int group_channels, elements, element_pitch, copies;  // elements: of a part
-  FastDiv<int32_t> by_elements, by_inner;               // inner: channels if they are innermost in w, else taps
+  int tiles, tiles_per_block, images, rows, columns;                                // of a tile, in output pixels
+  int all_filters, group_channels, part_channels, elements, element_pitch, copies;  // elements: of a part
+  FastDiv<int32_t> by_pitch, by_inner;                                              // inner: channels if they are innermost in w, else taps
   bool channel_innermost;
   int x_at, y_at, table_at, raw_at;  // bytes into shared memory; the copies of the sums lie at its start, when the tiles are done
 };
 
 // Two pixels: where the window of each begins in x's tile and where it lies in y's, in floats.
-struct PixelPair {
+struct alignas(16) PixelPair {
   int x0, y0, x1, y1;
 };
 
 // What a thread sums.
-struct WgradLane {
+struct alignas(16) WgradLane {
   int chunk, quad, tap_group, reader;
 };
 
-template <int kFilters, int kTaps>
+template <int kFilters, int kTaps, int kChannels>
 struct WgradSums {
-  float value[kTaps][4][kFilters];
+  float value[kTaps][kChannels][kFilters];
 
   __device__ __forceinline__ void clear() {
     CNN_UNROLL
     for (int t = 0; t < kTaps; ++t) {
       CNN_UNROLL
-      for (int c = 0; c < 4; ++c) {
+      for (int c = 0; c < kChannels; ++c) {
         CNN_UNROLL
         for (int k = 0; k < kFilters; ++k) value[t][c][k] = 0;
       }
@@ -75,7 +76,7 @@ struct WgradSums {
     for (int t = 0; t < kTaps; ++t) {
       const Vector<float, 4> v = load_vector<4>(x + tap[t]);
       CNN_UNROLL
-      for (int c = 0; c < 4; ++c) {
+      for (int c = 0; c < kChannels; ++c) {
         CNN_UNROLL
         for (int k = 0; k < kFilters; ++k) value[t][c][k] += v.value[c] * f[k / 4].value[k % 4];
       }
@@ -95,7 +96,7 @@ struct WgradSums {
   }
 };
 
-template <class T, int kFilters, int kTaps>
+template <class T, int kFilters, int kTaps, int kChannels, bool kFew>
 __global__ void __launch_bounds__(kMostWgradThreads, kFilters == 8 ? 2 : 3) wgrad_kernel(const __grid_constant__ WgradParams p) {
   CNN_DYNAMIC_SHARED(memory, unsigned char);
   float* const x_tile = reinterpret_cast<float*>(memory + p.x_at);
@@ -117,8 +118,9 @@ __global__ void __launch_bounds__(kMostWgradThreads, kFilters == 8 ? 2 : 3) wgra
     tap_group = rest % p.tap_groups;
     rest /= p.tap_groups;
     const int high_chunks = p.chunks / p.low_lanes, chunk = thread % p.low_lanes + rest % high_chunks * p.low_lanes;
-    lanes[thread] = WgradLane{chunk, quad, tap_group, rest / high_chunks};
-    group_quad = chunk * kFilters / p.group_filters * p.group_quads + quad;
+    const WgradLane lane{chunk, quad, tap_group, rest / high_chunks};
+    lanes[thread] = lane;
+    group_quad = kFew ? 0 : chunk * kFilters / p.group_filters * p.group_quads + quad;
   }
   int tap[kTaps];  // where the taps look in x's tile; those behind the last one look at the first, and are not written
   CNN_UNROLL
@@ -129,7 +131,7 @@ __global__ void __launch_bounds__(kMostWgradThreads, kFilters == 8 ? 2 : 3) wgra
              4;
   }
 
-  WgradSums<kFilters, kTaps> sums;
+  WgradSums<kFilters, kTaps, kChannels> sums;
   sums.clear();
   CNN_NO_UNROLL
   for (int tile = first_tile; tile < last_tile; ++tile) {
@@ -150,11 +152,13 @@ __global__ void __launch_bounds__(kMostWgradThreads, kFilters == 8 ? 2 : 3) wgra
         x_of[i] = ((image * p.x_window.rows + line * p.stride_h) * p.x_window.columns + q * p.stride_w / p.x_window.phases) * 4;
         y_of[i] = ((image * p.rows + line) * p.columns + q) * 4;
       }
-      table[pair] = PixelPair{x_of[0], y_of[0], x_of[1], y_of[1]};
+      const PixelPair both{x_of[0], y_of[0], x_of[1], y_of[1]};
+      table[pair] = both;
     }
-    load_window<T>(p.x, p.x_window, {n, (slab * p.parts + part) * p.channels, row * p.stride_h - p.pad_h, column * p.stride_w - p.pad_w},
-                   x_tile, raw);
-    if (p.x.planar) __syncthreads();  // `raw` is used again
+    const WindowAt x_at{n, (slab * p.parts + part) * p.channels, row * p.stride_h - p.pad_h, column * p.stride_w - p.pad_w};
+    if constexpr (kFew) load_few<T>(p.few, p.x_window, x_at, x_tile, raw);
+    else load_window<T>(p.x, p.x_window, x_at, x_tile, raw);
+    if (kFew || p.x.planar) __syncthreads();  // `raw` is used again
     load_window<T>(p.y, p.y_window, {n, slab * p.filters, row, column}, y_tile, raw);
     __syncthreads();
     const WgradLane lane = lanes[thread];
@@ -171,13 +175,14 @@ __global__ void __launch_bounds__(kMostWgradThreads, kFilters == 8 ? 2 : 3) wgra
     __syncthreads();
     if (lane.reader >= first && lane.reader < min(first + p.copies, p.readers)) {
       float* const to = total + (lane.reader - first) * copy_step + lane.chunk * kFilters * p.element_pitch;
-      const int channel_step = p.channel_innermost ? 1 : p.taps, tap_step = p.channel_innermost ? p.group_quads * 4 : 1;
+      const int channel_step = p.channel_innermost ? 1 : p.taps, tap_step = p.channel_innermost ? p.part_channels : 1;
       CNN_UNROLL
       for (int t = 0; t < kTaps; ++t) {
         if (lane.tap_group * kTaps + t >= p.taps) break;
         float* const element = to + lane.quad * 4 * channel_step + (lane.tap_group * kTaps + t) * tap_step;
         CNN_UNROLL
-        for (int c = 0; c < 4; ++c) {
+        for (int c = 0; c < kChannels; ++c) {
+          if (kFew && c >= p.part_channels) break;
           CNN_UNROLL
           for (int k = 0; k < kFilters; ++k) {
             float& sum = element[c * channel_step + k * p.element_pitch];
@@ -190,17 +195,18 @@ __global__ void __launch_bounds__(kMostWgradThreads, kFilters == 8 ? 2 : 3) wgra
   __syncthreads();
   const int copies = min(p.copies, p.readers);
   CNN_NO_UNROLL
-  for (int e = thread; e < p.filters * p.elements; e += threads) {
+  for (int e = thread; e < copy_step; e += threads) {
     int element, inner;
-    const int k = p.by_elements.divmod(e, element);
+    const int k = p.by_pitch.divmod(e, element);
+    if (element >= p.elements || slab * p.filters + k >= p.all_filters) continue;
     float sum = 0;
     CNN_NO_UNROLL
-    for (int copy = 0; copy < copies; ++copy) sum += total[copy * copy_step + k * p.element_pitch + element];
+    for (int copy = 0; copy < copies; ++copy) sum += total[copy * copy_step + e];
     const int outer = p.by_inner.divmod(element, inner);
-    const int c = part * p.group_quads * 4 + (p.channel_innermost ? inner : outer), index = p.channel_innermost ? outer : inner;
+    const int c = part * p.part_channels + (p.channel_innermost ? inner : outer), index = p.channel_innermost ? outer : inner;
     if (p.partial) {
       const int at = p.channel_innermost ? index * p.group_channels + c : c * p.taps + index;
-      static_cast<float*>(p.partial)[((pixel_slab * p.slabs + slab) * p.filters + k) * p.taps * p.group_channels + at] = sum;
+      static_cast<float*>(p.partial)[(pixel_slab * p.all_filters + slab * p.filters + k) * p.taps * p.group_channels + at] = sum;
     } else {
       static_cast<T*>(
           p.w)[(slab * p.filters + k) * p.w_k + c * p.w_c + index / p.columns_of_filter * p.w_r + index % p.columns_of_filter * p.w_s] =
