@@ -19,6 +19,7 @@ from cnnkernels.autograd.pool2d import (
     MaxPool2dFlatIndices,
     MaxPool2dGather,
     max_pool2d,
+    max_pool2d_pyramid,
 )
 
 __all__ = [
@@ -33,4 +34,5 @@ __all__ = [
     "MaxPool2dFlatIndices",
     "MaxPool2dGather",
     "max_pool2d",
+    "max_pool2d_pyramid",
 ]
