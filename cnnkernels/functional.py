@@ -37,7 +37,15 @@ from cnnkernels.autograd import (
 from cnnkernels.backends import BackendError, ambient_backend, select
 from cnnkernels.geometry import Conv2dGeometry, NothingToDo, Pool2dGeometry, Refused
 
-__all__ = ["adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "conv2d", "conv_transpose2d", "max_pool2d"]
+__all__ = [
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
+    "avg_pool2d",
+    "conv2d",
+    "conv_transpose2d",
+    "max_pool2d",
+    "spatial_pyramid_max_pool2d",
+]
 
 Size = int | tuple[int, ...] | list[int]
 
@@ -241,6 +249,41 @@ def max_pool2d(
         return output if input.dim() == 4 else output.squeeze(0)
     output, indices = MaxPool2dFlatIndices.call(image, shape, backend)
     return (output, indices) if input.dim() == 4 else (output.squeeze(0), indices.squeeze(0))
+
+
+def _pyramid_by_torch(input: Tensor, kernel_size: int = 5) -> tuple[Tensor, Tensor, Tensor]:
+    first = F.max_pool2d(input, kernel_size, 1, kernel_size // 2)
+    second = F.max_pool2d(first, kernel_size, 1, kernel_size // 2)
+    return first, second, F.max_pool2d(second, kernel_size, 1, kernel_size // 2)
+
+
+@_instead_of(_pyramid_by_torch)
+def spatial_pyramid_max_pool2d(
+    input: Tensor, kernel_size: int = 5, *, backend: str | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The max poolings of a spatial pyramid (YOLO's SPP): windows of k, 2k - 1 and 3k - 2 pixels, 5, 9 and 13 for k = 5.
+
+    Stride 1, padded to keep the image's size. Each is the first one's window over the result before it, which is how they
+    are computed: without gradients in one launch that reads the input once. Of equal maxima the gradient goes where the
+    chain of poolings sends it, as in torch.nn.functional.max_pool2d of max_pool2d.
+
+    Args:
+        input: [N, C, H, W] or [C, H, W].
+        kernel_size: k, odd.
+        backend: see the module's docstring.
+
+    Returns:
+        Three tensors of the input's shape and memory format.
+
+    Raises:
+        RuntimeError, TypeError, ValueError: torch's, for arguments that torch refuses.
+        BackendError: the named backend cannot run the call.
+    """
+    image, shape = prepare_max_pool2d(input, kernel_size, 1, geometry.pair(kernel_size)[0] // 2)
+    if shape.output != shape.image or shape.window[0] != shape.window[1]:
+        raise Refused("a window that is not odd and square")
+    results = autograd.max_pool2d_pyramid(image, shape, backend)  # type: ignore[arg-type]
+    return results if input.dim() == 4 else tuple(result.squeeze(0) for result in results)  # type: ignore[return-value]
 
 
 @_instead_of(F.avg_pool2d)

@@ -77,6 +77,7 @@ conv2d_wgrad = _operator("conv2d_wgrad")
 conv2d_bias_grad = _operator("conv2d_bias_grad")
 max_pool2d = _operator("max_pool2d")
 max_pool2d_with_indices = _operator("max_pool2d_with_indices")
+max_pool2d_pyramid = _operator("max_pool2d_pyramid")
 max_pool2d_backward = _operator("max_pool2d_backward")
 max_pool2d_gather = _operator("max_pool2d_gather")
 avg_pool2d = _operator("avg_pool2d")
@@ -93,6 +94,7 @@ OPERATORS = (
     "conv2d_bias_grad",
     "max_pool2d",
     "max_pool2d_with_indices",
+    "max_pool2d_pyramid",
     "max_pool2d_backward",
     "max_pool2d_gather",
     "avg_pool2d",
@@ -156,6 +158,13 @@ def _fake_max_pool2d_with_indices(
     size = (*input.shape[:2], *output_size)
     indices = _empty(input, size, channels_last, torch.int64 if flat_indices else torch.uint8)
     return _empty(input, size, channels_last), indices
+
+
+def _fake_max_pool2d_pyramid(
+    input: Tensor, window: int, channels_last: bool, kernel_name: str = ""
+) -> tuple[Tensor, Tensor, Tensor]:
+    first, second, third = (_empty(input, input.shape, channels_last) for _ in range(3))
+    return first, second, third
 
 
 def _fake_max_pool2d_backward(

@@ -17,6 +17,7 @@ constexpr const char* kSchemas[] = {
     "conv2d_bias_grad(Tensor grad_output, str kernel_name=\"\") -> Tensor",
     "max_pool2d(Tensor input, SymInt[2] output_size, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, bool channels_last, str kernel_name=\"\") -> Tensor",
     "max_pool2d_with_indices(Tensor input, SymInt[2] output_size, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, bool flat_indices, bool channels_last, str kernel_name=\"\") -> (Tensor, Tensor)",
+    "max_pool2d_pyramid(Tensor input, SymInt window, bool channels_last, str kernel_name=\"\") -> (Tensor, Tensor, Tensor)",
     "max_pool2d_backward(Tensor grad_output, Tensor indices, SymInt[2] input_size, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, bool channels_last, str kernel_name=\"\") -> Tensor",
     "max_pool2d_gather(Tensor input, Tensor indices, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, bool channels_last, str kernel_name=\"\") -> Tensor",
     "avg_pool2d(Tensor input, SymInt[2] output_size, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, bool count_include_pad, SymInt? divisor_override, bool channels_last, str kernel_name=\"\") -> Tensor",

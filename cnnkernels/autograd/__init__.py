@@ -26,6 +26,7 @@ from cnnkernels.autograd.pool2d import (
     MaxPool2dFlatIndices,
     MaxPool2dGather,
     max_pool2d,
+    max_pool2d_pyramid,
 )
 
 __all__ = [
@@ -45,4 +46,5 @@ __all__ = [
     "MaxPool2dFlatIndices",
     "MaxPool2dGather",
     "max_pool2d",
+    "max_pool2d_pyramid",
 ]

@@ -28,6 +28,17 @@ def max_pool2d(input: Tensor, geometry: Pool2dGeometry, backend: str) -> Tensor:
     return output
 
 
+def max_pool2d_pyramid(input: Tensor, geometry: Pool2dGeometry, backend: str) -> tuple[Tensor, Tensor, Tensor]:
+    """max_pool2d of x, of that, and of that again, for a stride of 1 and an odd window: one launch where nothing differentiates."""
+    if not observed(input):
+        operator = ENTRY_POINTS[backend].max_pool2d_pyramid
+        first, second, third = operator(input, geometry.window[0], geometry.channels_last)
+        return first, second, third
+    first = max_pool2d(input, geometry, backend)
+    second = max_pool2d(first, geometry, backend)
+    return first, second, max_pool2d(second, geometry, backend)
+
+
 def _max_pool2d_arguments(input: Tensor, g: Pool2dGeometry, *flat_indices: bool) -> tuple[Any, ...]:
     return (input, g.output, g.window, g.stride, g.padding, g.dilation, *flat_indices, g.channels_last)
 

@@ -22,11 +22,12 @@ from cnnkernels.testing.references import (
     conv2d_reference,
     max_pool2d_with_indices,
     pool2d_reference,
+    pyramid,
     window_indices,
 )
 
 Problem = Conv2dProblem | Pool2dProblem | AdaptivePool2dProblem
-Result = Tensor | tuple[Tensor, Tensor]
+Result = Tensor | tuple[Tensor, ...]
 
 # Integers that every divisor of an average divides grow with this; beyond it their sums leave the half types' digits.
 _LARGEST_SCALE = 64
@@ -36,12 +37,13 @@ _LARGEST_SCALE = 64
 class Case:
     """A pass on given operands. `run` takes a kernel's name ("" for the plan's choice) and returns what it computes.
 
-    `exact` says that every order of summation gives `reference.fp64` to the last bit; `indices` are max pooling's.
+    `exact` says that every order of summation gives `reference.fp64` to the last bit; `further` results are exact:
+    max pooling's indices, or the later levels of a chain.
     """
 
     run: Callable[[str], Result]
     reference: Reference
-    indices: Tensor | None
+    further: tuple[Tensor, ...]
     exact: bool
     channels_last: bool
 
@@ -97,7 +99,7 @@ def _conv2d_case(
         arguments += (size, problem.stride, problem.pad_before, problem.dilation, problem.groups, channels_last)
     exact = values == "integers" and _sums_are_exact(reference, dtype)
     mode = {} if problem.padding_mode == "zeros" or name == "bias_grad" else {"padding_mode": problem.padding_mode}
-    return Case(lambda kernel: operator(*arguments, kernel, **mode), reference, None, exact, channels_last)
+    return Case(lambda kernel: operator(*arguments, kernel, **mode), reference, (), exact, channels_last)
 
 
 _CONV2D_OPERANDS = {
@@ -137,13 +139,18 @@ def _pool2d_case(
         arguments += (image if name.endswith("backward") else problem.output_size,)
     arguments += (problem.window, problem.steps, problem.padding)
     arguments += (problem.dilation,) if name.startswith("max") else (problem.count_include_pad, problem.divisor_override)
-    if name == "max" and problem.indices != "none":
+    levels: tuple[Tensor, ...] = ()
+    if name == "max" and problem.levels == 3:
+        operator, arguments = ops.max_pool2d_pyramid, (input, problem.window[0])
+        levels = tuple(pyramid(problem, input.cpu())[1:])
+    elif name == "max" and problem.indices != "none":
         operator = ops.max_pool2d_with_indices
         arguments += (problem.indices == "flat",)
     arguments += (channels_last,)
     # What selects values computes nothing, so that it is exact for all of them.
     exact = name in ("max", "max_gather") or (values == "integers" and scale > 0 and _sums_are_exact(reference, dtype))
-    return Case(lambda kernel: operator(*arguments, kernel), reference, indices, exact, channels_last)
+    exacts = levels or (() if indices is None else (indices,))
+    return Case(lambda kernel: operator(*arguments, kernel), reference, exacts, exact, channels_last)
 
 
 _POOL2D_OPERANDS = {

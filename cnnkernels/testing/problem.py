@@ -116,7 +116,7 @@ class Pool2dProblem:
     """A 2-D pooling of x[N, C, H, W].
 
     `kinds` says which poolings it makes sense for, `passes` in which of their passes it is tried, `indices` in which form max
-    pooling's are; the rest is torch's arguments.
+    pooling's are, `levels` how many poolings of each other it chains; the rest is torch's arguments.
     """
 
     group: str
@@ -137,6 +137,7 @@ class Pool2dProblem:
     kinds: tuple[Literal["max", "avg"], ...] = field(default=("max", "avg"))
     passes: tuple[str, ...] = POOL2D_PASSES
     indices: IndexForm = "window"
+    levels: Literal[1, 3] = 1
 
     def suits(self, name: str) -> bool:
         """Whether pass `name` is tried on it."""
@@ -152,6 +153,7 @@ class Pool2dProblem:
         text += "" if self.divisor_override is None else f" divisor {self.divisor_override}"
         text += "" if self.values == "normal" else f" {self.values}"
         text += "" if self.indices == "window" else f", {self.indices} indices"
+        text += "" if self.levels == 1 else f", {self.levels} levels"
         return text + _suffix(self.layout, self.batched)
 
     @property

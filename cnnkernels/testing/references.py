@@ -122,6 +122,14 @@ def max_pool2d_with_indices(problem: Pool2dProblem, input: Tensor) -> tuple[Tens
     return output.to(input.dtype), indices
 
 
+def pyramid(problem: Pool2dProblem, input: Tensor) -> list[Tensor]:
+    """The levels of a chain of max poolings by torch."""
+    results: list[Tensor] = []
+    for _ in range(problem.levels):
+        results.append(max_pool2d_with_indices(problem, results[-1] if results else input)[0])
+    return results
+
+
 def window_indices(problem: Pool2dProblem, indices: Tensor) -> Tensor:
     """Flat indices h * W + w as taps r * S + s of their windows, uint8; 0 for a window that holds no pixel."""
     return taps_of(indices, problem.W, problem.window, problem.steps, problem.padding, problem.dilation)

@@ -118,6 +118,38 @@ std::tuple<Tensor, Tensor> max_pool2d_with_indices(const Tensor& input, Sizes ou
   return {output, indices};
 }
 
+// Where no kernel runs the whole chain, one pooling after the other.
+std::tuple<Tensor, Tensor, Tensor> max_pool2d_pyramid(const Tensor& input, int64_t window, bool channels_last, std::string kernel) {
+  require_4d(input, "input");
+  require(window > 0 && window % 2 == 1, "the window must be odd, not ", window);
+  const Sizes side{window, window}, pad{window / 2, window / 2}, one{1, 1};
+  Problem problem = max_problem(input, {input.size(2), input.size(3)}, side, one, pad, one);
+  Tensor outputs[] = {empty_y(problem, input, channels_last), empty_y(problem, input, channels_last), empty_y(problem, input, channels_last)};
+  problem.levels = 3;
+  if (!kernel.empty() || pool2d::has_plan(problem)) {
+    pool2d::Arguments arguments;
+    Buffers buffers;
+    arguments.x = buffers.input("input", input);
+    arguments.out = buffers.output("output", outputs[0]);
+    arguments.next_out[0] = buffers.output("output 2", outputs[1]);
+    arguments.next_out[1] = buffers.output("output 3", outputs[2]);
+    run(problem, arguments, buffers, kernel, input);
+  } else {
+    const Tensor* from = &input;
+    for (Tensor& output : outputs) {
+      problem = max_problem(*from, {input.size(2), input.size(3)}, side, one, pad, one);
+      problem.y = strides_of(output);
+      pool2d::Arguments arguments;
+      Buffers buffers;
+      arguments.x = buffers.input("input", *from);
+      arguments.out = buffers.output("output", output);
+      run(problem, arguments, buffers, kernel, input);
+      from = &output;
+    }
+  }
+  return {outputs[0], outputs[1], outputs[2]};
+}
+
 Tensor max_pool2d_backward(const Tensor& grad_output, const Tensor& indices, Sizes input_size, Sizes kernel_size, Sizes stride,
                            Sizes padding, Sizes dilation, bool channels_last, std::string kernel) {
   require_4d(grad_output, "grad_output");
@@ -209,6 +241,7 @@ Tensor avg_pool2d_backward(const Tensor& grad_output, Sizes input_size, Sizes ke
 STABLE_TORCH_LIBRARY_IMPL(cnnkernels, CNN_DISPATCH_KEY, library) {
   library.impl("max_pool2d", TORCH_BOX(&max_pool2d));
   library.impl("max_pool2d_with_indices", TORCH_BOX(&max_pool2d_with_indices));
+  library.impl("max_pool2d_pyramid", TORCH_BOX(&max_pool2d_pyramid));
   library.impl("max_pool2d_backward", TORCH_BOX(&max_pool2d_backward));
   library.impl("max_pool2d_gather", TORCH_BOX(&max_pool2d_gather));
   library.impl("avg_pool2d", TORCH_BOX(&avg_pool2d));

@@ -43,6 +43,8 @@ Plan plan(const Problem& problem, const std::string& forced) {
   return {&kernel, kernel.configure(kernel, problem)};
 }
 
+bool has_plan(const Problem& problem) { return cheapest(catalogue(), problem) != nullptr; }
+
 std::vector<Candidate<Kernel>> explain(const Problem& problem, const std::string& forced) {
   require_legal(problem);
   return explain_choice(catalogue(), problem, &choose(catalogue(), problem, forced), !forced.empty());

@@ -30,6 +30,7 @@ struct Arguments {
   const void* y = nullptr;      // max_backward, avg_backward
   const void* index = nullptr;  // max_backward, max_gather; bytes or int64 as Problem::index_form says
   void* out = nullptr;
+  void* next_out[kMostLevels - 1] = {};  // of a chain
   void* index_out = nullptr;  // max, unless the form is kNone
   void* workspace = nullptr;  // adaptive
   cudaStream_t stream = nullptr;
@@ -59,6 +60,9 @@ struct Plan {
 };
 // `forced`: empty, or the only kernel that may be taken. Throws std::runtime_error with every candidate's reason if none can.
 Plan plan(const Problem& problem, const std::string& forced);
+
+// Whether some kernel can run the problem.
+bool has_plan(const Problem& problem);
 
 // Every kernel of the problem's op and dtype.
 std::vector<Candidate<Kernel>> explain(const Problem& problem, const std::string& forced);

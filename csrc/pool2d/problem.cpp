@@ -28,6 +28,9 @@ std::string why_illegal(const Problem& p) {
     why << "an index in the window has one byte, enough for " << kMostWindowTaps << " taps and not for " << p.R << 'x' << p.S;
   else if ((p.op == Op::kMaxBackward || p.op == Op::kMaxGather) && p.index_form == IndexForm::kNone) why << "no indices are given";
   else if (is_adaptive(p.op) && (p.H < 1 || p.W < 1) && p.P > 0 && p.Q > 0) why << "an image without pixels has no windows";
+  else if (p.levels < 1 || p.levels > kMostLevels) why << "a chain has 1 to " << kMostLevels << " levels";
+  else if (p.levels > 1 && (p.op != Op::kMax || p.index_form != IndexForm::kNone || p.P != p.H || p.Q != p.W))
+    why << "a chain is of max poolings without indices that keep the image's size";
   return why.str();
 }
 
@@ -40,6 +43,7 @@ std::string to_string(const Problem& p) {
        << p.dilation_h << ',' << p.dilation_w;
   if (p.divisor_override) text << " divisor " << p.divisor_override;
   else if (!p.count_include_pad) text << " without padding in the divisor";
+  if (p.levels > 1) text << ' ' << p.levels << " levels";
   if (p.index_form != IndexForm::kNone) text << ' ' << name_of(p.index_form) << " indices";
   return text.str();
 }

@@ -2,6 +2,7 @@
 //
 //   window(p, q) = { (p * stride_h - pad_h + r * dilation_h, (w alike)) : 0 <= r < R, 0 <= s < S }  that lie in the image
 //   max:           y[n, c, p, q] = max of x[n, c, .] over window(p, q),   index[n, c, p, q] = where in it that maximum is
+//                  `levels` > 1: a chain of it, y_1 the pooling of x, y_2 that of y_1 (a spatial pyramid; stride 1, y as large as x)
 //   max_backward:  x[n, c, h, w] = sum over the windows whose index is of (h, w) of y[n, c, p, q]
 //   max_gather:    y[n, c, p, q] = x[n, c, .] at index[n, c, p, q], the derivative of max_backward
 //   avg:           y[n, c, p, q] = sum of x[n, c, .] over window(p, q) / divisor(p, q)
@@ -51,6 +52,8 @@ constexpr const char* name_of(IndexForm form) {
   return form == IndexForm::kNone ? "none" : form == IndexForm::kWindow ? "window" : "flat";
 }
 
+constexpr int kMostLevels = 3;
+
 struct Problem {
   Op op = Op::kMax;
   DType dtype = DType::kFloat32;
@@ -59,12 +62,13 @@ struct Problem {
   bool count_include_pad = true;  // avg, avg_backward: whether padding counts in the divisor
   int64_t divisor_override = 0;   // avg, avg_backward: the divisor; 0: none given
   IndexForm index_form = IndexForm::kNone;  // the max ops alone
+  int levels = 1;  // max without indices
   Strides x, y, index;
 
   int64_t planes() const { return N * C; }
   // What the op touches at least once, if every pixel lies in a window: x, y and the indices of the max ops.
   double tensor_bytes() const {
-    return double(planes()) * (double(H) * double(W) * size_of(dtype) + double(P) * double(Q) * (size_of(dtype) + bytes_of(index_form)));
+    return double(planes()) * (double(H) * double(W) * size_of(dtype) + double(P) * double(Q) * (levels * size_of(dtype) + bytes_of(index_form)));
   }
   // The tensor that is written, and the one whose windows are walked.
   int64_t target_rows() const { return is_backward(op) ? H : P; }

@@ -106,6 +106,36 @@ PROBLEMS: tuple[Pool2dProblem, ...] = (
     ),
 )
 
+_SEPARABLE: dict[str, Any] = {"stride": (1, 1), "indices": "none", "passes": ("max",)}
+_PYRAMID: dict[str, Any] = {"window": (5, 5), "padding": (2, 2), "levels": 3, **_SEPARABLE}
+
+PROBLEMS += (
+    *pool2d_group(
+        "odd windows at stride 1, rows first and then columns: larger than the image, of one row, in one plane and in many",
+        *(
+            problem | {"layout": layout}
+            for layout in ("contiguous", "channels_last")
+            for problem in (
+                image(1, 8, 20, 20, (5, 5), padding=(2, 2), **_SEPARABLE),
+                image(2, 24, 9, 7, (13, 13), padding=(6, 6), **_SEPARABLE, values="special"),
+                image(1, 16, 11, 13, (9, 1), padding=(4, 0), **_SEPARABLE),
+            )
+        ),
+        image(1, 1100, 4, 3, (3, 5), padding=(1, 2), **_SEPARABLE),
+        image(2, 3, 11, 13, (5, 5), padding=(2, 2), **_SEPARABLE, layout="expanded"),
+    ),
+    *pool2d_group(
+        "chains of poolings: both layouts, sliced, infinities and NaN",
+        image(1, 16, 20, 20, **_PYRAMID, **_LAST),
+        image(2, 8, 7, 9, **_PYRAMID, **_LAST, values="special"),
+        image(2, 8, 7, 9, **_PYRAMID, layout="channels_last_sliced_start"),
+        image(1, 5, 20, 20, **_PYRAMID),
+        image(2, 550, 3, 5, **_PYRAMID),
+        image(2, 3, 7, 9, **_PYRAMID, values="special"),
+        image(2, 3, 7, 9, **_PYRAMID, layout="sliced"),
+    ),
+)
+
 CHECK_PROBLEMS: tuple[Pool2dProblem, ...] = (
     *pool2d_group(
         "windows: strips and groups of columns that end early, with padding on all sides",
@@ -125,5 +155,11 @@ CHECK_PROBLEMS: tuple[Pool2dProblem, ...] = (
         "windows without code of their own",
         image(1, 8, 9, 8, (3, 2), stride=(1, 3), padding=(1, 0), dilation=(2, 1), kinds=("max",)),
         image(1, 8, 9, 8, (3, 2), stride=(1, 3), padding=(1, 0), dilation=(2, 1), kinds=("max",), **_LAST),
+    ),
+    *pool2d_group(
+        "chains of poolings, rows first and then columns",
+        image(1, 16, 6, 7, **_PYRAMID, **_LAST),
+        image(1, 5, 7, 9, **_PYRAMID),
+        image(1, 3, 7, 9, (5, 3), padding=(2, 1), **_SEPARABLE),
     ),
 )

@@ -81,6 +81,7 @@ inline bool is_vector(const Problem& p, const Strides& s, int planes) {
 }
 
 inline std::string why_not_direct(const Kernel& kernel, const Problem& problem) {
+  if (problem.levels > 1) return "a chain of poolings: it is run one by one";
   if (kernel.index_bits == 32 && !fits_32_bits(problem)) return "an index or offset does not fit in 31 bits";
   if (kernel.configure(kernel, problem).blocks > INT32_MAX) return "a grid has at most 2^31 - 1 blocks";
   return {};

@@ -8,6 +8,7 @@
 #include "common/cost.h"
 #include "pool2d/plan.h"
 #include "pool2d/windows/planar.cuh"
+#include "pool2d/windows/separable.cuh"
 #include "pool2d/windows/windows.h"
 
 namespace cnn::pool2d {
@@ -32,6 +33,7 @@ inline Extent result_columns(const Problem& p) { return is_backward(p.op) ? cell
 // What both layouts refuse.
 inline std::string why_not_windows(const Problem& p) {
   if (!fits_32_bits(p)) return "an index or offset does not fit in 31 bits";
+  if (p.levels > 1) return "a chain of poolings: it is run one by one";
   if (p.index_form == IndexForm::kFlat) return "flat indices: built for a byte of index, or none";
   if (is_backward(p.op) && shape_of(p) == WindowShape::kAny) return "backward it is built for 2x2 stride 2, 3x3 stride 2 and 3x3 stride 1";
   if (p.pad_h >= p.R || p.pad_w >= p.S) return "a padding as wide as the window";
@@ -222,10 +224,12 @@ inline std::string why_not_planar(const Kernel&, const Problem& p) {
   return {};
 }
 
-// Lanes for the columns of a strip. Where little is lost by it, whole warps: lanes of two strips would meet in banks.
+// Lanes for the columns of a strip. Where little is lost by it, whole warps, or halves of one: lanes of two strips would meet in banks.
 inline int64_t planar_lanes(const Problem& p) {
-  const int64_t columns = p.target_columns(), lanes = round_up(columns, 32);
-  return 5 * lanes <= 6 * columns ? lanes : columns;
+  const int64_t columns = p.target_columns();
+  for (int64_t whole : {32, 16})
+    if (4 * round_up(columns, whole) <= 5 * columns) return round_up(columns, whole);
+  return columns;
 }
 
 // Into how many strips a tile's rows are cut: as few rounds of the block as can be, and in those as little halo.
@@ -363,6 +367,87 @@ void run_planar(const Kernel& kernel, const Problem& p, const Configuration& c, 
   else launch(kernel.name.c_str(), shape, planar_forward_kernel<Op_, T>, q);
 }
 
+// --- Rows first, then columns.
+
+constexpr int64_t kSeparableBytes = 24 * 1024;
+
+inline std::string why_not_separable(const Kernel& kernel, const Problem& p) {
+  if (!fits_32_bits(p)) return "an index or offset does not fit in 31 bits";
+  if (p.index_form != IndexForm::kNone) return "built without indices";
+  if (p.stride_h != 1 || p.stride_w != 1 || p.dilation_h != 1 || p.dilation_w != 1) return "built for stride 1 and dilation 1";
+  if (p.R % 2 == 0 || p.S % 2 == 0 || 2 * p.pad_h + 1 != p.R || 2 * p.pad_w + 1 != p.S || p.P != p.H || p.Q != p.W)
+    return "built for odd windows padded to keep the image's size";
+  const bool channels = p.channels_dense(p.x) && p.channels_dense(p.y);
+  if (channels && p.C % kernel.planes != 0)
+    return std::to_string(p.C) + " channels are no multiple of the " + std::to_string(kernel.planes) + " of 16 bytes";
+  if (!channels && ((p.x.d3 != 1 && p.W > 1) || !planes_dense(p, p.y, p.P, p.Q))) return "neither channels nor columns are dense";
+  const int64_t bytes = 2 * p.H * p.W * (channels ? 16 : size_of(p.dtype)) + 128;
+  if (bytes > kMostPlanarBytes) return "an image takes " + std::to_string(bytes) + " bytes of shared memory";
+  return {};
+}
+
+// Channels dense: two vectors, a sector of every pixel, where the channels are a multiple of that. Else as many planes as fit.
+inline Configuration configure_separable(const Kernel& kernel, const Problem& p) {
+  if (is_empty(p)) return {};
+  Configuration c;
+  c.threads = kSeparableThreads;
+  c.tile_rows = int(p.H), c.tile_columns = int(p.W);
+  if (p.channels_dense(p.x) && p.channels_dense(p.y)) {
+    const int64_t vectors = p.C / kernel.planes, group = vectors % 2 == 0 && 4 * p.H * p.W * 16 <= kMostPlanarBytes ? 2 : 1;
+    c.tile_planes = int(group * kernel.planes);
+    c.shared_bytes = int(2 * group * p.H * p.W * 16);
+    c.blocks = p.N * (vectors / group);
+    return c;
+  }
+  const auto bytes = [&](int64_t planes) { return 2 * round_up(planes * p.H * p.W * size_of(p.dtype), 16) + 64; };
+  int64_t planes = 1;
+  if (planes_dense(p, p.x, p.H, p.W))
+    while (planes < p.planes() / (2 * kTargetBlocks) && bytes(planes + 1) <= kSeparableBytes) ++planes;
+  c.tile_planes = int(planes);
+  c.shared_bytes = int(bytes(planes));
+  c.blocks = ceil_div(p.planes(), planes);
+  return c;
+}
+
+inline double cost_separable(const Kernel& kernel, const Problem& p) {
+  constexpr double kItem = 25;  // a pass over one item: two divisions by multiplication, bounds, address, the write
+  constexpr double kTap = 4;    // loop, address, read
+  const Configuration c = kernel.configure(kernel, p);
+  if (c.blocks == 0) return 0;
+  const bool channels = p.channels_dense(p.x) && p.channels_dense(p.y);
+  const double values = channels ? kernel.planes : 1, items = results_of(p) / values * p.levels, taps = double(p.R + p.S);
+  Work work;
+  work.instructions = items * (2 * kItem + taps * (kTap + (tap_instructions(p) - 1) * values));
+  work.dram_bytes = work.l2_bytes = p.tensor_bytes();
+  work.l1_bytes = items * std::max(4.0, values * size_of(p.dtype)) * (taps + 4);
+  work.blocks = double(c.blocks), work.threads = c.threads;
+  return microseconds(work);
+}
+
+template <class T>
+void run_separable(const Kernel& kernel, const Problem& p, const Configuration& c, const Arguments& a) {
+  if (c.blocks == 0) return;
+  SeparableParams q{};
+  q.source = a.x;
+  q.target[0] = a.out;
+  for (int level = 1; level < p.levels; ++level) q.target[level] = a.next_out[level - 1];
+  q.levels = p.levels;
+  q.channels_inner = p.channels_dense(p.x) && p.channels_dense(p.y);
+  q.pixels = pixel_strides(p.x, a.x, kernel.planes, size_of(p.dtype));
+  q.result_pixels = pixel_strides(p.y, a.out, kernel.planes, size_of(p.dtype));
+  for (int level = 1; level < p.levels; ++level)
+    q.result_pixels.vector = q.result_pixels.vector && pixel_strides(p.y, q.target[level], kernel.planes, size_of(p.dtype)).vector;
+  q.planes_at = plane_strides(p.x, c.tile_planes > 1 ? planes_dense(p, p.x, p.H, p.W) : rows_dense(p.x, p.W));
+  q.columns = FastDiv<int32_t>(p.W), q.rows = FastDiv<int32_t>(p.H), q.channels = FastDiv<int32_t>(p.C);
+  const int64_t group = q.channels_inner ? c.tile_planes / kernel.planes : 1;
+  q.group = FastDiv<int32_t>(group), q.tiles = FastDiv<int32_t>(std::max<int64_t>(1, p.C / kernel.planes / group));
+  q.radius_h = int32_t(p.pad_h), q.radius_w = int32_t(p.pad_w);
+  q.planes = int32_t(p.planes()), q.tile_planes = c.tile_planes;
+  q.rows_at = q.channels_inner ? c.shared_bytes / 2 : c.shared_bytes - int32_t(round_up(c.tile_planes * p.H * p.W * size_of(p.dtype), 16));
+  const LaunchShape shape{dim3(unsigned(c.blocks)), dim3(kSeparableThreads), std::size_t(c.shared_bytes), a.stream};
+  launch(kernel.name.c_str(), shape, separable_max_kernel<T>, q);
+}
+
 // --- The catalogue.
 
 template <template <class, int> class Op_, class T, bool kBackward>
@@ -395,6 +480,18 @@ void add_layouts(std::vector<Kernel>& catalogue, Op op) {
 template <class T>
 void add_windows_kernels(std::vector<Kernel>& catalogue) {
   add_layouts<Maximum, T, false>(catalogue, Op::kMax);
+  Kernel separable{};
+  separable.name = std::string("pool2d_max_windows_separable_") + short_name(TypeTraits<T>::kDType);
+  separable.family = "windows";
+  separable.dtype = TypeTraits<T>::kDType;
+  separable.op = Op::kMax;
+  separable.index_bits = 32;
+  separable.planes = 16 / int(sizeof(T));
+  separable.threads = kSeparableThreads;
+  separable.shared_bytes = int(kSeparableBytes);
+  separable.why_not = why_not_separable, separable.cost = cost_separable, separable.configure = configure_separable;
+  separable.run = run_separable<T>;
+  catalogue.push_back(separable);
   add_layouts<MaximumGradient, T, true>(catalogue, Op::kMaxBackward);
   add_layouts<Mean, T, false>(catalogue, Op::kAvg);
   add_layouts<MeanGradient, T, true>(catalogue, Op::kAvgBackward);
