@@ -156,7 +156,12 @@ _POOL2D_OPERATORS = {
 
 
 def _adaptive_pool2d_case(
-    problem: AdaptivePool2dProblem, name: str, dtype: torch.dtype, values: Values, device: str, generator: torch.Generator
+    problem: AdaptivePool2dProblem,
+    name: str,
+    dtype: torch.dtype,
+    values: Values,
+    device: str,
+    generator: torch.Generator,
 ) -> Case:
     scale = _adaptive_scale(problem) if values == "integers" and "avg" in name else 1
 

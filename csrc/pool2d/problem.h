@@ -23,12 +23,22 @@
 
 namespace cnn::pool2d {
 
-enum class Op { kMax, kMaxBackward, kMaxGather, kAvg, kAvgBackward, kAdaptiveMax, kAdaptiveMaxBackward, kAdaptiveAvg, kAdaptiveAvgBackward };
+enum class Op {
+  kMax,
+  kMaxBackward,
+  kMaxGather,
+  kAvg,
+  kAvgBackward,
+  kAdaptiveMax,
+  kAdaptiveMaxBackward,
+  kAdaptiveAvg,
+  kAdaptiveAvgBackward
+};
 constexpr const char* name_of(Op op) {
-  return op == Op::kMax           ? "max"
-         : op == Op::kMaxBackward ? "max_backward"
-         : op == Op::kMaxGather   ? "max_gather"
-         : op == Op::kAvg         ? "avg"
+  return op == Op::kMax                   ? "max"
+         : op == Op::kMaxBackward         ? "max_backward"
+         : op == Op::kMaxGather           ? "max_gather"
+         : op == Op::kAvg                 ? "avg"
          : op == Op::kAvgBackward         ? "avg_backward"
          : op == Op::kAdaptiveMax         ? "adaptive_max"
          : op == Op::kAdaptiveMaxBackward ? "adaptive_max_backward"
@@ -45,7 +55,7 @@ constexpr bool is_backward(Op op) {
 struct Problem {
   Op op = Op::kMax;
   DType dtype = DType::kFloat32;
-  int64_t N = 0, C = 0, H = 0, W = 0, R = 1, S = 1, P = 0, Q = 0;  // max_gather and the adaptive ops use neither the window nor what follows
+  int64_t N = 0, C = 0, H = 0, W = 0, R = 1, S = 1, P = 0, Q = 0;  // max_gather, adaptive: no window
   int64_t stride_h = 1, stride_w = 1, pad_h = 0, pad_w = 0, dilation_h = 1, dilation_w = 1;
   bool count_include_pad = true;  // avg, avg_backward: whether padding counts in the divisor
   int64_t divisor_override = 0;   // avg, avg_backward: the divisor; 0: none given
@@ -54,7 +64,8 @@ struct Problem {
   int64_t planes() const { return N * C; }
   // What the op touches at least once, if every pixel lies in a window: x, y and the indices of the max ops.
   double tensor_bytes() const {
-    const bool indices = op == Op::kMax || op == Op::kMaxBackward || op == Op::kMaxGather || op == Op::kAdaptiveMax || op == Op::kAdaptiveMaxBackward;
+    const bool indices =
+        op == Op::kMax || op == Op::kMaxBackward || op == Op::kMaxGather || op == Op::kAdaptiveMax || op == Op::kAdaptiveMaxBackward;
     return double(planes()) * (double(H) * double(W) * size_of(dtype) + double(P) * double(Q) * (size_of(dtype) + (indices ? 8 : 0)));
   }
   // The tensor that is written, and the one whose windows are walked.
