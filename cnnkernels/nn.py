@@ -6,6 +6,8 @@ backend of one module ("cuda", "emulator", ...; see cnnkernels.functional); None
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -80,7 +82,8 @@ class AdaptiveMaxPool2d(torch.nn.AdaptiveMaxPool2d):
     backend: str | None = None
 
     def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        return functional.adaptive_max_pool2d(input, self.output_size, self.return_indices, backend=self.backend)
+        size: Any = self.output_size
+        return functional.adaptive_max_pool2d(input, size, self.return_indices, backend=self.backend)
 
 
 class AdaptiveAvgPool2d(torch.nn.AdaptiveAvgPool2d):
@@ -89,4 +92,5 @@ class AdaptiveAvgPool2d(torch.nn.AdaptiveAvgPool2d):
     backend: str | None = None
 
     def forward(self, input: Tensor) -> Tensor:
-        return functional.adaptive_avg_pool2d(input, self.output_size, backend=self.backend)
+        size: Any = self.output_size
+        return functional.adaptive_avg_pool2d(input, size, backend=self.backend)

@@ -119,7 +119,9 @@ def _forced_forward(backend: str, kernel: str, case: Case) -> Forward:
     key = f"{backend}:{kernel}"
     if key not in backends.ENTRY_POINTS:
         entry_points = backends.ENTRY_POINTS[backend]
-        names = [name for name in dir(entry_points) if name.startswith(("conv2d_", "max_pool2d", "avg_pool2d", "adaptive_"))]
+        names = [
+            name for name in dir(entry_points) if name.startswith(("conv2d_", "max_pool2d", "avg_pool2d", "adaptive_"))
+        ]
         fixed: Any = {name: _with_kernel(getattr(entry_points, name), name, kernel) for name in names}
         backends.ENTRY_POINTS[key] = types.SimpleNamespace(**fixed)  # type: ignore[assignment]
     layer = case.layer

@@ -170,7 +170,12 @@ _POOL2D_OPERATORS = {
 
 
 def _adaptive_pool2d_case(
-    problem: AdaptivePool2dProblem, name: str, dtype: torch.dtype, values: Values, device: str, generator: torch.Generator
+    problem: AdaptivePool2dProblem,
+    name: str,
+    dtype: torch.dtype,
+    values: Values,
+    device: str,
+    generator: torch.Generator,
 ) -> Case:
     scale = _adaptive_scale(problem) if values == "integers" and "avg" in name else 1
 
@@ -193,7 +198,8 @@ def _adaptive_pool2d_case(
     operator: Any = getattr(ops, name.replace("max", "max_pool2d").replace("avg", "avg_pool2d"))
     arguments = (*operands.values(), image if name.endswith("backward") else problem.output, channels_last)
     exact = name == "adaptive_max" or (values == "integers" and scale > 0 and _sums_are_exact(reference, dtype))
-    return Case(lambda kernel: operator(*arguments, kernel), reference, indices, exact, channels_last)
+    further = () if indices is None else (indices,)
+    return Case(lambda kernel: operator(*arguments, kernel), reference, further, exact, channels_last)
 
 
 def _adaptive_scale(problem: AdaptivePool2dProblem) -> int:

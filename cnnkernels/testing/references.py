@@ -158,7 +158,9 @@ def adaptive_pool2d_reference(problem: AdaptivePool2dProblem, name: str, operand
         return _adaptive_pool2d_pass(problem, name, values)
 
     (P, Q), (H, W) = problem.output, (problem.H, problem.W)
-    length = (-(-H // P) + 1) * (-(-W // Q) + 1) if not name.endswith("backward") else (-(-P // H) + 1) * (-(-Q // W) + 1)
+    length = (
+        (-(-H // P) + 1) * (-(-W // Q) + 1) if not name.endswith("backward") else (-(-P // H) + 1) * (-(-Q // W) + 1)
+    )
     absolute_sum = compute(torch.float64, absolute=True).abs()
     result, own = compute(torch.float64), compute(_computing_dtype(dtype)).to(dtype)
     return Reference(result, own, absolute_sum, absolute_sum, 1 if name == "adaptive_max" else length)

@@ -20,8 +20,8 @@ from cnnkernels.explain import trace
 from cnnkernels.testing import oracles
 from cnnkernels.testing.cases import Case, Problem, Result, make_case
 from cnnkernels.testing.emulation import Schedule, emulator
-from cnnkernels.testing.operands import Values
 from cnnkernels.testing.families import ADAPTIVE_PROBLEMS
+from cnnkernels.testing.operands import Values
 from cnnkernels.testing.problems import CONV2D_PROBLEMS, POOL2D_PROBLEMS
 
 # What an operator's error says when the kernel asked for by name exists but refuses the problem.

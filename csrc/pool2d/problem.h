@@ -24,12 +24,22 @@
 
 namespace cnn::pool2d {
 
-enum class Op { kMax, kMaxBackward, kMaxGather, kAvg, kAvgBackward, kAdaptiveMax, kAdaptiveMaxBackward, kAdaptiveAvg, kAdaptiveAvgBackward };
+enum class Op {
+  kMax,
+  kMaxBackward,
+  kMaxGather,
+  kAvg,
+  kAvgBackward,
+  kAdaptiveMax,
+  kAdaptiveMaxBackward,
+  kAdaptiveAvg,
+  kAdaptiveAvgBackward
+};
 constexpr const char* name_of(Op op) {
-  return op == Op::kMax           ? "max"
-         : op == Op::kMaxBackward ? "max_backward"
-         : op == Op::kMaxGather   ? "max_gather"
-         : op == Op::kAvg         ? "avg"
+  return op == Op::kMax                   ? "max"
+         : op == Op::kMaxBackward         ? "max_backward"
+         : op == Op::kMaxGather           ? "max_gather"
+         : op == Op::kAvg                 ? "avg"
          : op == Op::kAvgBackward         ? "avg_backward"
          : op == Op::kAdaptiveMax         ? "adaptive_max"
          : op == Op::kAdaptiveMaxBackward ? "adaptive_max_backward"
@@ -57,7 +67,7 @@ constexpr int kMostLevels = 3;
 struct Problem {
   Op op = Op::kMax;
   DType dtype = DType::kFloat32;
-  int64_t N = 0, C = 0, H = 0, W = 0, R = 1, S = 1, P = 0, Q = 0;  // the adaptive ops use neither the window nor what follows
+  int64_t N = 0, C = 0, H = 0, W = 0, R = 1, S = 1, P = 0, Q = 0;  // the adaptive ops have no window
   int64_t stride_h = 1, stride_w = 1, pad_h = 0, pad_w = 0, dilation_h = 1, dilation_w = 1;
   bool count_include_pad = true;  // avg, avg_backward: whether padding counts in the divisor
   int64_t divisor_override = 0;   // avg, avg_backward: the divisor; 0: none given

@@ -116,9 +116,10 @@ py::dict plan_pool2d(const std::string& op, const std::string& dtype, const Size
                      bool channels_last, const std::string& kernel, const std::string& indices) {
   using namespace pool2d;
   Problem p;
-  p.op = parse_name(op, {Op::kMax, Op::kMaxBackward, Op::kMaxGather, Op::kAvg, Op::kAvgBackward, Op::kAdaptiveMax, Op::kAdaptiveMaxBackward,
-                          Op::kAdaptiveAvg, Op::kAdaptiveAvgBackward},
-                         "op");
+  p.op = parse_name(op,
+                    {Op::kMax, Op::kMaxBackward, Op::kMaxGather, Op::kAvg, Op::kAvgBackward, Op::kAdaptiveMax, Op::kAdaptiveMaxBackward,
+                     Op::kAdaptiveAvg, Op::kAdaptiveAvgBackward},
+                    "op");
   p.dtype = parse_dtype(dtype);
   p.N = size_named(sizes, "N"), p.C = size_named(sizes, "C"), p.H = size_named(sizes, "H"), p.W = size_named(sizes, "W");
   p.R = size_named(sizes, "R"), p.S = size_named(sizes, "S"), p.P = size_named(sizes, "P"), p.Q = size_named(sizes, "Q");

@@ -137,7 +137,9 @@ CHECK_PROBLEMS: tuple[AdaptivePool2dProblem, ...] = (
         to(1, 16, 13, 11, (5, 3), **_LAST),
         to(1, 3, 3, 2, (7, 5)),
     ),
-    *adaptive_group("planes that come in bands of rows", to(1, 1, 150, 75, (10, 3), passes=("adaptive_max", "adaptive_avg"))),
+    *adaptive_group(
+        "planes that come in bands of rows", to(1, 1, 150, 75, (10, 3), passes=("adaptive_max", "adaptive_avg"))
+    ),
     *adaptive_group(
         "inside a larger tensor, in the opposite order, at an odd address",
         _CROOKED | {"layout": "sliced"},

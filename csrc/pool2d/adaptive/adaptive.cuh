@@ -58,8 +58,8 @@ inline int64_t lanes_for(int64_t vectors, int64_t others) {
   return lanes > 1 ? round_up(lanes, 2) : 1;
 }
 
-// DRAM gives its full rate to 3 MB in flight: 4.3e12 bytes/s by the 0.7 us that a read takes (assumed). A launch with fewer of its `bytes` in
-// flight takes longer, as if it moved more.
+// DRAM gives its full rate to 3 MB in flight: 4.3e12 bytes/s by the 0.7 us that a read takes (assumed). A launch with fewer of its `bytes`
+// in flight takes longer, as if it moved more.
 inline double as_if_moved(double bytes, double in_flight) {
   constexpr double kEnough = 3e6;
   return bytes * std::max(1.0, kEnough / std::max(1.0, std::min(bytes, in_flight)));
@@ -104,7 +104,9 @@ inline double channels_microseconds(const Kernel& kernel, const Problem& origina
   work.blocks = double(c.blocks), work.threads = c.threads, work.launches = c.parts > 1 ? 2 : 1;
   return microseconds(work);
 }
-inline double channels_cost(const Kernel& kernel, const Problem& p) { return channels_microseconds(kernel, p, kernel.configure(kernel, p)); }
+inline double channels_cost(const Kernel& kernel, const Problem& p) {
+  return channels_microseconds(kernel, p, kernel.configure(kernel, p));
+}
 
 // `c` with every window cut into parts, where that is modelled to be faster: few blocks leave most of the machine idle. `reads`: accesses
 // that each reader of a window makes.
@@ -250,17 +252,16 @@ inline double channels_backward_cost(const Kernel& kernel, const Problem& origin
   const double columns = cells_of(p.W, p.Q), rows = cells_of(p.H, p.P), step = c.readers;
   const double entered = std::min(1.0, columns > 1 ? step * columns / double(p.W) : step * rows / (double(p.H) * double(p.W)));
   Work work;
-  work.instructions = double(c.blocks) * c.threads * kThread + pixels * (kPixel + (maximum ? 4 : 1) * values + (vector ? 0 : kStore * values) +
-                                                                         entered * (kCellPlace + cell_instructions(p, values)));
+  work.instructions =
+      double(c.blocks) * c.threads * kThread + pixels * (kPixel + (maximum ? 4 : 1) * values + (vector ? 0 : kStore * values) +
+                                                         entered * (kCellPlace + cell_instructions(p, values)));
   work.dram_bytes = work.l2_bytes = p.tensor_bytes();
   work.l1_bytes = pixels * values * size_of(p.dtype) * (vector ? 1 : spread_of(p.x.d3 == 1 ? c.readers : 1, size_of(p.dtype)));
   work.blocks = double(c.blocks), work.threads = c.threads;
   return microseconds(work);
 }
 
-inline std::string why_not_channels_backward(const Kernel& kernel, const Problem& p) {
-  return why_not_grid(kernel.configure(kernel, p));
-}
+inline std::string why_not_channels_backward(const Kernel& kernel, const Problem& p) { return why_not_grid(kernel.configure(kernel, p)); }
 
 template <class Index>
 GradientParams<Index> gradient_params(const Problem& p, const Arguments& a, int planes) {
@@ -287,8 +288,8 @@ void run_channels_backward(const Kernel& kernel, const Problem& original, const 
   q.groups = FastDiv<int32_t>(ceil_div(p.C, c.tile_planes));
   q.tiles = FastDiv<int32_t>(ceil_div(p.H * p.W, c.tile_rows));
   q.threads = thread_map(kernel, c, channels_inner(p));
-  launch(kernel.name.c_str(), {dim3(unsigned(c.blocks)), dim3(unsigned(c.threads)), 0, a.stream}, adaptive_channels_backward_kernel<Gradient>,
-         q);
+  launch(kernel.name.c_str(), {dim3(unsigned(c.blocks)), dim3(unsigned(c.threads)), 0, a.stream},
+         adaptive_channels_backward_kernel<Gradient>, q);
 }
 
 // --- Dense planes: planes.cuh, planes_backward.cuh.
@@ -305,8 +306,8 @@ inline Runs runs_of(const Problem& p) {
   return {dense, p.C, p.x.d0};
 }
 
-// Registers let a multiprocessor hold six to eight blocks of 256 threads; six times 32 KB fit its 228. Whole planes come in half as much, for
-// more blocks to take turns at reading.
+// Registers let a multiprocessor hold six to eight blocks of 256 threads; six times 32 KB fit its 228. Whole planes come in half as much,
+// for more blocks to take turns at reading.
 constexpr int64_t kMostStage = 32 * 1024, kPlanesStage = 16 * 1024;
 // From here on a warp reads a plane of one window straight into registers: twice 16 bytes a lane.
 constexpr int64_t kStreamedPlane = 1024;
@@ -330,8 +331,10 @@ inline double planes_microseconds(const Kernel& kernel, const Problem& original,
   const double values = double(p.planes()) * window_pixels(p.H, p.P) * window_pixels(p.W, p.Q);
   const double windows = double(p.planes()) * double(p.P) * double(p.Q) * c.parts, bytes = values * size_of(p.dtype);
   Work work;
-  work.instructions = double(c.blocks) * c.threads * kThread + bytes / 16 * kVector + values * (work_per_value(p) + (streamed ? 0 : kStaged + (p.Q > 1 ? kWalk : 0))) +
-                      windows * c.readers * (kWindow + (p.P * p.Q > 1 ? kEnds : 0) + log2_of(c.readers) * kMerge * (p.op == Op::kAdaptiveMax ? 3 : 1));
+  work.instructions =
+      double(c.blocks) * c.threads * kThread + bytes / 16 * kVector +
+      values * (work_per_value(p) + (streamed ? 0 : kStaged + (p.Q > 1 ? kWalk : 0))) +
+      windows * c.readers * (kWindow + (p.P * p.Q > 1 ? kEnds : 0) + log2_of(c.readers) * kMerge * (p.op == Op::kAdaptiveMax ? 3 : 1));
   work.l2_bytes = p.tensor_bytes() + double(c.workspace_bytes) * 2;
   work.dram_bytes = as_if_moved(work.l2_bytes, double(c.blocks) * (streamed ? c.threads * 64 : c.shared_bytes));
   work.l1_bytes = streamed ? bytes : bytes + values * 4;
@@ -368,7 +371,8 @@ Configuration configure_planes(const Kernel& kernel, const Problem& original) {
   if (is_streamed(p)) {
     const int64_t vectors = plane_bytes / 16;
     int64_t readers = 32;
-    while (readers < kAdaptiveThreads && p.planes() * readers < kTargetBlocks * kAdaptiveThreads && vectors / readers >= kLeastReads) readers *= 2;
+    while (readers < kAdaptiveThreads && p.planes() * readers < kTargetBlocks * kAdaptiveThreads && vectors / readers >= kLeastReads)
+      readers *= 2;
     const int64_t planes = std::min(p.planes(), kAdaptiveThreads / readers);
     c.threads = int(planes * readers);
     c.blocks = ceil_div(p.planes(), planes);
@@ -423,7 +427,7 @@ void run_planes(const Kernel& kernel, const Problem& original, const Configurati
   q.plane = int32_t(p.H * p.W);
   q.run = FastDiv<int32_t>(runs.planes), q.run_step = int32_t(runs.step);
   q.channels = FastDiv<int32_t>(p.C);
-  const auto steps = [](int32_t(&step)[4], const Strides& s) {
+  const auto steps = [](int32_t (&step)[4], const Strides& s) {
     step[0] = int32_t(s.d0), step[1] = int32_t(s.d1), step[2] = int32_t(s.d2), step[3] = int32_t(s.d3);
   };
   steps(q.y_step, p.y);
@@ -464,7 +468,8 @@ inline Configuration configure_planes_backward(const Kernel& kernel, const Probl
 
 inline std::string why_not_planes_backward(const Kernel& kernel, const Problem& p) {
   const int64_t plane = p.H * p.W;
-  const bool dense = steps_by(p.W, p.x.d3, 1) && steps_by(p.H, p.x.d2, p.W) && steps_by(p.C, p.x.d1, plane) && steps_by(p.N, p.x.d0, p.C * plane);
+  const bool dense =
+      steps_by(p.W, p.x.d3, 1) && steps_by(p.H, p.x.d2, p.W) && steps_by(p.C, p.x.d1, plane) && steps_by(p.N, p.x.d0, p.C * plane);
   if (!dense) return "the result is not dense in NCHW";
   if (!fits_32_bits(p)) return "an index or offset does not fit in 31 bits";
   return why_not_grid(kernel.configure(kernel, p));
@@ -482,7 +487,8 @@ inline double planes_backward_cost(const Kernel& kernel, const Problem& original
   const double entered = columns > 1 ? parts : std::min(1.0, c.threads * values / plane) + values / plane;
   const double per_value = p.op == Op::kAdaptiveMaxBackward ? 3 : 1.5;
   Work work;
-  work.instructions = stores * (kStore + parts * (kPart + values * per_value) + entered * ((columns > 1 ? kCellPlace : 10) + cell_instructions(p, 1)));
+  work.instructions =
+      stores * (kStore + parts * (kPart + values * per_value) + entered * ((columns > 1 ? kCellPlace : 10) + cell_instructions(p, 1)));
   work.dram_bytes = work.l2_bytes = work.l1_bytes = p.tensor_bytes();
   work.blocks = double(c.blocks), work.threads = c.threads;
   return microseconds(work);
@@ -498,8 +504,8 @@ void run_planes_backward(const Kernel& kernel, const Problem& original, const Co
   q.plane = FastDiv<int32_t>(p.H * p.W), q.width = FastDiv<int32_t>(p.W), q.channels = FastDiv<int32_t>(p.C);
   q.elements = int32_t(p.planes() * p.H * p.W);
   q.stores = c.tile_rows;
-  launch(kernel.name.c_str(), {dim3(unsigned(c.blocks)), dim3(unsigned(c.threads)), 0, a.stream},
-         adaptive_planes_backward_kernel<Gradient>, q);
+  launch(kernel.name.c_str(), {dim3(unsigned(c.blocks)), dim3(unsigned(c.threads)), 0, a.stream}, adaptive_planes_backward_kernel<Gradient>,
+         q);
 }
 
 // --- The catalogue.

@@ -129,8 +129,7 @@ struct MaximumGradient {
   Vector<int64_t, N> index{};
 
   __device__ __forceinline__ MaximumGradient(const GradientParams<Index>& p, Index n, Index channel, int32_t channels)
-      : gradients(static_cast<const T*>(p.y), p.y_at, n, channel, channels),
-        indices(p.index, p.index_at, n, channel, channels) {}
+      : gradients(static_cast<const T*>(p.y), p.y_at, n, channel, channels), indices(p.index, p.index_at, n, channel, channels) {}
   __device__ __forceinline__ void move_to(const GradientParams<Index>& p, Index n, Index channel) {
     gradients.base = static_cast<const T*>(p.y) + n * p.y_at.n + channel * p.y_at.c;
     indices.base = p.index + n * p.index_at.n + channel * p.index_at.c;
@@ -160,7 +159,8 @@ struct MaximumGradient {
 
   // Of one channel: values [done, until), which are pixels of the cell, one after the other; value i is pixel shift + i.
   template <int kPixels>
-  __device__ __forceinline__ void fill(Vector<T, kPixels>& values, int32_t done, int32_t until, const Cell<Index>& cell, Index shift) const {
+  __device__ __forceinline__ void fill(Vector<T, kPixels>& values, int32_t done, int32_t until, const Cell<Index>& cell,
+                                       Index shift) const {
     if (cell.one_window()) {
       CNN_UNROLL
       for (int i = 0; i < kPixels; ++i)

@@ -14,9 +14,9 @@
 // the image one window of an unbroken run of pixels, the host states it as one row, so that no row ends in between.
 //
 // Loads in flight: kInFlight of 16 bytes per thread, 16 KB per block of 256.
-// Bytes per result: the window once, and y. Operations per 16 bytes read, N values: N conversions and additions (maximum: N conversions, 2 N
-// comparisons, 2 N selections) and some 10 for the walk. Offsets have 64 bits: two instructions more per 16 bytes, and no tensor is too large.
-// Where channels are not dense or a vector is not aligned, the N values are N accesses, and threads are laid along the pixels.
+// Bytes per result: the window once, and y. Operations per 16 bytes read, N values: N conversions and additions (maximum: N conversions, 2
+// N comparisons, 2 N selections) and some 10 for the walk. Offsets have 64 bits: two instructions more per 16 bytes, and no tensor is too
+// large. Where channels are not dense or a vector is not aligned, the N values are N accesses, and threads are laid along the pixels.
 #pragma once
 
 #include "common/launch.h"
@@ -195,8 +195,8 @@ __global__ void __launch_bounds__(kAdaptiveThreads, State::kIndices ? 2 : 3) ada
     Vector<int64_t, N> indices;
     CNN_UNROLL
     for (int c = 0; c < N; ++c) indices.value[c] = h * p.w.sources + w + states[c].number;
-    write_channels<N>(p.index + n * p.index_at.n + channel * p.index_at.c + row * p.index_at.h + column * p.index_at.w, p.index_at, channels,
-                      indices);
+    write_channels<N>(p.index + n * p.index_at.n + channel * p.index_at.c + row * p.index_at.h + column * p.index_at.w, p.index_at,
+                      channels, indices);
   }
 }
 

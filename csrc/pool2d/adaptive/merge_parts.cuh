@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(kAdaptiveThreads) adaptive_merge_parts_kernel(
   const int64_t pixel = quotient_of(result, p.channels), c = result - pixel * p.channels;
   const int64_t line = quotient_of(pixel, p.w.targets), column = pixel - line * p.w.targets;
   const int64_t n = quotient_of(line, p.h.targets), row = line - n * p.h.targets;
-  const auto at = [&](const int64_t(&step)[4]) { return n * step[0] + c * step[1] + row * step[2] + column * step[3]; };
+  const auto at = [&](const int64_t (&step)[4]) { return n * step[0] + c * step[1] + row * step[2] + column * step[3]; };
   static_cast<typename State::T*>(p.y)[at(p.y_step)] = state.result(p.h.extent(row), p.w.extent(column));
   if constexpr (State::kIndices) p.index[at(p.index_step)] = p.h.begin(row) * p.w.sources + p.w.begin(column) + state.number;
 }

@@ -15,12 +15,13 @@
 //           One window per plane: a warp's groups of readers do not take neighbouring planes but planes `spread` apart, so that the banks
 //           they read are apart as well; the block's results go through shared memory, to be written side by side.
 //
-// streamed  One window per plane, and a plane is long: `readers` threads, a warp to a block, read it straight into registers, 16 bytes each,
+// streamed  One window per plane, and a plane is long: `readers` threads, a warp to a block, read it straight into registers, 16 bytes
+// each,
 //           with its ragged ends by elements. Few planes: each is cut into `parts` for as many blocks (merge_parts.cuh).
 //
 // In flight: the whole stage of each resident block, some 100 KB a multiprocessor; streamed, kInFlight accesses of 16 bytes per thread.
-// Bytes per result: its window once (a band of rows: windows that overlap share a row with the next band), y. Operations per value: staged a
-// 2- or 4-byte read of shared memory, conversion, addition and some two for the walk; streamed, conversion and addition. 32-bit offsets.
+// Bytes per result: its window once (a band of rows: windows that overlap share a row with the next band), y. Operations per value: staged
+// a 2- or 4-byte read of shared memory, conversion, addition and some two for the walk; streamed, conversion and addition. 32-bit offsets.
 #pragma once
 
 #include "common/async_copy.h"
@@ -52,7 +53,7 @@ struct PlanesParams {
   // Staged:
   FastDiv<int32_t> tiles;  // of a run
   int32_t tile_planes;
-  int32_t band_rows;                   // of windows
+  int32_t band_rows;                  // of windows
   FastDiv<int32_t> windows, columns;  // of a plane's band; of a row
   int32_t spread_log2;
 };
@@ -72,7 +73,7 @@ template <class State>
 __device__ __forceinline__ void write_window(const PlanesParams<State>& p, const Window& window, const State& state) {
   int32_t c;
   const int32_t n = p.channels.divmod(window.plane, c);
-  const auto at = [&](const int32_t(&step)[4]) { return n * step[0] + c * step[1] + window.row * step[2] + window.column * step[3]; };
+  const auto at = [&](const int32_t (&step)[4]) { return n * step[0] + c * step[1] + window.row * step[2] + window.column * step[3]; };
   static_cast<typename State::T*>(p.y)[at(p.y_step)] = state.result(window.rows, window.columns);
   if constexpr (State::kIndices) p.index[at(p.index_step)] = window.h * p.w.sources + window.w + state.number;
 }
@@ -199,8 +200,7 @@ __global__ void __launch_bounds__(kAdaptiveThreads, 4) adaptive_planes_kernel(co
   const int32_t windows = planes * p.windows.divisor;
   const int32_t units = ((windows + (1 << set_log2) - 1) >> set_log2) << p.spread_log2;
   for (int32_t unit = thread / kWarp; unit < units; unit += int32_t(blockDim.x) / kWarp) {
-    const int32_t number =
-        ((unit >> p.spread_log2) << set_log2) + (group << p.spread_log2) + (unit & ((1 << p.spread_log2) - 1));
+    const int32_t number = ((unit >> p.spread_log2) << set_log2) + (group << p.spread_log2) + (unit & ((1 << p.spread_log2) - 1));
     Window window{number, 0, 0, 0, 0, p.h.sources, width};  // the only one of its plane
     if (!one_window) {
       window.plane = p.windows.divmod(number, window.row);
@@ -211,8 +211,8 @@ __global__ void __launch_bounds__(kAdaptiveThreads, 4) adaptive_planes_kernel(co
     const bool exists = number < windows && window.row < end_row;
     state.clear();
     if (exists)
-      take_staged(state, stage + lead + window.plane * p.plane + (window.h - h_begin) * width + window.w, window.rows, window.columns, width,
-                  reader, p.readers_log2);
+      take_staged(state, stage + lead + window.plane * p.plane + (window.h - h_begin) * width + window.w, window.rows, window.columns,
+                  width, reader, p.readers_log2);
     merge_lanes(state, readers);
     if (!exists || reader > 0) continue;
     if (one_window) {

@@ -158,7 +158,9 @@ struct Partials {
 
   Partials() = default;
   Partials(void* workspace, int64_t parts, int64_t results)
-      : values(static_cast<typename State::Acc*>(workspace)), numbers(reinterpret_cast<int32_t*>(values + parts * results)), results(results) {}
+      : values(static_cast<typename State::Acc*>(workspace)),
+        numbers(reinterpret_cast<int32_t*>(values + parts * results)),
+        results(results) {}
 
   static int64_t bytes(int64_t parts, int64_t results) {
     return (parts * results * int64_t(sizeof(typename State::Acc) + (State::kIndices ? sizeof(int32_t) : 0)) + 7) / 8 * 8;

@@ -53,15 +53,17 @@ struct Windows {
 };
 
 // A division whose operands mostly fit 31 bits, where it is a third of the instructions.
-__device__ __forceinline__ int64_t quotient_of(int64_t a, int64_t b) { return (a | b) >> 31 == 0 ? int64_t(int32_t(a) / int32_t(b)) : a / b; }
+__device__ __forceinline__ int64_t quotient_of(int64_t a, int64_t b) {
+  return (a | b) >> 31 == 0 ? int64_t(int32_t(a) / int32_t(b)) : a / b;
+}
 __device__ __forceinline__ int32_t quotient_of(int32_t a, int32_t b) { return a / b; }
 
 // Every `step`-th pixel of a rectangle in row-major order: where it lies, by additions alone.
 template <class Index>
 struct Walk {
   Index column, columns;
-  Index step_columns;                // and whole rows, which the offsets' steps have
-  int64_t at, step_at, wrap_at;      // offset in memory; what a step adds, and what running over a row's end adds
+  Index step_columns;                        // and whole rows, which the offsets' steps have
+  int64_t at, step_at, wrap_at;              // offset in memory; what a step adds, and what running over a row's end adds
   int32_t number, step_number, wrap_number;  // the pixel's number in an image `width` wide, counted from the rectangle's first
 
   // From pixel `first` on. Pixels lie row_stride and column_stride apart.
