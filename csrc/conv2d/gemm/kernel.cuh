@@ -189,7 +189,6 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) gemm_kernel(con
   }
 
   GemmResults<T, Tile> results;
-  CNN_NO_UNROLL
   for (int i = 0;; ++i) {
     wait_async<kGemmStages - 2>();
     __syncthreads();
