@@ -68,6 +68,8 @@ def _sample(
         return (tensor(N, 4, 3, 4), (5, 7), *window, True, 5, channels_last)
     if name == "max_pool2d":
         return (tensor(N, 4, 5, 7), (3, 4), *window, (1, 1), channels_last)
+    if name == "max_pool2d_pyramid":
+        return (tensor(N, 4, 5, 7), 3, channels_last)
     if name == "max_pool2d_with_indices":
         return (tensor(N, 4, 5, 7), (3, 4), *window, (1, 1), flat, channels_last)
     _, indices = ops.max_pool2d_with_indices(tensor(N, 4, 5, 7), (3, 4), *window, (1, 1), flat, channels_last)

@@ -28,7 +28,7 @@ struct Arguments {
   const void* index = nullptr;  // max_backward, max_gather; bytes or int64 as Problem::index_form says
   void* out = nullptr;
   void* next_out[kMostLevels - 1] = {};  // of a chain
-  void* index_out = nullptr;  // max, unless the form is kNone
+  void* index_out = nullptr;             // max, unless the form is kNone
   cudaStream_t stream = nullptr;
 };
 
