@@ -76,6 +76,8 @@ def _sample(
     if name == "adaptive_max_pool2d_backward":
         _, indices = ops.adaptive_max_pool2d(tensor(N, 4, 5, 7), (3, 4), channels_last)
         return (tensor(N, 4, 3, 4), indices, (5, 7), channels_last)
+    if name == "max_pool2d_pyramid":
+        return (tensor(N, 4, 5, 7), 3, channels_last)
     if name == "max_pool2d_with_indices":
         return (tensor(N, 4, 5, 7), (3, 4), *window, (1, 1), flat, channels_last)
     _, indices = ops.max_pool2d_with_indices(tensor(N, 4, 5, 7), (3, 4), *window, (1, 1), flat, channels_last)

@@ -262,17 +262,19 @@ def test_max_pooling_is_exact_on_every_kernel(dtype: str, c: Pooling) -> None:
             assert_is(actual, y.detach(), x_, c.channels_last, f"max on {name}")
         for flat in (False, True):
             with unless_refused():
-                actual, found = ops.max_pool2d_with_indices(x_, y.shape[2:], *geometry[:-1], flat, c.channels_last, name)
+                actual, found = ops.max_pool2d_with_indices(
+                    x_, y.shape[2:], *geometry[:-1], flat, c.channels_last, name
+                )
                 assert_is(actual, y.detach(), x_, c.channels_last, f"max on {name}")
                 assert torch.equal(found, indices if flat else taps), name
                 assert found.stride() == actual.stride()
-    for given in (taps, indices):
+    for index in (taps, indices):
         for name in kernels("pool2d", "max_backward", dtype):
             with unless_refused():
-                actual = ops.max_pool2d_backward(grad.to(x_.dtype), given, x.shape[2:], *geometry, name)
+                actual = ops.max_pool2d_backward(grad.to(x_.dtype), index, x.shape[2:], *geometry, name)
                 assert_is(actual, x.grad, x_, c.channels_last, f"max_backward on {name}")
         for name in kernels("pool2d", "max_gather", dtype):
-            actual = ops.max_pool2d_gather(x_, given, *geometry, name)
+            actual = ops.max_pool2d_gather(x_, index, *geometry, name)
             assert_is(actual, y.detach(), x_, c.channels_last, f"max_gather on {name}")
 
 

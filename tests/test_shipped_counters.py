@@ -108,9 +108,7 @@ def test_gather_of_a_pointwise_convolution():
 def test_max_pool_in_vectors():
     """y = max over 2 x 2 of x, channels_last: a lane has 4 channels of one window, 16 bytes of each tap."""
     C, H, W = 64, 16, 16
-    (launch,) = launches(
-        f"max n1 c{C} {H}x{W} 2x2 stride 2", "forward", "channels_last", "pool2d_max_staged_4x256_f32"
-    )
+    (launch,) = launches(f"max n1 c{C} {H}x{W} 2x2 stride 2", "forward", "channels_last", "pool2d_max_staged_4x256_f32")
     results = C * H * W // 4
 
     # Half a warp has the 64 channels of one pixel, the other half those of the pixel two columns on: twice 256 bytes.

@@ -14,7 +14,6 @@ from cnnkernels.autograd.passes import Pass, batched, fold, launch, observed, un
 from cnnkernels.backends import ENTRY_POINTS
 from cnnkernels.geometry import Pool2dGeometry
 
-
 # A tap's number has one byte.
 _MOST_WINDOW_TAPS = 256
 

@@ -138,7 +138,9 @@ def _pool2d_case(
     if name != "max_gather":
         arguments += (image if name.endswith("backward") else problem.output_size,)
     arguments += (problem.window, problem.steps, problem.padding)
-    arguments += (problem.dilation,) if name.startswith("max") else (problem.count_include_pad, problem.divisor_override)
+    arguments += (
+        (problem.dilation,) if name.startswith("max") else (problem.count_include_pad, problem.divisor_override)
+    )
     levels: tuple[Tensor, ...] = ()
     if name == "max" and problem.levels == 3:
         operator, arguments = ops.max_pool2d_pyramid, (input, problem.window[0])

@@ -124,7 +124,8 @@ std::tuple<Tensor, Tensor, Tensor> max_pool2d_pyramid(const Tensor& input, int64
   require(window > 0 && window % 2 == 1, "the window must be odd, not ", window);
   const Sizes side{window, window}, pad{window / 2, window / 2}, one{1, 1};
   Problem problem = max_problem(input, {input.size(2), input.size(3)}, side, one, pad, one);
-  Tensor outputs[] = {empty_y(problem, input, channels_last), empty_y(problem, input, channels_last), empty_y(problem, input, channels_last)};
+  Tensor outputs[] = {empty_y(problem, input, channels_last), empty_y(problem, input, channels_last),
+                      empty_y(problem, input, channels_last)};
   problem.levels = 3;
   if (!kernel.empty() || pool2d::has_plan(problem)) {
     pool2d::Arguments arguments;

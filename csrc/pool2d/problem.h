@@ -58,9 +58,7 @@ constexpr bool is_backward(Op op) {
 enum class IndexForm { kNone, kWindow, kFlat };
 constexpr int64_t kMostWindowTaps = 256;
 constexpr int bytes_of(IndexForm form) { return form == IndexForm::kNone ? 0 : form == IndexForm::kWindow ? 1 : 8; }
-constexpr const char* name_of(IndexForm form) {
-  return form == IndexForm::kNone ? "none" : form == IndexForm::kWindow ? "window" : "flat";
-}
+constexpr const char* name_of(IndexForm form) { return form == IndexForm::kNone ? "none" : form == IndexForm::kWindow ? "window" : "flat"; }
 
 constexpr int kMostLevels = 3;
 
@@ -69,16 +67,17 @@ struct Problem {
   DType dtype = DType::kFloat32;
   int64_t N = 0, C = 0, H = 0, W = 0, R = 1, S = 1, P = 0, Q = 0;  // the adaptive ops have no window
   int64_t stride_h = 1, stride_w = 1, pad_h = 0, pad_w = 0, dilation_h = 1, dilation_w = 1;
-  bool count_include_pad = true;  // avg, avg_backward: whether padding counts in the divisor
-  int64_t divisor_override = 0;   // avg, avg_backward: the divisor; 0: none given
+  bool count_include_pad = true;            // avg, avg_backward: whether padding counts in the divisor
+  int64_t divisor_override = 0;             // avg, avg_backward: the divisor; 0: none given
   IndexForm index_form = IndexForm::kNone;  // the max ops alone
-  int levels = 1;  // max without indices
+  int levels = 1;                           // max without indices
   Strides x, y, index;
 
   int64_t planes() const { return N * C; }
   // What the op touches at least once, if every pixel lies in a window: x, y and the indices of the max ops.
   double tensor_bytes() const {
-    return double(planes()) * (double(H) * double(W) * size_of(dtype) + double(P) * double(Q) * (levels * size_of(dtype) + bytes_of(index_form)));
+    return double(planes()) *
+           (double(H) * double(W) * size_of(dtype) + double(P) * double(Q) * (levels * size_of(dtype) + bytes_of(index_form)));
   }
   // The tensor that is written, and the one whose windows are walked.
   int64_t target_rows() const { return is_backward(op) ? H : P; }

@@ -107,8 +107,10 @@ inline double window_cost(const Kernel& kernel, const Problem& p) {
   const Configuration c = kernel.configure(kernel, p);
   if (c.blocks == 0) return 0;
   const bool backward = is_backward(p.op), routed = p.op == Op::kMaxBackward, target_channels = p.channels_dense(p.target());
-  const double per_value = p.op == Op::kMax ? 5 : routed ? 4 : 2,  // with the conversion to fp32
-               division = 10.0 * kernel.planes;
+  const double per_value = p.op == Op::kMax ? 5
+                           : routed         ? 4
+                                            : 2,  // with the conversion to fp32
+      division = 10.0 * kernel.planes;
 
   // One vector of `strides`' tensor: instructions and sectors, `run` threads along the columns, or along the channels.
   struct Access {
@@ -133,9 +135,8 @@ inline double window_cost(const Kernel& kernel, const Problem& p) {
     source.issued += index.issued, source.moved += index.moved;
   }
   const double conflicts = backward || target_channels ? 1 : double(std::min<int64_t>(p.stride_w, 8));
-  const double issued =
-      c.threads * kThread + vectors * (taps * (kTap + per_value * kernel.planes) + (p.op == Op::kAvg ? division : 0)) +
-      slots * (kSlot + source.issued + (p.op == Op::kAvgBackward ? division : 0));
+  const double issued = c.threads * kThread + vectors * (taps * (kTap + per_value * kernel.planes) + (p.op == Op::kAvg ? division : 0)) +
+                        slots * (kSlot + source.issued + (p.op == Op::kAvgBackward ? division : 0));
   double moved = slots * (source.moved + kernel.slot_bytes) + vectors * taps * kernel.slot_bytes * conflicts;
   moved += vectors * access(p.target(), size_of(p.dtype), target_channels, c.tile_columns).moved;
   if (p.op == Op::kMax && p.index_form != IndexForm::kNone)

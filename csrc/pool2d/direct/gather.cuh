@@ -23,7 +23,7 @@ struct GatherParams {
   // The result's dimensions from the outermost, n, to the innermost: (p, q, c) or (c, p, q), whichever is dense.
   FastDiv<Index> extent1, extent2, extent3;
   Index x_step[4], index_step[4], out_step[4];  // x_step of p and q is 0
-  bool channels_inner;  // (p, q, c)
+  bool channels_inner;                          // (p, q, c)
   IndexForm index_form;
   Axis<Index> h, w;
   Index x_h, x_w;

@@ -1,6 +1,7 @@
 // Max pooling and its gradient, as policies of window.cuh.
 //
-//   max:           y = max of x over the window, and where that is, if it is asked for. The window is walked in row-major order and x is taken
+//   max:           y = max of x over the window, and where that is, if it is asked for. The window is walked in row-major order and x is
+//   taken
 //                  where it is greater than the maximum so far or NaN: the first of equal values, the last of several NaNs.
 //                  Before the first value the maximum is -inf at the window's first position in the image, so that a window
 //                  of -inf has an index of its own. (A window can have no pixel at all, between the taps of a dilation: its flat

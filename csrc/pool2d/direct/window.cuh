@@ -100,7 +100,7 @@ struct Box {
 
 template <class Index>
 struct WindowParams {
-  const void* source;           // x; backward: the gradient of y
+  const void* source;        // x; backward: the gradient of y
   const void* source_index;  // max backward
   void* target;              // y; backward: the gradient of x
   void* target_index;        // max

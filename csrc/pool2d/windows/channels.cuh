@@ -169,7 +169,8 @@ __device__ __forceinline__ void walk_forward(const ChannelsParams& p, int32_t in
       for (int32_t s = s0; s < p.w.taps && left + s * p.w.dilation < p.w.image; ++s)
         if (left + s * p.w.dilation >= 0) result.take(x.load(top + r * p.h.dilation, left + s * p.w.dilation), r * p.w.taps + s);
     }
-    const float divisor = p.divisor.of(p.h.divisor(row, p.divisor.count_include_pad), p.w.divisor(strip.column, p.divisor.count_include_pad));
+    const float divisor =
+        p.divisor.of(p.h.divisor(row, p.divisor.count_include_pad), p.w.divisor(strip.column, p.divisor.count_include_pad));
     write_result<Result, T, kVector>(p, strip, result, row, strip.column, divisor);
   }
 }

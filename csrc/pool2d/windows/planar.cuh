@@ -47,7 +47,7 @@ struct PlanarParams {
   WindowShape shape;
   bool streamed;  // without shared memory
   FastDiv<int32_t> channels, bands;
-  FastDiv<int32_t> columns, strips;              // lanes of a strip, strips of a tile; streamed: of 16 bytes of x in a row, and of rows of windows
+  FastDiv<int32_t> columns, strips;  // lanes of a strip, strips of a tile; streamed: of 16 bytes of x in a row, and of rows of windows
   FastDiv<int32_t> source_columns, source_rows;  // of a plane of the source
   int32_t planes, tile_planes;
   int32_t first_row, rows, tile_rows, strip_rows;        // of results; backward: of cells
@@ -428,8 +428,8 @@ __global__ void __launch_bounds__(kPlanarThreads, 4) planar_backward_kernel(cons
     for (int32_t i = int32_t(threadIdx.x); i < windows; i += kPlanarThreads) {
       int32_t column, row;
       p.source_rows.divmod(p.source_columns.divmod(i, column), row);
-      const float divisor = p.divisor.of(p.h.divisor(band.first + row, p.divisor.count_include_pad),
-                                         p.w.divisor(column, p.divisor.count_include_pad));
+      const float divisor =
+          p.divisor.of(p.h.divisor(band.first + row, p.divisor.count_include_pad), p.w.divisor(column, p.divisor.count_include_pad));
       shares[i] = widen(gradients.elements[i]) / divisor;
     }
     __syncthreads();

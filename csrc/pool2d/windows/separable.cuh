@@ -13,7 +13,8 @@
 //
 // The first of equal values, and of NaNs the last, survives the rows and then the columns as it does a walk in row-major order, so the
 // results are those of the other kernels to the bit. Neighbouring lanes have neighbouring columns (vectors): no bank conflicts.
-// Bytes per pixel and channel: one element read, one written for each level. Operations per tap: a conversion, two comparisons, a selection.
+// Bytes per pixel and channel: one element read, one written for each level. Operations per tap: a conversion, two comparisons, a
+// selection.
 #pragma once
 
 #include "pool2d/windows/planar.cuh"
@@ -37,7 +38,8 @@ struct SeparableParams {
 
 // All levels of what lies in `plane`, `group` items to a pixel. `write(level, item, result)` gets every result once.
 template <class T, int N, class Write>
-__device__ __forceinline__ void pool_levels(const SeparableParams& p, Packed<T, N>* plane, Packed<T, N>* rows, int32_t items, const Write& write) {
+__device__ __forceinline__ void pool_levels(const SeparableParams& p, Packed<T, N>* plane, Packed<T, N>* rows, int32_t items,
+                                            const Write& write) {
   const int32_t pixel = p.group.divisor, row = p.columns.divisor * pixel;
   for (int32_t level = 0; level < p.levels; ++level) {
     for (int32_t i = int32_t(threadIdx.x); i < items; i += kSeparableThreads) {
@@ -87,11 +89,12 @@ __global__ void __launch_bounds__(kSeparableThreads, 4) separable_max_kernel(con
       else plane[i] = x.load(h, w);
     }
     await_bands();
-    pool_levels<T, kVector>(p, plane, reinterpret_cast<Vector*>(memory + p.rows_at), items, [&](int32_t level, int32_t i, const Vector& result) {
-      int32_t h, w;
-      at(i, h, w);
-      Pixels<T, kVector>(static_cast<T*>(p.target[level]), p.result_pixels, strip).store(h, w, result);
-    });
+    pool_levels<T, kVector>(p, plane, reinterpret_cast<Vector*>(memory + p.rows_at), items,
+                            [&](int32_t level, int32_t i, const Vector& result) {
+                              int32_t h, w;
+                              at(i, h, w);
+                              Pixels<T, kVector>(static_cast<T*>(p.target[level]), p.result_pixels, strip).store(h, w, result);
+                            });
     return;
   }
   using Value = Packed<T, 1>;

@@ -17,7 +17,10 @@ inline WindowShape shape_of(const Problem& p) {
   const auto is = [&](int64_t taps, int64_t stride) {
     return p.R == taps && p.S == taps && p.stride_h == stride && p.stride_w == stride && p.dilation_h == 1 && p.dilation_w == 1;
   };
-  return is(2, 2) ? WindowShape::k2x2Stride2 : is(3, 2) ? WindowShape::k3x3Stride2 : is(3, 1) ? WindowShape::k3x3Stride1 : WindowShape::kAny;
+  return is(2, 2)   ? WindowShape::k2x2Stride2
+         : is(3, 2) ? WindowShape::k3x3Stride2
+         : is(3, 1) ? WindowShape::k3x3Stride1
+                    : WindowShape::kAny;
 }
 
 inline bool is_max(const Problem& p) { return p.op == Op::kMax || p.op == Op::kMaxBackward; }
@@ -49,9 +52,7 @@ inline double tap_instructions(const Problem& p) { return is_max(p) ? (is_backwa
 // Once per result: the division (averages; backward once per window) and rounding.
 inline double result_instructions(const Problem& p) { return is_max(p) ? 2 : 11; }
 // How many taps are taken per result.
-inline double taps_per_result(const Problem& p) {
-  return double(p.R * p.S) / (is_backward(p.op) ? double(p.stride_h * p.stride_w) : 1);
-}
+inline double taps_per_result(const Problem& p) { return double(p.R * p.S) / (is_backward(p.op) ? double(p.stride_h * p.stride_w) : 1); }
 inline double results_of(const Problem& p) { return double(p.planes()) * double(is_backward(p.op) ? p.H * p.W : p.P * p.Q); }
 inline double source_bytes(const Problem& p) {
   return double(p.planes()) *
@@ -175,9 +176,7 @@ inline bool planes_dense(const Problem& p, const Strides& s, int64_t rows, int64
 inline bool is_streamed(const Problem& p) {
   constexpr int64_t kSector = 32;
   const int64_t vector = 16 / size_of(p.dtype);
-  const auto whole = [](const Strides& s, int64_t part) {
-    return s.d3 == 1 && s.d2 % part == 0 && s.d1 % part == 0 && s.d0 % part == 0;
-  };
+  const auto whole = [](const Strides& s, int64_t part) { return s.d3 == 1 && s.d2 % part == 0 && s.d1 % part == 0 && s.d0 % part == 0; };
   return shape_of(p) == WindowShape::k2x2Stride2 && p.pad_h == 0 && p.pad_w == 0 && p.H == 2 * p.P && p.W == 2 * p.Q &&
          p.W * size_of(p.dtype) % kSector == 0 && whole(p.x, vector) && whole(p.y, vector / 2) &&
          (p.index_form == IndexForm::kNone || whole(p.index, vector / 2));
@@ -251,7 +250,8 @@ inline Configuration configure_planar(const Kernel&, const Problem& p) {
   const int64_t rows = result_rows(p).count, columns = p.target_columns();
   if (is_streamed(p)) {
     const int64_t vector = 16 / size_of(p.dtype);
-    c.tile_planes = 1, c.tile_rows = is_backward(p.op) ? 2 : 1, c.tile_columns = int(is_backward(p.op) ? vector : vector / 2);  // of a thread
+    c.tile_planes = 1, c.tile_rows = is_backward(p.op) ? 2 : 1,
+    c.tile_columns = int(is_backward(p.op) ? vector : vector / 2);  // of a thread
     c.blocks = ceil_div(p.planes() * p.P * (p.W / vector), kPlanarThreads);
     return c;
   }
@@ -336,11 +336,14 @@ void run_planar(const Kernel& kernel, const Problem& p, const Configuration& c, 
   q.source_columns = FastDiv<int32_t>(p.source_columns()), q.source_rows = FastDiv<int32_t>(p.source_rows());
   q.planes = int32_t(p.planes());
 
-  const auto aligned = [](const void* tensor, int64_t bytes) { return reinterpret_cast<std::uintptr_t>(tensor) % std::uintptr_t(bytes) == 0; };
+  const auto aligned = [](const void* tensor, int64_t bytes) {
+    return reinterpret_cast<std::uintptr_t>(tensor) % std::uintptr_t(bytes) == 0;
+  };
   const int64_t vector = 16 / size_of(p.dtype);
   Configuration tile = c;
-  q.streamed = is_streamed(p) && aligned(is_backward(p.op) ? q.target : q.source, 16) && aligned(is_backward(p.op) ? q.source : q.target, 8) &&
-               aligned(q.source_index, vector / 2) && aligned(q.target_index, vector / 2);
+  q.streamed = is_streamed(p) && aligned(is_backward(p.op) ? q.target : q.source, 16) &&
+               aligned(is_backward(p.op) ? q.source : q.target, 8) && aligned(q.source_index, vector / 2) &&
+               aligned(q.target_index, vector / 2);
   if (q.streamed) {
     q.columns = FastDiv<int32_t>(p.W / vector), q.strips = FastDiv<int32_t>(p.P);
     q.threads = int32_t(p.planes() * p.P * (p.W / vector));
