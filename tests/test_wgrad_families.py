@@ -20,8 +20,11 @@ from cnnkernels.profile.subject import parse_problem
 pytestmark = pytest.mark.checked_emulator
 
 
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
+
+
 class Case(NamedTuple):
-    """A problem, how it is run, and the most that may be asked for: bytes of x and y, over what they have."""
+    """A problem, how it is run, its tile, and the bytes of x and y that the tile asks for, over those that they have."""
 
     problem: str
     dtype: str
@@ -38,9 +41,9 @@ CASES = (
     Case("n32 c64 56x56 k64 1x1", "bf16", "channels_last", "conv2d_pointwise_wgrad_nhwc_bf16", (64, 64), 1.0, 88),
     Case("n32 c64 56x56 k64 1x1", "bf16", "nchw", "conv2d_pointwise_wgrad_nchw_bf16", (64, 64), 1.0, 88),
     Case("n32 c64 56x56 k64 1x1", "f32", "nchw", "conv2d_pointwise_wgrad_nchw_f32", (64, 64), 1.0, 88),
-    Case("n32 c128 56x56 k128 1x1", "bf16", "channels_last", "conv2d_pointwise_wgrad_nhwc_bf16", (128, 128), 1.0, 132),
-    Case("n32 c128 56x56 k128 1x1", "f32", "channels_last", "conv2d_pointwise_wgrad_nhwc_f32", (128, 128), 1.0, 132),
-    Case("n32 c128 56x56 k128 1x1", "bf16", "nchw", "conv2d_pointwise_wgrad_nchw_bf16", (128, 128), 1.0, 132),
+    Case("n32 c128 56x56 k128 1x1", "bf16", "channels_last", "conv2d_pointwise_wgrad_nhwc_bf16", (128, 128), 1.0, 264),
+    Case("n32 c128 56x56 k128 1x1", "f32", "channels_last", "conv2d_pointwise_wgrad_nhwc_f32", (128, 128), 1.0, 264),
+    Case("n32 c128 56x56 k128 1x1", "bf16", "nchw", "conv2d_pointwise_wgrad_nchw_bf16", (128, 128), 1.0, 264),
     Case("n32 c32 112x112 k16 1x1", "bf16", "channels_last", "conv2d_pointwise_wgrad_nhwc_bf16", (16, 32), 1.0, 88),
     # 24 channels once for each of five tiles of filters, 144 filters once: (5 * 24 + 144) / (24 + 144).
     Case("n32 c24 56x56 k144 1x1", "bf16", "channels_last", "conv2d_pointwise_wgrad_nhwc_bf16", (32, 32), 1.58, 79),
@@ -57,12 +60,14 @@ CASES = (
         "bf16", "channels_last", "conv2d_dilated_wgrad_nhwc_bf16", (128, 128), 0.58 * (9 * 4 + 36) / 5, 66,
     ),
 )  # fmt: skip
+WHOLE = Case("n2 c16 32x32 k32 1x1", "bf16", "channels_last", "conv2d_pointwise_wgrad_nhwc_bf16", (32, 16), 1.0)
 
 
-def launches_of(case: Case) -> list[Launch]:
-    layer, _ = parse_problem(case.problem)
-    (result,) = run([Job(layer, "wgrad", case.dtype, case.layout, "", case.sample)])
-    return result
+@pytest.fixture(scope="module")
+def launches() -> dict[Case, list[Launch]]:
+    """What every case launches, from one process."""
+    jobs = [Job(parse_problem(c.problem)[0], "wgrad", c.dtype, c.layout, "", c.sample) for c in (*CASES, WHOLE)]
+    return dict(zip((*CASES, WHOLE), run(jobs), strict=True))
 
 
 def sites(launch: Launch, space: str) -> list[Site]:
@@ -70,9 +75,11 @@ def sites(launch: Launch, space: str) -> list[Site]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.problem} {case.dtype} {case.layout}")
-def test_what_is_moved(case: Case) -> None:
-    launch, *rest = launches_of(case)
+def test_what_is_moved(launches: dict[Case, list[Launch]], case: Case) -> None:
+    launch, *rest = launches[case]
     assert launch.kernel == case.kernel, "the plan takes the tiled kernel"
+    plan = problem_of(parse_problem(case.problem)[0], "wgrad", DTYPES[case.dtype], case.layout).plan()
+    assert plan["tile"][:2] == case.tile
     assert [other.kernel for other in rest] in ([], [f"conv2d_sum_slabs_{case.dtype}"])
 
     accesses = sites(launch, "global")
@@ -92,10 +99,9 @@ def test_what_is_moved(case: Case) -> None:
     assert asked <= 1.1 * case.asked * sum(buffer.bytes for buffer in operands)
 
 
-def test_all_of_the_operands_once() -> None:
-    """Nothing is left out and nothing but x and y is read: each byte of both, in whole sectors, in one launch."""
-    case = Case("n2 c16 32x32 k32 1x1", "bf16", "channels_last", "", (32, 16), 1.0)
-    launch, _ = launches_of(case)
+def test_all_of_the_operands_once(launches: dict[Case, list[Launch]]) -> None:
+    """One tile of filters and channels: each byte of x and y is read, and by one block."""
+    launch, _ = launches[WHOLE]
     for buffer in launch.buffers:
         if buffer.use == "input":
             assert buffer.read_bytes == buffer.bytes == buffer.block_read_bytes
@@ -113,15 +119,20 @@ def tiled(layer: Layer) -> bool:
     return one_by_one or transposed or layer.dilation != (1, 1) or layer.stride != (1, 1)
 
 
-@pytest.mark.parametrize("net", ["resnet50", "mobilenet_v2", "convnext_t", "deeplabv3_os16_513", "unet512same", "fcn8s", "dcgan_g"])
+@pytest.mark.parametrize("net", ["resnet50", "mobilenet_v2", "deeplabv3_os16_513", "unet512same", "fcn8s"])
 def test_the_plan_takes_them_for_their_layers(net: str) -> None:
     layers = [entry.problem for entry in suites.load(net).entries if tiled(entry.problem)]
     assert layers
     for layer in layers:
-        for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        for dtype in (torch.float32, torch.bfloat16):
             for layout in ("nchw", "channels_last"):
                 plan = problem_of(layer, "wgrad", dtype, layout).plan()
-                assert plan["family"] in ("pointwise", "dilated", "transposed"), (str(layer), dtype, layout, plan["kernel"])
+                assert plan["family"] in ("pointwise", "dilated", "transposed"), (
+                    str(layer),
+                    dtype,
+                    layout,
+                    plan["kernel"],
+                )
                 assert plan["shared_bytes"] <= 227 * 1024 // 2, "two blocks on a multiprocessor"
 
 

@@ -141,12 +141,12 @@ inline int log2_floor(int64_t value) {
 // Neighbouring lanes that copy neighbouring taps of one pixel, which under a stride lie side by side where the pixels do not.
 inline int64_t tap_lanes(const Problem& p) { return int64_t(1) << log2_floor(std::min<int64_t>({p.stride_w, p.S, 8})); }
 
-// Pixels of a stage: its bytes hold both operands, and each slice has four, which planar rows are taken in.
+// Pixels of a stage: as many as it has bytes for, and at least four for each slice, which planar rows are taken in.
 template <class Layout>
-int log_stage_pixels(int bm, int bn) {
-  constexpr int kGroup = 4, kBytes = Layout::kStageBytes;
+int log_stage_pixels(int bm, int bn, int bytes) {
+  constexpr int kGroup = 4, kSize = int(sizeof(typename Layout::Element));
   const int slices = kTiledWgradThreads * kThreadTile * kThreadTile / (bm * bn);
-  return log2_floor(std::min(kMostStagePixels, std::max(kBytes / ((bm + bn) * int(sizeof(typename Layout::Element))), kGroup * slices)));
+  return log2_floor(std::min(kMostStagePixels, std::max(bytes / ((bm + bn) * kSize), kGroup * slices)));
 }
 
 template <class Layout>
@@ -198,10 +198,9 @@ void set_cost(WgradSchedule& s, const Problem& p, const WgradUnits& units, doubl
 // Less of the (pixel, tap) pairs inside the image: blocks leave out what is outside.
 inline bool worth_skipping(double inside) { return inside < 0.9; }
 
-template <class Layout>
-WgradSchedule tiled_by(const Problem& p, int log_bm, int log_bn, int64_t slabs, bool skip_padding) {
+inline WgradSchedule tiled_by(const Problem& p, int log_bm, int log_bn, int log_bk, int64_t slabs, bool skip_padding) {
   WgradSchedule s;
-  s.log_bm = log_bm, s.log_bn = log_bn, s.log_bk = log_stage_pixels<Layout>(1 << log_bm, 1 << log_bn);
+  s.log_bm = log_bm, s.log_bn = log_bn, s.log_bk = log_bk;
   s.skip_padding = skip_padding;
   s.filter_tiles = ceil_div(p.filters_per_group(), int64_t(1) << log_bm);
   s.column_tiles = ceil_div(p.channels_per_group() * p.R * p.S, int64_t(1) << log_bn);
@@ -214,13 +213,13 @@ WgradSchedule tiled_by(const Problem& p, int log_bm, int log_bn, int64_t slabs, 
 template <class Layout>
 WgradSchedule schedule_tiled_wgrad(const Problem& p) {
   constexpr int64_t kMostWorkspace = int64_t(256) << 20;
-  constexpr int kLeastStages = 2;  // of a slab: what is under way at once
+  constexpr int kLeastStageBytes = 16 * 1024;  // less is too little on its way
   constexpr double kAsGood = 1.1;
   const double inside = part_inside(p);
   const bool skip = worth_skipping(inside);
   const WgradUnits units = wgrad_units(p, WgradGeometry(p, Layout::kChannelsLast), Layout::kChannelsLast, skip);
   const int64_t columns = p.channels_per_group() * p.R * p.S;
-  WgradSchedule candidates[75];
+  WgradSchedule candidates[17 * 2 * 3];  // tiles, stages, slabs
   int count = 0;
   double least = 0;
   for (int log_bm = 3; log_bm <= 7; ++log_bm) {
@@ -229,18 +228,24 @@ WgradSchedule schedule_tiled_wgrad(const Problem& p) {
       // Half of the tile would do, and is one.
       if (log_bm + log_bn > 9 && log_bm > 3 && (int64_t(1) << (log_bm - 1)) >= p.filters_per_group()) continue;
       if (log_bm + log_bn > 9 && log_bn > 4 && (int64_t(1) << (log_bn - 1)) >= columns) continue;
-      WgradSchedule s = tiled_by<Layout>(p, log_bm, log_bn, 1, skip);
       // A block of several taps sums over what any of them reaches.
       const double taps = std::max(1.0, double(1 << log_bn) / double(p.channels_per_group()));
       const bool all = !skip || taps >= double(p.R * p.S);
       const double pixels = double(p.output_pixels()) * (all ? 1.0 : std::min(1.0, inside * std::sqrt(taps)));
-      const int64_t most = std::max<int64_t>(
-          1, std::min(int64_t(pixels) / (int64_t(kLeastStages) << s.log_bk), kMostWorkspace / (p.filter_numel() * int64_t(sizeof(float)))));
-      for (int halves = 2; halves <= 4; ++halves) {  // two, three or four blocks on each multiprocessor
-        s.slabs = std::clamp<int64_t>(kTargetBlocks * halves / 2 / s.tiles(p), 1, most);
-        set_cost<Layout>(s, p, units, pixels);
-        if (count == 0 || s.cost < least) least = s.cost;
-        candidates[count++] = s;
+      int last_bk = -1;
+      for (int bytes = Layout::kStageBytes; bytes >= kLeastStageBytes; bytes /= 2) {
+        const int log_bk = log_stage_pixels<Layout>(1 << log_bm, 1 << log_bn, bytes);
+        if (log_bk == last_bk) break;
+        last_bk = log_bk;
+        const int64_t most = std::max<int64_t>(1, std::min(int64_t(pixels) / (int64_t(Layout::kStages - 1) << log_bk),
+                                                           kMostWorkspace / (p.filter_numel() * int64_t(sizeof(float)))));
+        for (int halves = 2; halves <= 4; ++halves) {  // two, three or four blocks on each multiprocessor
+          WgradSchedule s = tiled_by(p, log_bm, log_bn, log_bk, 1, skip);
+          s.slabs = std::clamp<int64_t>(kTargetBlocks * halves / 2 / s.tiles(p), 1, most);
+          set_cost<Layout>(s, p, units, pixels);
+          if (count == 0 || s.cost < least) least = s.cost;
+          candidates[count++] = s;
+        }
       }
     }
   }
@@ -283,8 +288,8 @@ template <class Layout>
 void run_tiled_wgrad(const Kernel& kernel, const Problem& p, const Configuration& configuration, const Arguments& a) {
   using T = typename Layout::Element;
   constexpr bool kChannelsLast = Layout::kChannelsLast;
-  const WgradSchedule s = tiled_by<Layout>(p, log2_floor(configuration.tile[0]), log2_floor(configuration.tile[1]), configuration.slabs,
-                                           worth_skipping(part_inside(p)));
+  const WgradSchedule s = tiled_by(p, log2_floor(configuration.tile[0]), log2_floor(configuration.tile[1]),
+                                   log2_floor(configuration.tile[2]), configuration.slabs, worth_skipping(part_inside(p)));
   const WgradGeometry g(p, kChannelsLast);
   const WgradUnits units = wgrad_units(p, g, kChannelsLast, s.skip_padding);
   TiledWgradParams q{};
