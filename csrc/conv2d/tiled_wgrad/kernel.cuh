@@ -3,7 +3,7 @@
 //   w[k, c, r, s] = sum over n, p, q of  y[n, k, p, q] * x[n, c, p * stride - pad + r * dilation, (alike)]
 //
 // A block has BM filters and BN *columns* of one group; a column is one (tap, channel) pair, numbered (r, s, c) where channels are dense.
-// It walks one slab of the pixels, BK at a time, through three stages of shared memory:
+// It walks one slab of the pixels, BK at a time, through stages of shared memory:
 //
 //              BN columns           Each of 256 threads owns 8 x 8 results of one of the 256 * 64 / (BM * BN) *slices* of the block. The
 //            +-----------+          slices take turns with the pixels of a stage, so that in a narrow tile too a thread has 8 x 8: two
@@ -29,7 +29,7 @@
 // outside for most pixels costs as little (dilation 36 at 65 x 65: 0.40 of all). Within it, what is outside is filled with zeros by
 // cp.async.
 //
-// In flight: two stages of 16 KB in each of two blocks, 64 KB a multiprocessor (DRAM needs some 25 KB).
+// In flight: two stages of 16 KB, or one of 32 KB, in each of two blocks: 64 KB a multiprocessor (DRAM needs some 25 KB).
 #pragma once
 
 #include "common/async_copy.h"
@@ -222,6 +222,9 @@ struct ThreadPlace {
 // of every so-many-th pixel; where the pixels of a stage are is worked out once for the block, in a table.
 template <class T>
 struct ChannelsLast {
+  using Element = T;
+  static constexpr bool kChannelsLast = true;
+  static constexpr int kStages = 3, kStageBytes = 16 * 1024;
   static constexpr int kVector = 16 / int(sizeof(T)), kSegments = kThreadTile / kVector;
   using Pixels = PixelEntry[2][kMostStagePixels];
 
@@ -327,7 +330,10 @@ struct ChannelsLast {
 // takes four pixels of each of its rows at once: 16 reads for 256 multiply-adds.
 template <class T>
 struct Planar {
-  static constexpr int kGroup = 4;  // pixels
+  using Element = T;
+  static constexpr bool kChannelsLast = false;
+  static constexpr int kStages = 2, kStageBytes = 32 * 1024;  // rows of 128 bytes and more: planes rarely begin at a sector's first byte
+  static constexpr int kGroup = 4;                            // pixels
   static constexpr int kPad = 16 / int(sizeof(T));
   struct Pixels {};
 
@@ -405,11 +411,12 @@ struct Planar {
   }
 };
 
-template <class T, template <class> class Layout>
+template <class Layout>
 __global__ void __launch_bounds__(kTiledWgradThreads, 2) tiled_wgrad_kernel(const __grid_constant__ TiledWgradParams p) {
+  using T = typename Layout::Element;
   CNN_DYNAMIC_SHARED(storage, unsigned char);  // the stages; at the end the slices' results
   CNN_SHARED(columns, Column[kMostColumns]);
-  CNN_SHARED(pixels, typename Layout<T>::Pixels);
+  CNN_SHARED(pixels, typename Layout::Pixels);
   CNN_SHARED(block, BlockOfWgrad);
   const int thread = int(threadIdx.x);
   const int bm = 1 << p.log_bm, bn = 1 << p.log_bn, bk = 1 << p.log_bk;
@@ -419,36 +426,38 @@ __global__ void __launch_bounds__(kTiledWgradThreads, 2) tiled_wgrad_kernel(cons
   __syncthreads();
   if (thread < bn) columns[thread] = column_of(p, block, thread);
   int first = block.first_pixel;
-  Layout<T>::prepare(p, block, pixels, first, 0);
-  Layout<T>::prepare(p, block, pixels, first + bk, 1);
+  Layout::prepare(p, block, pixels, first, 0);
+  Layout::prepare(p, block, pixels, first + bk, 1);
   __syncthreads();
 
-  // Two stages are asked for, then in each step another one, while the oldest is multiplied.
-  Layout<T> layout(p, block, pixels, columns);
+  // The first stages are asked for, then in each step another one, while the oldest is multiplied.
+  constexpr int kStages = Layout::kStages, kAhead = kStages - 1;
+  Layout layout(p, block, pixels, columns);
   T* const stages = reinterpret_cast<T*>(storage);
-  const int stage_length = Layout<T>::stage_length(bm, bn, bk);
+  const int stage_length = Layout::stage_length(bm, bn, bk);
   int steps = (block.last_pixel - first + bk - 1) >> p.log_bk;  // that are left
   ThreadTile results;
   results.clear();
-  if (steps > 0) layout.copy(stages, first, 0);
-  commit_async();
-  if (steps > 1) layout.copy(stages + stage_length, first + bk, 1);
-  commit_async();
+  CNN_UNROLL
+  for (int ahead = 0; ahead < kAhead; ++ahead) {
+    if (steps > ahead) layout.copy(stages + ahead * stage_length, first, ahead & 1);
+    commit_async();
+    first += bk;
+  }
   __syncthreads();  // the table of the first stage has been read
-  first += 2 * bk;
-  Layout<T>::prepare(p, block, pixels, first, 0);
+  Layout::prepare(p, block, pixels, first, 0);
   int here = 0, slot = 0;
   for (; steps > 0; --steps) {
-    wait_async<kTiledWgradStages - 2>();
+    wait_async<kAhead - 1>();
     __syncthreads();  // this stage is whole for all, the last one has been multiplied, the next one's table is written
-    const int free = here == 0 ? kTiledWgradStages - 1 : here - 1;
-    if (steps > 2) layout.copy(stages + free * stage_length, first, slot);
+    const int free = here == 0 ? kAhead : here - 1;
+    if (steps > kAhead) layout.copy(stages + free * stage_length, first, slot);
     commit_async();
     first += bk;
     slot ^= 1;
-    Layout<T>::prepare(p, block, pixels, first, slot);
-    Layout<T>::multiply(results, ThreadPlace(p), stages + here * stage_length, bm, bn, bk);
-    here = here == kTiledWgradStages - 1 ? 0 : here + 1;
+    Layout::prepare(p, block, pixels, first, slot);
+    Layout::multiply(results, ThreadPlace(p), stages + here * stage_length, bm, bn, bk);
+    here = here == kAhead ? 0 : here + 1;
   }
   wait_async<0>();
   __syncthreads();
@@ -457,7 +466,7 @@ __global__ void __launch_bounds__(kTiledWgradThreads, 2) tiled_wgrad_kernel(cons
   float* const sums = reinterpret_cast<float*>(storage);
   const ThreadPlace place(p);
   const int pitch = sums_pitch(bn), slice_length = sums_slice(bm, bn);
-  Layout<T>::keep(results, place, sums + place.slice * slice_length, bm, bn, pitch);
+  Layout::keep(results, place, sums + place.slice * slice_length, bm, bn, pitch);
   __syncthreads();
   const int filters_left = block.filters_left, columns_left = block.columns_left;
   if (p.partial && p.columns % 4 == 0) {

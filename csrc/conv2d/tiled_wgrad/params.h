@@ -9,7 +9,6 @@
 namespace cnn::conv2d {
 
 constexpr int kTiledWgradThreads = 256;
-constexpr int kTiledWgradStages = 3;  // one is multiplied, two are on their way: 32 KB a block, 64 KB a multiprocessor
 constexpr int kThreadTile = 8;        // a thread owns 8 filters x 8 columns
 constexpr int kMostColumns = 128;     // of a block's tile
 constexpr int kMostStagePixels = 128;
