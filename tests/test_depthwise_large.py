@@ -5,10 +5,10 @@ The layers are RepLKNet's and UniRepLKNet's with fewer channels and images.
 
 from __future__ import annotations
 
+import cnnkernels._C as native
 import pytest
 import torch
 
-import cnnkernels._C as native
 from cnnkernels.bench import suites, tune
 from cnnkernels.profile.launches import Launch
 from cnnkernels.profile.run import Job, run
@@ -24,7 +24,9 @@ ON_14X14 = "n2 c16 14x14 k16 13x13 pad 6 groups 16"
 
 def launches(text: str, names: tuple[str, ...], dtype: str, layout: str) -> list[Launch]:
     layer, _ = parse_problem(text)
-    kernels = [f"conv2d_depthwise_large_{'wgrad' if n == 'wgrad' else 'gather'}_{LAYOUTS[layout]}_{dtype}" for n in names]
+    kernels = [
+        f"conv2d_depthwise_large_{'wgrad' if n == 'wgrad' else 'gather'}_{LAYOUTS[layout]}_{dtype}" for n in names
+    ]
     jobs = [Job(layer, name, dtype, layout, kernel) for name, kernel in zip(names, kernels, strict=True)]
     return [result[0] for result in run(jobs)]
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import cnnkernels._C as native
 import pytest
 import torch
 
-import cnnkernels._C as native
 from cnnkernels import functional
 from cnnkernels.bench import suites, tune
 from cnnkernels.bench.layer import Layer
@@ -76,7 +76,9 @@ def test_planes_move_in_vectors_and_once(dtype: str) -> None:
         for buffer, bytes_ in moved.items():
             asked = sum(s.bytes_asked for s in launch.sites if s.buffer == buffer and s.space == "global")
             # The halo of a band of rows is asked for twice.
-            assert asked == 0 or bytes_ <= asked <= 1.2 * bytes_, f"{title} {name}: {asked} bytes of {buffer}, not {bytes_}"
+            assert asked == 0 or bytes_ <= asked <= 1.2 * bytes_, (
+                f"{title} {name}: {asked} bytes of {buffer}, not {bytes_}"
+            )
 
 
 def depthwise_layers() -> Iterator[Layer]:

@@ -18,7 +18,7 @@ from cnnkernels.geometry import Pool2dGeometry
 _MOST_WINDOW_TAPS = 256
 
 
-def max_pool2d(input: Tensor, geometry: Pool2dGeometry, backend: str) -> Tensor:
+def max_pool2d(input: Tensor, geometry: Pool2dGeometry, backend: Any) -> Tensor:
     """x[N, C, H, W] -> y[N, C, P, Q]. No index is computed where nothing differentiates the call."""
     if observed(input):
         output: Tensor = MaxPool2d.call(input, geometry, backend)[0]

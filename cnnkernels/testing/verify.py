@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cnnkernels.explain import trace
-from cnnkernels.testing import oracles
+from cnnkernels.testing import families, oracles
 from cnnkernels.testing.cases import Case, Problem, Result, make_case
 from cnnkernels.testing.emulation import Schedule, emulator
 from cnnkernels.testing.families import ADAPTIVE_PROBLEMS
@@ -157,15 +157,17 @@ def kernel_passes(selection: Selection) -> list[KernelPass]:
 
 
 def items(selection: Selection) -> list[Item]:
-    """Every selected pass on every problem that suits it."""
+    """Every selected pass on every problem that suits it; a family's own problems for that family's kernels alone."""
     by_pass: dict[tuple[str, str], list[KernelPass]] = {}
     for subject in kernel_passes(selection):
         by_pass.setdefault((subject.name, subject.dtype), []).append(subject)
-    return [
-        Item(name, dtype, problem, tuple(subjects))
-        for (name, dtype), subjects in by_pass.items()
-        for problem in _problems_for(name, selection)
-    ]
+    found = []
+    for (name, dtype), subjects in by_pass.items():
+        for problem in _problems_for(name, selection):
+            tried = tuple(subject for subject in subjects if families.is_for(problem, subject.family))
+            if tried:
+                found.append(Item(name, dtype, problem, tried))
+    return found
 
 
 def verify(selection: Selection, advance: Callable[[str], None] = lambda _: None) -> list[Record]:

@@ -14,9 +14,10 @@ _PAD: dict[str, Any] = {"padding": (1, 1)}
 _PASSES: dict[str, Any] = {"passes": ("fprop", "wgrad")}
 
 
-def _both(*args: int, **rest: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def _both(*args: Any, **rest: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """The problem in both layouts."""
-    return sizes(*args, **rest, **_PASSES), sizes(*args, **rest, **_PASSES, **_LAST)
+    planar = sizes(*args, **(rest | _PASSES))
+    return planar, planar | _LAST
 
 
 PROBLEMS: tuple[Conv2dProblem, ...] = (

@@ -13,8 +13,8 @@ from cnnkernels.testing.problem import Pool2dProblem, image, pool2d_group
 _2X2: dict[str, Any] = {"window": (2, 2)}
 _3X3: dict[str, Any] = {"window": (3, 3), "stride": (2, 2)}
 _DENSE: dict[str, Any] = {"window": (3, 3), "stride": (1, 1), "padding": (1, 1)}
-_PADDED = {"padding": (1, 1)}
-_LAST = {"layout": "channels_last"}
+_PADDED: dict[str, Any] = {"padding": (1, 1)}
+_LAST: dict[str, Any] = {"layout": "channels_last"}
 _SLICES = ("start", "pixels", "rows", "images")
 
 PROBLEMS: tuple[Pool2dProblem, ...] = (
