@@ -2,9 +2,9 @@
 //
 // All tensors are 4-D, of one dtype (fp64, fp32, fp16, bf16) and any strides. `padding` is the padding before the first row and column;
 // the sizes that it cannot tell are arguments. The indices of max pooling are taps of the window in uint8 (windows of at most 256 taps), or
-// with `flat_indices` torch's int64 pixels of the image; backward and gather take both. `channels_last` is the memory format of the result. `kernel_name` names a catalogue
-// entry that must run, or is empty and leaves the choice to the plan (it is not `kernel`, because inductor's fallback has a
-// parameter of that name).
+// with `flat_indices` torch's int64 pixels of the image; backward and gather take both. `channels_last` is the memory format of the result.
+// `kernel_name` names a catalogue entry that must run, or is empty and leaves the choice to the plan (it is not `kernel`, because
+// inductor's fallback has a parameter of that name).
 #pragma once
 
 namespace cnn {

@@ -31,8 +31,8 @@ struct Arguments {
   const void* index = nullptr;  // max_backward, max_gather; bytes or int64 as Problem::index_form says
   void* out = nullptr;
   void* next_out[kMostLevels - 1] = {};  // of a chain
-  void* index_out = nullptr;  // max, unless the form is kNone
-  void* workspace = nullptr;  // adaptive
+  void* index_out = nullptr;             // max, unless the form is kNone
+  void* workspace = nullptr;             // adaptive
   cudaStream_t stream = nullptr;
 };
 

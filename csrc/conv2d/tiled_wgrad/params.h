@@ -9,8 +9,8 @@
 namespace cnn::conv2d {
 
 constexpr int kTiledWgradThreads = 256;
-constexpr int kThreadTile = 8;        // a thread owns 8 filters x 8 columns
-constexpr int kMostColumns = 128;     // of a block's tile
+constexpr int kThreadTile = 8;     // a thread owns 8 filters x 8 columns
+constexpr int kMostColumns = 128;  // of a block's tile
 constexpr int kMostStagePixels = 128;
 
 // The output pixels with some tap inside the image: rows and columns from first_*, in every image.

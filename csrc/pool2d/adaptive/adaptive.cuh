@@ -172,7 +172,7 @@ void run_merge(const Kernel& kernel, const Problem& p, const Configuration& c, c
   MergeParams<State> q{};
   q.partials = partials;
   q.y = a.out, q.index = static_cast<int64_t*>(a.index_out);
-  const auto steps = [](int64_t(&step)[4], const Strides& s) { step[0] = s.d0, step[1] = s.d1, step[2] = s.d2, step[3] = s.d3; };
+  const auto steps = [](int64_t (&step)[4], const Strides& s) { step[0] = s.d0, step[1] = s.d1, step[2] = s.d2, step[3] = s.d3; };
   steps(q.y_step, p.y);
   steps(q.index_step, p.index);
   q.h = Windows<int64_t>(p.H, p.P), q.w = Windows<int64_t>(p.W, p.Q);
