@@ -237,7 +237,8 @@ void run_large(const Kernel& kernel, const Problem& p, const Configuration& conf
   const bool wgrad = p.pass == Pass::kWgrad;
   const auto tensor = [&](const Strides& s, int64_t height, int64_t width, const void* at) {
     const bool runs = s.d3 == 1 && (height == 1 || s.d2 == width) && s.d1 == height * width;
-    const bool vectors = kNhwc ? channels_in_vectors(s, p.C, 16 / int(sizeof(T))) && aligned16(at) : runs;
+    constexpr int kVector = 16 / int(sizeof(T));  // a block's channels, too, begin at one where there are several blocks of them
+    const bool vectors = kNhwc ? channels_in_vectors(s, p.C, kVector) && t.channels % kVector == 0 && aligned16(at) : runs;
     return LargeTensor{int(s.d0), int(s.d1), int(s.d2), int(s.d3), int(height), int(width), vectors};
   };
   const auto filters = [&](int64_t height, int64_t width) {

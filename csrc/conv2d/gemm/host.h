@@ -172,7 +172,9 @@ inline GemmPlan plan_gemm(const Problem& p, GemmTileName name, const GemmOptions
     // Classes of the columns interleave in a row of the result: one item does them all where its stores would otherwise have gaps.
     constexpr int kSector = 32;
     const bool gaps = q.out_planar || view.out_channels * p.groups * size < kSector;
-    q.parts = q.planes = gaps && classes_w == q.w.out_step ? classes_w : 1;
+    const bool fits =
+        kGemmStages * (tile.bm + tile.bn) * kGemmRowBytes + staging_bytes(tile, q.out_planar, classes_w, size) <= kGemmMostShared;
+    q.parts = q.planes = gaps && fits && classes_w == q.w.out_step ? classes_w : 1;
     q.class_count_w = classes_w / q.parts;
     const auto more_taps = [](const GemmClass& a, const GemmClass& b) { return a.taps > b.taps; };
     std::stable_sort(q.h.classes, q.h.classes + class_count_h, more_taps);
