@@ -184,9 +184,9 @@ __device__ __forceinline__ void widen_vector(const Vector<__nv_bfloat16, N>& fro
 
 // Elements from one row of a slice's results to the next. A warp's rows of threads, four at 64 columns and more and eight at 32, begin in
 // different banks.
-CNN_HOST_DEVICE int sums_pitch(int bn) { return bn + (bn >= 64 ? 8 : 4); }
+CNN_HOST_DEVICE constexpr int sums_pitch(int bn) { return bn + (bn >= 64 ? 8 : 4); }
 // And from one slice to the next: so do the slices of a warp.
-CNN_HOST_DEVICE int sums_slice(int bm, int bn) {
+CNN_HOST_DEVICE constexpr int sums_slice(int bm, int bn) {
   const int threads = bm * bn / (kThreadTile * kThreadTile);
   return bm * sums_pitch(bn) + (threads < 32 ? threads : 0);
 }
