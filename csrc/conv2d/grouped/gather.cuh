@@ -29,8 +29,7 @@
 
 namespace cnn::conv2d::grouped {
 
-// Threads of a block, so that two of them leave each thread its registers: 128, and for eight results 160, since 128 spill.
-CNN_HOST_DEVICE constexpr int most_threads(int64_t results) { return results == 8 ? 192 : 256; }
+constexpr int kMostThreads = 192;  // two blocks of them leave each thread 160 registers; 128 spill
 constexpr int kMostStride = 4;
 
 // Along one axis, for class k: row(i) = first_out + i * out_step, tap(j) = first_tap + j * tap_step, and the row it reads is
@@ -335,14 +334,14 @@ __device__ __forceinline__ void store_planar(const GatherParams& p, const Gather
 
 // kFew: of an image of few channels (halo.cuh) a block computes all slabs of results, one after the other, from one halo.
 template <class T, int kResults, int kPixels, int kChannels, bool kFew>
-__global__ void __launch_bounds__(most_threads(kResults), 2) gather_kernel(const __grid_constant__ GatherParams p) {
+__global__ void __launch_bounds__(kMostThreads, 2) gather_kernel(const __grid_constant__ GatherParams p) {
   CNN_DYNAMIC_SHARED(memory, unsigned char);
   float* const filters = reinterpret_cast<float*>(memory);
   float* const halo = reinterpret_cast<float*>(memory + p.tile_at);
   Pixel* const table = reinterpret_cast<Pixel*>(memory + p.table_at);
   T* const raw = reinterpret_cast<T*>(memory + p.raw_at);
   T* const staged = reinterpret_cast<T*>(memory + p.staged_at);
-  CNN_SHARED(lanes, Lane[most_threads(kResults)]);  // read where they are needed: the sums leave no registers to keep them in
+  CNN_SHARED(lanes, Lane[kMostThreads]);  // read where they are needed: the sums leave no registers to keep them in
   const int thread = int(threadIdx.x);
 
   const int block_slabs = kFew ? 1 : p.slabs, passes = kFew ? p.slabs : p.h.classes * p.w.classes;

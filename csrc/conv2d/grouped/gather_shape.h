@@ -200,12 +200,12 @@ inline GatherShape gather_shape(const GatherShape& slab, const View& view, doubl
   const int64_t outs_h = s.h.of[0].outs, outs_w = s.w.of[0].outs;
   const auto attempt = [&](int64_t images, int64_t rows, int64_t columns) {
     gather_tile(s, view, images, rows, columns);
-    if (s.shared > kMostShared || s.threads > most_threads(s.results)) return;
+    if (s.shared > kMostShared || s.threads > kMostThreads) return;
     const double time = microseconds(gather_work(s, view)) * (s.shared > kSharedOfTwo ? 1.25 : 1.0);
     if (best.shared <= kMostShared && time >= least) return;
     best = s, least = time;
   };
-  for (int64_t pixels = most_threads(s.results) / s.chunks / (8 / s.low) * (8 / s.low) * s.pixels_of_thread(); pixels >= 32; pixels /= 2) {
+  for (int64_t pixels = kMostThreads / s.chunks / (8 / s.low) * (8 / s.low) * s.pixels_of_thread(); pixels >= 32; pixels /= 2) {
     if (outs_h * outs_w <= pixels) attempt(std::min(view.problem.N, pixels / (outs_h * outs_w)), outs_h, outs_w);
     int64_t last = 0;
     for (int64_t parts = 1; parts <= 8; ++parts) {

@@ -32,7 +32,7 @@ struct GatherParams {
 };
 
 template <class T, class Index>
-__global__ void __launch_bounds__(kGatherThreads) gather_kernel(const GatherParams<Index> p) {
+__global__ void __launch_bounds__(kGatherThreads, 1) gather_kernel(const GatherParams<Index> p) {
   const Index first = Index(blockIdx.x) * (kGatherThreads * kGatherResults) + Index(threadIdx.x);
   const bool flat = p.index_form == IndexForm::kFlat;
   const auto steps = [](const Index(&step)[4], Index n, Index i1, Index i2, Index i3) {
