@@ -6,7 +6,7 @@
 // c and k of one group. dgrad's rows fall into residue classes modulo the stride; within a class the taps that contribute are the same,
 // so each class is a convolution with fewer taps (conv2d/direct/gather.cuh), and a block computes all classes from one halo.
 //
-// Tile: a block takes some whole groups (a slab of `filters` results per pixel, 32 where the groups allow it) and up to 512 pixels:
+// Tile: a block takes some whole groups (a slab of `filters` results per pixel, 32 where the groups allow it) and some hundred pixels:
 //
 //        columns + halo                        thread = (slot, chunk): kResults results of one group, at kPixels pixels
 //      +----------------+                        pixels  slot, slot + slots, slot + 2 * slots, ...  of the tile

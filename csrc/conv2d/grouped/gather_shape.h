@@ -77,7 +77,7 @@ inline Axis make_axis(Pass pass, int64_t out, int64_t taps, int64_t stride, int6
   return a;
 }
 
-constexpr int pixels_of_thread_for(int64_t results) { return results == 8 ? 7 : 14; }  // 448 pixels for 256 threads
+constexpr int pixels_of_thread_for(int64_t results) { return results == 8 ? 7 : 14; }
 
 // A launch of the gather: what depends on the problem alone, then on the tile.
 struct GatherShape {

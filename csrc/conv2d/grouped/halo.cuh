@@ -11,7 +11,7 @@
 // Pixels outside the image are zeros. Conversion to fp32 happens here, once per pixel and block, and not R * S times in the arithmetic.
 //
 // channels_last: by cp.async of 16 bytes. fp32 goes to its place; halves pass through a ring of kInFlight vectors per thread in `raw`, of
-// which all but one are on their way while it is converted: 12 KB per block of 256 threads. planar: runs of pixels of one channel go as
+// which all but one are on their way while it is converted: 12 KB per block of 192 threads. planar: runs of pixels of one channel go as
 // they are to `raw`, by cp.async of the aligned 16-byte cover of each run, and are read from there across the channels. A run is all rows
 // of the window where it spans the image's width, else one row.
 #pragma once

@@ -97,8 +97,7 @@ struct WgradSums {
 };
 
 template <class T, int kFilters, int kTaps, int kChannels, bool kFew>
-__global__ void __launch_bounds__(kMostWgradThreads, 2)
-    wgrad_kernel(const __grid_constant__ WgradParams p) {
+__global__ void __launch_bounds__(kMostWgradThreads, 2) wgrad_kernel(const __grid_constant__ WgradParams p) {
   CNN_DYNAMIC_SHARED(memory, unsigned char);
   float* const x_tile = reinterpret_cast<float*>(memory + p.x_at);
   float* const y_tile = reinterpret_cast<float*>(memory + p.y_at);
