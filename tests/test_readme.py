@@ -35,7 +35,7 @@ def test_commands_exist() -> None:
     from cnnkernels.cli import main
 
     commands = re.findall(r"^cnnkernels (\w+)", "".join(blocks("sh")), re.MULTILINE)
-    assert set(commands) == {"info", "verify", "check", "train", "bench", "report", "tune", "profile"}
+    assert set(commands) == {"info", "verify", "check", "train", "summary", "bench", "report", "tune", "profile"}
     for command in commands:
         assert CliRunner().invoke(main, [command, "--help"]).exit_code == 0
 
