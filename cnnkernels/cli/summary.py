@@ -94,8 +94,9 @@ def _table(rows: list[PlannedPass]) -> Table:
     dtypes, layouts = len({row.dtype for row in rows}) > 1, len({row.layout for row in rows}) > 1
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("layer", overflow="fold", min_width=14)
-    for title in ("pass", *["dtype"] * dtypes, *["layout"] * layouts, "kernel"):
+    for title in ("pass", *["dtype"] * dtypes, *["layout"] * layouts):
         table.add_column(title, no_wrap=True)
+    table.add_column("kernel", overflow="fold", min_width=14)
     for title in ("tile", "launch", "shared", "slabs", "model µs"):
         table.add_column(title, justify="right", no_wrap=True)
     before = ""
