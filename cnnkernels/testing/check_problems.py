@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from cnnkernels.testing import families
 from cnnkernels.testing.cases import Problem
 from cnnkernels.testing.problems import conv2d_group, image, pool2d_group, sizes
 
@@ -160,5 +159,4 @@ CHECK_PROBLEMS: tuple[Problem, ...] = (
         image(1, 1, 1, 1, (1, 1)),
         image(0, 3, 8, 8, (2, 2)),
     ),
-    *families.CHECK_PROBLEMS,
 )

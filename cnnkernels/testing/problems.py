@@ -1,12 +1,10 @@
 """The problems that kernels are tried on: data, in groups titled by what they provoke.
 
-All of them are small: the emulator runs every kernel on every one. Those that provoke what one family does with its tiles are
-in cnnkernels/testing/families.
+All of them are small: the emulator runs every kernel on every one.
 """
 
 from __future__ import annotations
 
-from cnnkernels.testing import families
 from cnnkernels.testing.problem import (
     CONV2D_PASSES,
     POOL2D_PASSES,
@@ -146,7 +144,6 @@ CONV2D_PROBLEMS: tuple[Conv2dProblem, ...] = (
         sizes(1, 1, 1, 1, 2, 3, 3, padding=(1, 1), padding_mode="circular"),
     ),
     *conv2d_group("unbatched", sizes(1, 3, 9, 10, 5, 3, 3, padding=(1, 1), batched=False)),
-    *families.CONV2D_PROBLEMS,
 )
 
 POOL2D_PROBLEMS: tuple[Pool2dProblem, ...] = (
@@ -226,5 +223,4 @@ POOL2D_PROBLEMS: tuple[Pool2dProblem, ...] = (
         _EVEN_WINDOW | {"layout": "channels_last_sliced_images"},
     ),
     *pool2d_group("unbatched", image(1, 3, 9, 10, (2, 2), batched=False)),
-    *families.POOL2D_PROBLEMS,
 )

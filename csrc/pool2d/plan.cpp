@@ -3,9 +3,7 @@
 
 #include <stdexcept>
 
-#include "pool2d/adaptive/adaptive.h"
 #include "pool2d/direct/direct.h"
-#include "pool2d/windows/windows.h"
 
 namespace cnn::pool2d {
 
@@ -20,13 +18,6 @@ const std::vector<Kernel>& catalogue() {
     add_direct_kernels<float>(all);
     add_direct_kernels<__half>(all);
     add_direct_kernels<__nv_bfloat16>(all);
-    add_windows_kernels<float>(all);
-    add_windows_kernels<__half>(all);
-    add_windows_kernels<__nv_bfloat16>(all);
-    add_adaptive_kernels<double>(all);
-    add_adaptive_kernels<float>(all);
-    add_adaptive_kernels<__half>(all);
-    add_adaptive_kernels<__nv_bfloat16>(all);
     return all;
   }();
   return kernels;

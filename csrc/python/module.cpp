@@ -103,10 +103,9 @@ py::dict plan_conv2d(const std::string& pass, const std::string& dtype, const Si
   p.y = dense_strides(p.K, p.P, p.Q, channels_last);
   const Plan chosen = plan(p, kernel);
   py::dict d = explained(explain(p, kernel), chosen, p);
-  const Configuration& c = chosen.configuration;
-  d["tile"] = c.tile[0] ? py::make_tuple(c.tile[0], c.tile[1], c.tile[2]) : tile_of(*chosen.kernel);
-  d["threads"] = c.threads ? c.threads : chosen.kernel->threads;
-  d["shared_bytes"] = c.shared_bytes ? c.shared_bytes : chosen.kernel->shared_bytes;
+  d["tile"] = tile_of(*chosen.kernel);
+  d["threads"] = chosen.kernel->threads;
+  d["shared_bytes"] = chosen.kernel->shared_bytes;
   d["slabs"] = chosen.configuration.slabs;
   d["workspace_bytes"] = chosen.configuration.workspace_bytes;
   return d;
