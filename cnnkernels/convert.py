@@ -18,6 +18,8 @@ _OURS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
     torch.nn.ConvTranspose2d: nn.ConvTranspose2d,
     torch.nn.MaxPool2d: nn.MaxPool2d,
     torch.nn.AvgPool2d: nn.AvgPool2d,
+    torch.nn.AdaptiveMaxPool2d: nn.AdaptiveMaxPool2d,
+    torch.nn.AdaptiveAvgPool2d: nn.AdaptiveAvgPool2d,
 }
 _TORCHS = {ours: theirs for theirs, ours in _OURS.items()}
 
@@ -61,10 +63,10 @@ class Report:
 
 
 def convert(model: torch.nn.Module, backend: str | None = None) -> Report:
-    """Change every torch.nn Conv2d, ConvTranspose2d, MaxPool2d and AvgPool2d of `model` into cnnkernels.nn's, in place.
+    """Change every torch.nn Conv2d, ConvTranspose2d, (Adaptive)MaxPool2d and (Adaptive)AvgPool2d of `model` into cnnkernels.nn's.
 
-    Only the modules' class changes: parameters, buffers, hooks, parametrizations and sharing stay, and so does the
-    state_dict. Subclasses of those four are left alone and reported, since their own forward may mean something else.
+    In place, and only the modules' class changes: parameters, buffers, hooks, parametrizations and sharing stay, and so does the
+    state_dict. Subclasses of those are left alone and reported, since their own forward may mean something else.
     Calls of torch.nn.functional inside a forward() are no modules: they are neither changed nor reported.
 
     Args:

@@ -22,7 +22,7 @@ __all__ = ["Explanation", "PassPlan", "explain", "trace"]
 class PassPlan:
     """The plan of one pass."""
 
-    name: str  # "fprop", "dgrad", "wgrad", "bias_grad", "max", "max_backward", "max_gather", "avg", "avg_backward"
+    name: str  # "fprop", "dgrad", "wgrad", "bias_grad", "max", "max_backward", "max_gather", "avg", "adaptive_max", ...
     role: str  # what the pass computes for the explained call
     kernel: str
     family: str
@@ -66,8 +66,8 @@ def explain(fn: Callable[..., Any] | str, *args: Any, backend: str | None = None
     torch.compile's leave the choice to the plan.
 
     Args:
-        fn: conv2d, conv_transpose2d, max_pool2d or avg_pool2d of cnnkernels.functional or torch.nn.functional, or
-            its name, or a module of one of those four kinds.
+        fn: conv2d, conv_transpose2d, max_pool2d, avg_pool2d, adaptive_max_pool2d or adaptive_avg_pool2d of
+            cnnkernels.functional or torch.nn.functional, or its name, or a module of one of those kinds.
         backend: as in cnnkernels.functional.
 
     Raises:
@@ -88,7 +88,7 @@ def explain(fn: Callable[..., Any] | str, *args: Any, backend: str | None = None
         return Explanation(name, asked, None, str(error), ())
     if chosen == "torch":
         return Explanation(name, asked, chosen, why, ())
-    kwargs.pop("return_indices", None)
+    indices = "flat" if kwargs.pop("return_indices", False) else ""
     try:
         prepared = _PREPARE[name](*args, **kwargs)
     except (Refused, TypeError) as refusal:
@@ -113,7 +113,7 @@ def explain(fn: Callable[..., Any] | str, *args: Any, backend: str | None = None
         if forward.backend == "torch":
             return Explanation(name, asked, "torch", why, ())
     try:
-        passes = tuple(_pass_plan(problem, role, chosen, image) for problem, role in problems.items())
+        passes = tuple(_pass_plan(problem, role, chosen, image, indices) for problem, role in problems.items())
     except ImportError:
         return Explanation(name, asked, chosen, why, (), "no plan to show: cnnkernels._C is not built for this Python")
     return Explanation(name, asked, chosen, why, passes)
@@ -150,6 +150,8 @@ _PREPARE: dict[str, Callable[..., tuple[Any, ...]]] = {
     "conv_transpose2d": functional.prepare_conv_transpose2d,
     "max_pool2d": functional.prepare_max_pool2d,
     "avg_pool2d": functional.prepare_avg_pool2d,
+    "adaptive_max_pool2d": functional.prepare_adaptive_max_pool2d,
+    "adaptive_avg_pool2d": functional.prepare_adaptive_avg_pool2d,
 }
 
 
@@ -173,6 +175,10 @@ def _module_call(
     if isinstance(module, torch.nn.AvgPool2d):
         pooled = (input, m.kernel_size, m.stride, m.padding, m.ceil_mode, m.count_include_pad, m.divisor_override)
         return "avg_pool2d", pooled, {}, backend
+    if isinstance(module, torch.nn.AdaptiveMaxPool2d):
+        return "adaptive_max_pool2d", (input, m.output_size), {}, backend
+    if isinstance(module, torch.nn.AdaptiveAvgPool2d):
+        return "adaptive_avg_pool2d", (input, m.output_size), {}, backend
     return type(module).__name__, args, kwargs, backend
 
 
@@ -201,14 +207,14 @@ def _tuned(input: Tensor, problem: Problem) -> Entry | None:
     return tuning.lookup(input.get_device(), problem) if tuning.active else None
 
 
-def _pass_plan(problem: Problem, role: str, backend: str, input: Tensor) -> PassPlan:
-    entry = _tuned(input, problem)
+def _pass_plan(problem: Problem, role: str, backend: str, input: Tensor, indices: str) -> PassPlan:
+    entry = None if indices else _tuned(input, problem)
     kernel = "" if entry is None else entry.kernels.get(backend, "")
-    plan, why = problem.plan(), ""
+    plan, why = problem.plan(indices=indices), ""
     measured: dict[str, str] = {}
     if entry is not None and kernel:
         try:
-            plan = problem.plan(kernel)
+            plan = problem.plan(kernel, indices)
             why = entry.why(tuning.device_name(input.device))
             best = entry.candidates[f"{backend}/{kernel}"]
             times = {

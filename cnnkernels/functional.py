@@ -25,12 +25,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnkernels import geometry, tuning
-from cnnkernels.autograd import AvgPool2d, Conv2dDgrad, Conv2dFprop, MaxPool2d
+from cnnkernels import autograd, geometry, tuning
+from cnnkernels.autograd import (
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    AvgPool2d,
+    Conv2dDgrad,
+    Conv2dFprop,
+    MaxPool2dFlatIndices,
+)
 from cnnkernels.backends import BackendError, ambient_backend, select
 from cnnkernels.geometry import Conv2dGeometry, NothingToDo, Pool2dGeometry, Refused
 
-__all__ = ["avg_pool2d", "conv2d", "conv_transpose2d", "max_pool2d"]
+__all__ = [
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
+    "avg_pool2d",
+    "conv2d",
+    "conv_transpose2d",
+    "max_pool2d",
+    "spatial_pyramid_max_pool2d",
+]
 
 Size = int | tuple[int, ...] | list[int]
 
@@ -229,10 +244,46 @@ def max_pool2d(
     image, shape = prepare_max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode)
     if backend == "auto":
         backend = _fastest("max_pool2d", image, None, shape)
-    output, indices = MaxPool2d.call(image, shape, backend)
-    if input.dim() == 3:
-        output, indices = output.squeeze(0), indices.squeeze(0)
-    return (output, indices) if return_indices else output
+    if not return_indices:
+        output = autograd.max_pool2d(image, shape, backend)
+        return output if input.dim() == 4 else output.squeeze(0)
+    output, indices = MaxPool2dFlatIndices.call(image, shape, backend)
+    return (output, indices) if input.dim() == 4 else (output.squeeze(0), indices.squeeze(0))
+
+
+def _pyramid_by_torch(input: Tensor, kernel_size: int = 5) -> tuple[Tensor, Tensor, Tensor]:
+    first = F.max_pool2d(input, kernel_size, 1, kernel_size // 2)
+    second = F.max_pool2d(first, kernel_size, 1, kernel_size // 2)
+    return first, second, F.max_pool2d(second, kernel_size, 1, kernel_size // 2)
+
+
+@_instead_of(_pyramid_by_torch)
+def spatial_pyramid_max_pool2d(
+    input: Tensor, kernel_size: int = 5, *, backend: str | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The max poolings of a spatial pyramid (YOLO's SPP): windows of k, 2k - 1 and 3k - 2 pixels, 5, 9 and 13 for k = 5.
+
+    Stride 1, padded to keep the image's size. Each is the first one's window over the result before it, which is how they
+    are computed: without gradients in one launch that reads the input once. Of equal maxima the gradient goes where the
+    chain of poolings sends it, as in torch.nn.functional.max_pool2d of max_pool2d.
+
+    Args:
+        input: [N, C, H, W] or [C, H, W].
+        kernel_size: k, odd.
+        backend: see the module's docstring.
+
+    Returns:
+        Three tensors of the input's shape and memory format.
+
+    Raises:
+        RuntimeError, TypeError, ValueError: torch's, for arguments that torch refuses.
+        BackendError: the named backend cannot run the call.
+    """
+    image, shape = prepare_max_pool2d(input, kernel_size, 1, geometry.pair(kernel_size)[0] // 2)
+    if shape.output != shape.image or shape.window[0] != shape.window[1]:
+        raise Refused("a window that is not odd and square")
+    results = autograd.max_pool2d_pyramid(image, shape, backend)  # type: ignore[arg-type]
+    return results if input.dim() == 4 else tuple(result.squeeze(0) for result in results)  # type: ignore[return-value]
 
 
 @_instead_of(F.avg_pool2d)
@@ -275,6 +326,82 @@ def avg_pool2d(
     return output if input.dim() == 4 else output.squeeze(0)
 
 
+AdaptiveSize = int | tuple[int | None, ...] | list[int | None] | list[int]
+
+
+@_instead_of(F.adaptive_avg_pool2d)
+def adaptive_avg_pool2d(input: Tensor, output_size: AdaptiveSize, *, backend: str | None = None) -> Tensor:
+    """2-D average pooling to a size: torch.nn.functional.adaptive_avg_pool2d.
+
+    Output row p averages the rows floor(p * H / P) to ceil((p + 1) * H / P) - 1, columns alike.
+
+    Args:
+        input: [N, C, H, W] or [C, H, W].
+        output_size: P and Q, one number or (height, width), of which None means the input's. It may exceed the input's.
+        backend: see the module's docstring.
+
+    Returns:
+        [N, C, P, Q] or [C, P, Q], in the input's memory format.
+
+    Raises:
+        RuntimeError, TypeError, ValueError: torch's, for arguments that torch refuses.
+        BackendError: the named backend cannot run the call.
+    """
+    image, shape = prepare_adaptive_avg_pool2d(input, output_size)
+    if backend == "auto":
+        backend = _fastest("adaptive_avg_pool2d", image, None, shape)
+    output: Tensor = AdaptiveAvgPool2d.call(image, shape, backend)
+    return output if input.dim() == 4 else output.squeeze(0)
+
+
+@overload
+def adaptive_max_pool2d(
+    input: Tensor, output_size: AdaptiveSize, return_indices: Literal[False] = False, *, backend: str | None = None,
+) -> Tensor: ...  # fmt: skip
+
+
+@overload
+def adaptive_max_pool2d(
+    input: Tensor, output_size: AdaptiveSize, return_indices: Literal[True], *, backend: str | None = None,
+) -> tuple[Tensor, Tensor]: ...  # fmt: skip
+
+
+@overload
+def adaptive_max_pool2d(
+    input: Tensor, output_size: AdaptiveSize, return_indices: bool = False, *, backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]: ...  # fmt: skip
+
+
+@_instead_of(F.adaptive_max_pool2d)
+def adaptive_max_pool2d(
+    input: Tensor, output_size: AdaptiveSize, return_indices: bool = False, *, backend: str | None = None
+) -> Tensor | tuple[Tensor, Tensor]:
+    """2-D max pooling to a size: torch.nn.functional.adaptive_max_pool2d. NaN wins a window; of equal values the first does.
+
+    Output row p is over the rows floor(p * H / P) to ceil((p + 1) * H / P) - 1, columns alike.
+
+    Args:
+        input: [N, C, H, W] or [C, H, W].
+        output_size: P and Q, one number or (height, width), of which None means the input's. It may exceed the input's.
+        return_indices: also return each maximum's position h * W + w, int64.
+        backend: see the module's docstring.
+
+    Returns:
+        [N, C, P, Q] or [C, P, Q], in the input's memory format, and the indices of the same shape if asked for.
+
+    Raises:
+        RuntimeError, TypeError, ValueError: torch's, for arguments that torch refuses.
+        BackendError: the named backend cannot run the call.
+    """
+    image, shape = prepare_adaptive_max_pool2d(input, output_size)
+    if backend == "auto":
+        backend = _fastest("adaptive_max_pool2d", image, None, shape)
+    output, indices = AdaptiveMaxPool2d.call(image, shape, backend)
+    if input.dim() == 3:
+        output, indices = output.squeeze(0), indices.squeeze(0)
+    return (output, indices) if return_indices else output
+
+
 # What each function hands to its pass; explain() asks the same, so that it explains the call that would run.
 
 
@@ -313,6 +440,16 @@ def prepare_avg_pool2d(
     return _batched(input), geometry.pool2d(
         input, kernel_size, stride, padding, 1, ceil_mode, count_include_pad, divisor_override
     )
+
+
+def prepare_adaptive_avg_pool2d(input: Tensor, output_size: object) -> tuple[Tensor, Pool2dGeometry]:
+    return _batched(input), geometry.adaptive_pool2d(input, output_size)
+
+
+def prepare_adaptive_max_pool2d(
+    input: Tensor, output_size: object, return_indices: bool = False
+) -> tuple[Tensor, Pool2dGeometry]:
+    return _batched(input), geometry.adaptive_pool2d(input, output_size)
 
 
 def _fastest(op: str, input: Tensor, weight: Tensor | None, geometry: Conv2dGeometry | Pool2dGeometry) -> str:

@@ -47,7 +47,7 @@ class Conv2dGeometry(NamedTuple):
 
 
 class Pool2dGeometry(NamedTuple):
-    """A pooling without its tensors. Pairs are (height, width)."""
+    """A pooling without its tensors. Pairs are (height, width). Of an adaptive one only image, output and format count."""
 
     image: Pair  # H, W
     window: Pair  # R, S
@@ -194,6 +194,31 @@ def pool2d(
     return Pool2dGeometry(
         (height, width), window, output, step, padding, dilation, count_include_pad, divisor_override, channels_last
     )
+
+
+def adaptive_pool2d(input: Tensor, output_size: object) -> Pool2dGeometry:
+    """The geometry of torch.nn.functional.adaptive_max_pool2d or adaptive_avg_pool2d for an input of 3 or 4 dimensions."""
+    height, width = input.shape[-2:]
+    if isinstance(output_size, (tuple, list)):
+        if len(output_size) != 2:
+            raise Refused("a list that is not of two sizes")
+        rows, columns = output_size
+        output = (height if rows is None else _integer(rows), width if columns is None else _integer(columns))
+    elif isinstance(output_size, (int, torch.SymInt)):
+        size = _integer(output_size)
+        output = (size, size)
+    else:
+        raise Refused("a size that is no integer")
+    if output[0] < 0 or output[1] < 0:
+        raise Refused("a negative size")
+    _check_dtype(input)
+    if output[0] == 0 or output[1] == 0:
+        raise NothingToDo("an output without elements")
+    # The input's gradient has the input's format, too. torch's has, but for an average of 1 x 1: that is a mean to it, whose
+    # gradient comes out contiguous.
+    channels_last = input.dim() == 4 and looks_channels_last(input)
+    one = (1, 1)
+    return Pool2dGeometry((height, width), one, output, one, (0, 0), one, True, None, channels_last)
 
 
 def looks_channels_last(tensor: Tensor) -> bool:

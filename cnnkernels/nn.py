@@ -6,12 +6,14 @@ backend of one module ("cuda", "emulator", ...; see cnnkernels.functional); None
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from cnnkernels import functional
 
-__all__ = ["AvgPool2d", "Conv2d", "ConvTranspose2d", "MaxPool2d"]
+__all__ = ["AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "AvgPool2d", "Conv2d", "ConvTranspose2d", "MaxPool2d"]
 
 
 class Conv2d(torch.nn.Conv2d):
@@ -72,3 +74,23 @@ class AvgPool2d(torch.nn.AvgPool2d):
             input, self.kernel_size, self.stride, self.padding,
             self.ceil_mode, self.count_include_pad, self.divisor_override, backend=self.backend,
         )  # fmt: skip
+
+
+class AdaptiveMaxPool2d(torch.nn.AdaptiveMaxPool2d):
+    """torch.nn.AdaptiveMaxPool2d on our kernels: [N, C, H, W] or [C, H, W] -> [N, C, P, Q] or [C, P, Q]."""
+
+    backend: str | None = None
+
+    def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        size: Any = self.output_size
+        return functional.adaptive_max_pool2d(input, size, self.return_indices, backend=self.backend)
+
+
+class AdaptiveAvgPool2d(torch.nn.AdaptiveAvgPool2d):
+    """torch.nn.AdaptiveAvgPool2d on our kernels: [N, C, H, W] or [C, H, W] -> [N, C, P, Q] or [C, P, Q]."""
+
+    backend: str | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        size: Any = self.output_size
+        return functional.adaptive_avg_pool2d(input, size, backend=self.backend)

@@ -76,10 +76,16 @@ conv2d_dgrad = _operator("conv2d_dgrad")
 conv2d_wgrad = _operator("conv2d_wgrad")
 conv2d_bias_grad = _operator("conv2d_bias_grad")
 max_pool2d = _operator("max_pool2d")
+max_pool2d_with_indices = _operator("max_pool2d_with_indices")
+max_pool2d_pyramid = _operator("max_pool2d_pyramid")
 max_pool2d_backward = _operator("max_pool2d_backward")
 max_pool2d_gather = _operator("max_pool2d_gather")
 avg_pool2d = _operator("avg_pool2d")
 avg_pool2d_backward = _operator("avg_pool2d_backward")
+adaptive_max_pool2d = _operator("adaptive_max_pool2d")
+adaptive_max_pool2d_backward = _operator("adaptive_max_pool2d_backward")
+adaptive_avg_pool2d = _operator("adaptive_avg_pool2d")
+adaptive_avg_pool2d_backward = _operator("adaptive_avg_pool2d_backward")
 
 OPERATORS = (
     "conv2d_fprop",
@@ -87,10 +93,16 @@ OPERATORS = (
     "conv2d_wgrad",
     "conv2d_bias_grad",
     "max_pool2d",
+    "max_pool2d_with_indices",
+    "max_pool2d_pyramid",
     "max_pool2d_backward",
     "max_pool2d_gather",
     "avg_pool2d",
     "avg_pool2d_backward",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool2d_backward",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool2d_backward",
 )
 
 
@@ -135,9 +147,24 @@ def _fake_conv2d_bias_grad(grad_output: Tensor, kernel_name: str = "") -> Tensor
 def _fake_max_pool2d(
     input: Tensor, output_size: Size, kernel_size: Size,
     stride: Size, padding: Size, dilation: Size, channels_last: bool, kernel_name: str = "",
+) -> Tensor:  # fmt: skip
+    return _empty(input, (*input.shape[:2], *output_size), channels_last)
+
+
+def _fake_max_pool2d_with_indices(
+    input: Tensor, output_size: Size, kernel_size: Size, stride: Size, padding: Size, dilation: Size,
+    flat_indices: bool, channels_last: bool, kernel_name: str = "",
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     size = (*input.shape[:2], *output_size)
-    return _empty(input, size, channels_last), _empty(input, size, channels_last, torch.int64)
+    indices = _empty(input, size, channels_last, torch.int64 if flat_indices else torch.uint8)
+    return _empty(input, size, channels_last), indices
+
+
+def _fake_max_pool2d_pyramid(
+    input: Tensor, window: int, channels_last: bool, kernel_name: str = ""
+) -> tuple[Tensor, Tensor, Tensor]:
+    first, second, third = (_empty(input, input.shape, channels_last) for _ in range(3))
+    return first, second, third
 
 
 def _fake_max_pool2d_backward(
@@ -147,7 +174,10 @@ def _fake_max_pool2d_backward(
     return _empty(grad_output, (*grad_output.shape[:2], *input_size), channels_last)
 
 
-def _fake_max_pool2d_gather(input: Tensor, indices: Tensor, channels_last: bool, kernel_name: str = "") -> Tensor:
+def _fake_max_pool2d_gather(
+    input: Tensor, indices: Tensor, kernel_size: Size,
+    stride: Size, padding: Size, dilation: Size, channels_last: bool, kernel_name: str = "",
+) -> Tensor:  # fmt: skip
     return _empty(input, indices.shape, channels_last)
 
 
@@ -162,6 +192,31 @@ def _fake_avg_pool2d_backward(
     grad_output: Tensor, input_size: Size, kernel_size: Size, stride: Size, padding: Size,
     count_include_pad: bool, divisor_override: int | None, channels_last: bool, kernel_name: str = "",
 ) -> Tensor:  # fmt: skip
+    return _empty(grad_output, (*grad_output.shape[:2], *input_size), channels_last)
+
+
+def _fake_adaptive_max_pool2d(
+    input: Tensor, output_size: Size, channels_last: bool, kernel_name: str = ""
+) -> tuple[Tensor, Tensor]:
+    size = (*input.shape[:2], *output_size)
+    return _empty(input, size, channels_last), _empty(input, size, channels_last, torch.int64)
+
+
+def _fake_adaptive_max_pool2d_backward(
+    grad_output: Tensor, indices: Tensor, input_size: Size, channels_last: bool, kernel_name: str = ""
+) -> Tensor:
+    return _empty(grad_output, (*grad_output.shape[:2], *input_size), channels_last)
+
+
+def _fake_adaptive_avg_pool2d(
+    input: Tensor, output_size: Size, channels_last: bool, kernel_name: str = ""
+) -> Tensor:  # fmt: skip
+    return _empty(input, (*input.shape[:2], *output_size), channels_last)
+
+
+def _fake_adaptive_avg_pool2d_backward(
+    grad_output: Tensor, input_size: Size, channels_last: bool, kernel_name: str = ""
+) -> Tensor:
     return _empty(grad_output, (*grad_output.shape[:2], *input_size), channels_last)
 
 

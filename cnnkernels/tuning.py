@@ -30,7 +30,11 @@ from cnnkernels.tuning_table import Entry, Problem, add, file_name, read
 OPERATORS = (
     "conv2d_fprop", "conv2d_dgrad", "conv2d_wgrad",
     "max_pool2d", "max_pool2d_backward", "avg_pool2d", "avg_pool2d_backward",
+    "adaptive_max_pool2d", "adaptive_max_pool2d_backward", "adaptive_avg_pool2d", "adaptive_avg_pool2d_backward",
 )  # fmt: skip
+
+# Operators that a table has under another's name, because the same kernels run them.
+_SAME_KERNELS = {"max_pool2d_with_indices": "max_pool2d"}
 
 #: The emulator has a table too. Its times say nothing about a GPU, so no GPU's table is ever mixed with it.
 EMULATED_DEVICE = "cpu (emulator)"
@@ -64,7 +68,7 @@ def run(
     # While torch.compile traces, sizes may be symbols and stand for others than today's: the plan decides at run time.
     if torch.compiler.is_compiling():
         return operator(*arguments, **options)
-    entry = find(op, arguments[0], arguments[1], geometry)
+    entry = find(_SAME_KERNELS.get(op, op), arguments[0], arguments[1], geometry)
     kernel = "" if entry is None else entry.kernels.get(backend, "")
     if entry is None or not kernel:
         return operator(*arguments, **options)

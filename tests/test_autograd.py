@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
 
 import cnnkernels
-from cnnkernels import functional
+from cnnkernels import functional, ops
 from cnnkernels.testing import assert_gradients
 
 Shape = tuple[int, ...]
@@ -51,6 +51,11 @@ PROBLEMS: dict[str, tuple[str, tuple[Shape, ...], dict[str, Any]]] = {
         ((2, 2, 6, 5),),
         {"kernel_size": (3, 2), "stride": 2, "padding": 1, "ceil_mode": True, "count_include_pad": False},
     ),
+    "adaptive max, windows that overlap": ("adaptive_max_pool2d", ((2, 2, 7, 5),), {"output_size": (3, 2)}),
+    "adaptive max, more windows than pixels": ("adaptive_max_pool2d", ((2, 3, 2),), {"output_size": (4, 3)}),
+    "adaptive avg, windows that overlap": ("adaptive_avg_pool2d", ((2, 2, 7, 5),), {"output_size": (3, 2)}),
+    "adaptive avg, one window": ("adaptive_avg_pool2d", ((2, 3, 4, 3),), {"output_size": 1}),
+    "adaptive avg, unbatched": ("adaptive_avg_pool2d", ((2, 3, 2),), {"output_size": (4, None)}),
     "avg, unbatched with a divisor": ("avg_pool2d", ((2, 6, 5),), {"kernel_size": 3, "divisor_override": 5}),
 }
 
@@ -110,12 +115,33 @@ def test_only_the_gradients_asked_for_are_computed(name: str, requires: tuple[bo
     assert {tensor.data_ptr() for tensor in saved} == {tensor.data_ptr() for tensor in needed}
 
 
-def test_max_pool_saves_its_indices_only() -> None:
+@pytest.mark.parametrize(
+    ("window", "return_indices", "dtype"),
+    [(2, False, torch.uint8), (16, False, torch.uint8), ((17, 16), False, torch.int64), (2, True, torch.int64)],
+)
+def test_max_pool_saves_its_indices_only(
+    window: int | tuple[int, int], return_indices: bool, dtype: torch.dtype
+) -> None:
+    """A byte each, the tap of the window, unless the caller asks for pixels or a byte does not hold the taps."""
     saved: list[Tensor] = []
-    input = torch.randn(2, 3, 6, 6, requires_grad=True)
+    input = torch.randn(2, 3, 18, 18, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor):
+        functional.max_pool2d(input, window, return_indices=return_indices, backend="emulator")
+    assert [tensor.dtype for tensor in saved] == [dtype]
+
+
+def test_max_pool_has_no_indices_where_nothing_differentiates(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise AssertionError("indices were computed")
+
+    input = torch.randn(2, 3, 6, 6, requires_grad=True)
+    expected = F.max_pool2d(input, 2)
+    monkeypatch.setattr(ops, "max_pool2d_with_indices", fail)
+    with torch.no_grad():
+        assert torch.equal(functional.max_pool2d(input, 2, backend="emulator"), expected)
+    assert torch.equal(functional.max_pool2d(input.detach(), 2, backend="emulator"), expected)
+    with pytest.raises(AssertionError, match="indices were computed"):
         functional.max_pool2d(input, 2, backend="emulator")
-    assert [tensor.dtype for tensor in saved] == [torch.int64]
 
 
 def test_avg_pool_saves_nothing() -> None:

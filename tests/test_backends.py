@@ -128,6 +128,8 @@ CALLS = {
     "conv_transpose2d": ((X, W.transpose(0, 1)), {"stride": 2}, ["dgrad", "fprop", "wgrad"]),
     "max_pool2d": ((X, 3), {"stride": 2, "return_indices": True}, ["max", "max_backward"]),
     "avg_pool2d": ((X, 3), {"ceil_mode": True}, ["avg", "avg_backward"]),
+    "adaptive_max_pool2d": ((X, 3, True), {}, ["adaptive_max", "adaptive_max_backward"]),
+    "adaptive_avg_pool2d": ((X, (2, None)), {}, ["adaptive_avg", "adaptive_avg_backward"]),
 }
 
 
@@ -195,6 +197,9 @@ def test_explain_takes_modules() -> None:
     )
     assert explain(nn.MaxPool2d(2), X, backend="emulator").passes[0].name == "max"
     assert explain(nn.AvgPool2d(2), X, backend="emulator").passes[0].name == "avg"
+    adaptive = explain(nn.AdaptiveMaxPool2d((None, 2)), X, backend="emulator")
+    assert [plan.name for plan in adaptive.passes] == ["adaptive_max", "adaptive_max_backward"]
+    assert explain(torch.nn.AdaptiveAvgPool2d(1), X, backend="emulator").passes[0].name == "adaptive_avg"
 
 
 def test_explain_launches_nothing() -> None:

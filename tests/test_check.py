@@ -123,7 +123,8 @@ def fills_again(row: dict[str, Any], problem: Pool2dProblem) -> bool:
     sizes = {"N": problem.N, "C": problem.C, "H": problem.H, "W": problem.W, "P": P, "Q": Q}
     sizes |= dict(zip("RS", problem.window, strict=True))
     geometry = (problem.steps, problem.padding, problem.dilation)
-    plan = _C.plan_pool2d(name, row["dtype"], sizes, *geometry, is_channels_last(problem.layout), row["name"])
+    channels_last = is_channels_last(problem.layout)
+    plan = _C.plan_pool2d(name, row["dtype"], sizes, *geometry, channels_last, row["name"], problem.indices)
     # The least that a value takes: a gradient is divided in fp32, or has its index beside it.
     item = DTYPES[row["dtype"]].itemsize
     value = {"avg_backward": max(4, item), "max_backward": item + 4}.get(name, item)

@@ -35,6 +35,10 @@ MODULES: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
         {"stride": 2, "padding": 1, "dilation": (1, 2), "return_indices": True, "ceil_mode": True},
     ),
     "avg": ("AvgPool2d", (2,), {}),
+    "adaptive avg": ("AdaptiveAvgPool2d", (1,), {}),
+    "adaptive avg, a pair": ("AdaptiveAvgPool2d", ((None, 3),), {}),
+    "adaptive max": ("AdaptiveMaxPool2d", (4,), {}),
+    "adaptive max, every option": ("AdaptiveMaxPool2d", ((12, 1),), {"return_indices": True}),
     "avg, every option": (
         "AvgPool2d",
         ((3, 2),),
@@ -129,7 +133,7 @@ def _model() -> torch.nn.Sequential:
     block = torch.nn.Sequential(shared, torch.nn.ReLU(), shared)
     return torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 3), block, torch.nn.MaxPool2d(2), torch.nn.ConvTranspose2d(4, 3, 2), torch.nn.AvgPool2d(2),
-        _Named(3, 3, 1), torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.LazyLinear(2),
+        _Named(3, 3, 1), torch.nn.AdaptiveAvgPool2d(2), torch.nn.LPPool2d(2, 2), torch.nn.Flatten(), torch.nn.LazyLinear(2),
     )  # fmt: skip
 
 
@@ -143,7 +147,8 @@ def test_convert_swaps_the_classes_and_restore_undoes_it() -> None:
     report = convert(model, backend="emulator")
     assert [(row.name, row.type, row.replaced) for row in report.rows] == [
         ("0", "Conv2d", True), ("1.0", "Conv2d", True), ("2", "MaxPool2d", True), ("3", "ConvTranspose2d", True),
-        ("4", "AvgPool2d", True), ("5", "_Named", False), ("6", "AdaptiveAvgPool2d", False),
+        ("4", "AvgPool2d", True), ("5", "_Named", False), ("6", "AdaptiveAvgPool2d", True),
+        ("7", "LPPool2d", False),
     ]  # fmt: skip
     assert [type(model[i]) for i in (0, 2, 3, 4)] == [nn.Conv2d, nn.MaxPool2d, nn.ConvTranspose2d, nn.AvgPool2d]
     assert model[1][0] is model[1][2]
@@ -151,10 +156,10 @@ def test_convert_swaps_the_classes_and_restore_undoes_it() -> None:
     assert list(model.state_dict()) == keys and repr(model) == text
     with trace() as launched:
         torch.testing.assert_close(model(x), expected)
-    assert len(launched) == 6
+    assert len(launched) == 7
 
     undone = restore(model)
-    assert [row.name for row in undone.replaced] == ["0", "1.0", "2", "3", "4"]
+    assert [row.name for row in undone.replaced] == ["0", "1.0", "2", "3", "4", "6"]
     assert {name: (type(module), id(module)) for name, module in model.named_modules()} == before
     assert not any("backend" in vars(module) for module in model.modules())
     with trace() as launched:
@@ -166,12 +171,12 @@ def test_report_says_why_in_a_table() -> None:
     report = convert(_model())
     reasons = {row.name: row.reason for row in report.kept}
     assert reasons["5"] == f"a subclass of Conv2d ({__name__}._Named): its forward may differ"
-    assert reasons["6"] == "no kernels for AdaptiveAvgPool2d"
-    assert [row.name for row in report.replaced] == ["0", "1.0", "2", "3", "4"]
+    assert reasons["7"] == "no kernels for LPPool2d"
+    assert [row.name for row in report.replaced] == ["0", "1.0", "2", "3", "4", "6"]
     lines = str(report).splitlines()
     assert lines[0].split() == ["module", "type", "replaced", "reason"]
     assert lines[1].split() == ["0", "Conv2d", "yes"]
-    assert lines[-1] == "5 of 7 convolutions and poolings replaced"
+    assert lines[-1] == "6 of 8 convolutions and poolings replaced"
     assert len({line.index("yes") for line in lines if " yes" in line}) == 1  # columns line up
 
 
@@ -285,4 +290,6 @@ def test_training_a_converted_model_follows_torch() -> None:
 
 
 def test_the_namespace_is_complete() -> None:
-    assert set(cnnkernels.nn.__all__) == {"Conv2d", "ConvTranspose2d", "MaxPool2d", "AvgPool2d"}
+    assert set(cnnkernels.nn.__all__) == {
+        "Conv2d", "ConvTranspose2d", "MaxPool2d", "AvgPool2d", "AdaptiveMaxPool2d", "AdaptiveAvgPool2d",
+    }  # fmt: skip

@@ -1,4 +1,4 @@
-"""torch's own examination of these four functions, taken by ours: OpInfo's samples and error inputs.
+"""torch's own examination of these functions, taken by ours: OpInfo's samples and error inputs.
 
 The OpInfo entries are copied, their function replaced by ours on the emulator, and their skips and tolerances dropped.
 """
@@ -21,11 +21,14 @@ from torch.testing._internal.opinfo.core import OpInfo, SampleInput
 from cnnkernels import BackendError, functional
 from cnnkernels.testing.oracles import assert_close_to_fp64
 
-NAMES = ("conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d")
+NAMES = ("conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d", "adaptive_max_pool2d", "adaptive_avg_pool2d")
 CONVOLUTIONS = ("conv2d", "conv_transpose2d")
 
 # The number of samples in torch 2.13's wheel: a test over fewer would not be the examination.
-SAMPLES = {"conv2d": 30, "conv_transpose2d": 12, "max_pool2d": 1440, "avg_pool2d": 7}
+SAMPLES = {
+    "conv2d": 30, "conv_transpose2d": 12, "max_pool2d": 1440, "avg_pool2d": 7,
+    "adaptive_max_pool2d": 20, "adaptive_avg_pool2d": 10,
+}  # fmt: skip
 
 
 @cache
@@ -139,7 +142,7 @@ def test_error_inputs(name: str) -> None:
         assert str(ours.value) == str(theirs.value) and type(ours.value) is type(theirs.value)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if "adaptive" not in name])  # those take no others
 def test_dtypes_without_kernels_are_refused(name: str) -> None:
     """torch's CPU operators also take integers and complex numbers; a named backend says that it does not."""
     op = _opinfo(name)

@@ -38,11 +38,14 @@ def _tensor(shape: tuple[int, ...], layout: str, dtype: torch.dtype, device: str
 def _samples(name: str, device: str, dtypes: tuple[torch.dtype, ...] = DTYPES) -> Iterator[Sample]:
     """Arguments of every operator: an odd geometry in every layout, result format and dtype, then an empty batch."""
     for dtype, layout, channels_last in itertools.product(dtypes, LAYOUTS, (False, True)):
-        yield _sample(name, 2, layout, channels_last, dtype, device)
+        for flat in (False, True) if name.startswith("max_pool2d_") else (False,):
+            yield _sample(name, 2, layout, channels_last, dtype, device, flat)
     yield _sample(name, 0, "contiguous", False, torch.float32, device)
 
 
-def _sample(name: str, N: int, layout: str, channels_last: bool, dtype: torch.dtype, device: str) -> Sample:
+def _sample(
+    name: str, N: int, layout: str, channels_last: bool, dtype: torch.dtype, device: str, flat: bool = False
+) -> Sample:
     def tensor(*shape: int) -> Tensor:
         return _tensor(shape, layout, dtype, device)
 
@@ -65,11 +68,23 @@ def _sample(name: str, N: int, layout: str, channels_last: bool, dtype: torch.dt
         return (tensor(N, 4, 3, 4), (5, 7), *window, True, 5, channels_last)
     if name == "max_pool2d":
         return (tensor(N, 4, 5, 7), (3, 4), *window, (1, 1), channels_last)
-    _, indices = ops.max_pool2d(tensor(N, 4, 5, 7), (3, 4), *window, (1, 1), channels_last)
+    # The same to 3 x 4 windows.
+    if name in ("adaptive_avg_pool2d", "adaptive_max_pool2d"):
+        return (tensor(N, 4, 5, 7), (3, 4), channels_last)
+    if name == "adaptive_avg_pool2d_backward":
+        return (tensor(N, 4, 3, 4), (5, 7), channels_last)
+    if name == "adaptive_max_pool2d_backward":
+        _, indices = ops.adaptive_max_pool2d(tensor(N, 4, 5, 7), (3, 4), channels_last)
+        return (tensor(N, 4, 3, 4), indices, (5, 7), channels_last)
+    if name == "max_pool2d_pyramid":
+        return (tensor(N, 4, 5, 7), 3, channels_last)
+    if name == "max_pool2d_with_indices":
+        return (tensor(N, 4, 5, 7), (3, 4), *window, (1, 1), flat, channels_last)
+    _, indices = ops.max_pool2d_with_indices(tensor(N, 4, 5, 7), (3, 4), *window, (1, 1), flat, channels_last)
     if name == "max_pool2d_backward":
         return (tensor(N, 4, 3, 4), indices, (5, 7), *window, (1, 1), channels_last)
     assert name == "max_pool2d_gather"
-    return (tensor(N, 4, 5, 7), indices, channels_last)
+    return (tensor(N, 4, 5, 7), indices, *window, (1, 1), channels_last)
 
 
 def test_the_index_of_operators_is_complete() -> None:

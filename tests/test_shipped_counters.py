@@ -108,9 +108,7 @@ def test_gather_of_a_pointwise_convolution():
 def test_max_pool_in_vectors():
     """y = max over 2 x 2 of x, channels_last: a lane has 4 channels of one window, 16 bytes of each tap."""
     C, H, W = 64, 16, 16
-    (launch,) = launches(
-        f"max n1 c{C} {H}x{W} 2x2 stride 2", "forward", "channels_last", "pool2d_max_unstaged_4x256_f32"
-    )
+    (launch,) = launches(f"max n1 c{C} {H}x{W} 2x2 stride 2", "forward", "channels_last", "pool2d_max_staged_4x256_f32")
     results = C * H * W // 4
 
     # Half a warp has the 64 channels of one pixel, the other half those of the pixel two columns on: twice 256 bytes.
@@ -119,8 +117,8 @@ def test_max_pool_in_vectors():
     assert loads * 16 * SECTOR == C * H * W * FLOAT  # windows do not overlap: x once
     stores = results // 4 // LANES
     assert moved(launch, "store", "output") == Moved(stores, stores * 16, stores * 16)
-    # 4 indices of 8 bytes are two accesses of 16: each of them has a lane's bytes 32 apart, so half of every sector.
-    assert moved(launch, "store", "indices") == Moved(2 * stores, 2 * stores * 32, 2 * stores * 16)
+    # Nothing differentiates the call: no indices are written.
+    assert not [site for site in launch.sites if site.buffer == "indices"]
 
 
 def test_lanes_meet_again_behind_a_store_that_some_of_them_skip():

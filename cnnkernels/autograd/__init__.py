@@ -10,10 +10,31 @@ use the same passes. Under vmap the batch dimension is folded into N, into K or 
 launch does the whole batch; folding copies a tensor only where its strides do not allow a view.
 """
 
+from cnnkernels.autograd.adaptive_pool2d import (
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool2dBackward,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool2dBackward,
+    AdaptiveMaxPool2dGather,
+)
 from cnnkernels.autograd.conv2d import Conv2dBiasGrad, Conv2dDgrad, Conv2dFprop, Conv2dWgrad
-from cnnkernels.autograd.pool2d import AvgPool2d, AvgPool2dBackward, MaxPool2d, MaxPool2dBackward, MaxPool2dGather
+from cnnkernels.autograd.pool2d import (
+    AvgPool2d,
+    AvgPool2dBackward,
+    MaxPool2d,
+    MaxPool2dBackward,
+    MaxPool2dFlatIndices,
+    MaxPool2dGather,
+    max_pool2d,
+    max_pool2d_pyramid,
+)
 
 __all__ = [
+    "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool2dBackward",
+    "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool2dBackward",
+    "AdaptiveMaxPool2dGather",
     "AvgPool2d",
     "AvgPool2dBackward",
     "Conv2dBiasGrad",
@@ -22,5 +43,8 @@ __all__ = [
     "Conv2dWgrad",
     "MaxPool2d",
     "MaxPool2dBackward",
+    "MaxPool2dFlatIndices",
     "MaxPool2dGather",
+    "max_pool2d",
+    "max_pool2d_pyramid",
 ]

@@ -51,6 +51,15 @@ class Pass(torch.autograd.Function):
         return super(torch.autograd.Function, cls).apply(*unwrap_dead_wrappers(args))  # type: ignore[misc]
 
 
+def observed(*tensors: Tensor) -> bool:
+    """Whether something differentiates or batches a call on these tensors."""
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor.requires_grad:
+                return True
+    return _transforms_active() or forward_ad._current_level >= 0
+
+
 def launch(op: str, backend: str, geometry: Conv2dGeometry | Pool2dGeometry, arguments: tuple[Any, ...]) -> Any:
     """Run `backend`'s operator `op`, on the kernel that the tuning table has for the problem, else on the plan's."""
     options = {}

@@ -1,4 +1,8 @@
-"""Pooling's passes. Each is linear once max pooling has chosen its indices, and is its own forward derivative."""
+"""Pooling's passes. Each is linear once max pooling has chosen its indices, and is its own forward derivative.
+
+An index of max pooling has one of two forms, which the dtype tells: the tap r * S + s of the window, uint8, for windows of at
+most 256 taps; or torch's h * W + w, int64. The passes that read indices take both.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,46 @@ from typing import Any
 
 from torch import Tensor
 
-from cnnkernels.autograd.passes import Pass, batched, fold, launch, unfold
+from cnnkernels.autograd.passes import Pass, batched, fold, launch, observed, unfold
 from cnnkernels.backends import ENTRY_POINTS
 from cnnkernels.geometry import Pool2dGeometry
 
+# A tap's number has one byte.
+_MOST_WINDOW_TAPS = 256
+
+
+def max_pool2d(input: Tensor, geometry: Pool2dGeometry, backend: Any) -> Tensor:
+    """x[N, C, H, W] -> y[N, C, P, Q]. No index is computed where nothing differentiates the call."""
+    if observed(input):
+        output: Tensor = MaxPool2d.call(input, geometry, backend)[0]
+    else:
+        output = launch("max_pool2d", backend, geometry, _max_pool2d_arguments(input, geometry))
+    return output
+
+
+def max_pool2d_pyramid(input: Tensor, geometry: Pool2dGeometry, backend: str) -> tuple[Tensor, Tensor, Tensor]:
+    """max_pool2d of x, of that, and of that again, for a stride of 1 and an odd window: one launch where nothing differentiates."""
+    if not observed(input):
+        operator = ENTRY_POINTS[backend].max_pool2d_pyramid
+        first, second, third = operator(input, geometry.window[0], geometry.channels_last)
+        return first, second, third
+    first = max_pool2d(input, geometry, backend)
+    second = max_pool2d(first, geometry, backend)
+    return first, second, max_pool2d(second, geometry, backend)
+
+
+def _max_pool2d_arguments(input: Tensor, g: Pool2dGeometry, *flat_indices: bool) -> tuple[Any, ...]:
+    return (input, g.output, g.window, g.stride, g.padding, g.dilation, *flat_indices, g.channels_last)
+
 
 class MaxPool2d(Pass):
-    """x[N, C, H, W] -> y[N, C, P, Q] and the flat index h * W + w of each maximum, int64."""
+    """x[N, C, H, W] -> y[N, C, P, Q] and the index of each maximum in the form that is smaller."""
 
     @staticmethod
     def forward(input: Tensor, geometry: Pool2dGeometry, backend: str) -> tuple[Tensor, Tensor]:
-        g = geometry
-        arguments = (input, g.output, g.window, g.stride, g.padding, g.dilation, g.channels_last)
-        output, indices = launch("max_pool2d", backend, g, arguments)
+        flat = geometry.window[0] * geometry.window[1] > _MOST_WINDOW_TAPS
+        arguments = _max_pool2d_arguments(input, geometry, flat)
+        output, indices = launch("max_pool2d_with_indices", backend, geometry, arguments)
         return output, indices
 
     @staticmethod
@@ -45,6 +76,26 @@ class MaxPool2d(Pass):
     @staticmethod
     def vmap(info: Any, in_dims: Any, input: Tensor, geometry: Pool2dGeometry, backend: str) -> Any:
         output, indices = MaxPool2d.call(fold(input, in_dims[0], 0), geometry, backend)
+        return (unfold(output, 0, info.batch_size), unfold(indices, 0, info.batch_size)), (0, 0)
+
+
+class MaxPool2dFlatIndices(Pass):
+    """x[N, C, H, W] -> y[N, C, P, Q] and the flat index h * W + w of each maximum, int64: what return_indices asks for."""
+
+    setup_context = staticmethod(MaxPool2d.setup_context)
+    backward = staticmethod(MaxPool2d.backward)
+    jvp = staticmethod(MaxPool2d.jvp)
+
+    @staticmethod
+    def forward(input: Tensor, geometry: Pool2dGeometry, backend: str) -> tuple[Tensor, Tensor]:
+        # Not by the tuning table, which is of the indices that training has.
+        operator = ENTRY_POINTS[backend].max_pool2d_with_indices
+        output, indices = operator(*_max_pool2d_arguments(input, geometry, True))
+        return output, indices
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, input: Tensor, geometry: Pool2dGeometry, backend: str) -> Any:
+        output, indices = MaxPool2dFlatIndices.call(fold(input, in_dims[0], 0), geometry, backend)
         return (unfold(output, 0, info.batch_size), unfold(indices, 0, info.batch_size)), (0, 0)
 
 
@@ -88,7 +139,9 @@ class MaxPool2dGather(Pass):
 
     @staticmethod
     def forward(input: Tensor, indices: Tensor, geometry: Pool2dGeometry, backend: str) -> Tensor:
-        output: Tensor = ENTRY_POINTS[backend].max_pool2d_gather(input, indices, geometry.channels_last)
+        g = geometry
+        arguments = (input, indices, g.window, g.stride, g.padding, g.dilation, g.channels_last)
+        output: Tensor = ENTRY_POINTS[backend].max_pool2d_gather(*arguments)
         return output
 
     @staticmethod

@@ -119,7 +119,9 @@ def _forced_forward(backend: str, kernel: str, case: Case) -> Forward:
     key = f"{backend}:{kernel}"
     if key not in backends.ENTRY_POINTS:
         entry_points = backends.ENTRY_POINTS[backend]
-        names = [name for name in dir(entry_points) if name.startswith(("conv2d_", "max_pool2d", "avg_pool2d"))]
+        names = [
+            name for name in dir(entry_points) if name.startswith(("conv2d_", "max_pool2d", "avg_pool2d", "adaptive_"))
+        ]
         fixed: Any = {name: _with_kernel(getattr(entry_points, name), name, kernel) for name in names}
         backends.ENTRY_POINTS[key] = types.SimpleNamespace(**fixed)  # type: ignore[assignment]
     layer = case.layer
@@ -131,6 +133,7 @@ def _forced_forward(backend: str, kernel: str, case: Case) -> Forward:
         call = {
             "conv2d": autograd.Conv2dFprop, "conv_transpose2d": autograd.Conv2dDgrad,
             "max_pool2d": autograd.MaxPool2d, "avg_pool2d": autograd.AvgPool2d,
+            "adaptive_max_pool2d": autograd.AdaptiveMaxPool2d, "adaptive_avg_pool2d": autograd.AdaptiveAvgPool2d,
         }[layer.op].call  # fmt: skip
         output = call(*prepare(*arguments.seen), key)
         return output[0] if isinstance(output, tuple) else output

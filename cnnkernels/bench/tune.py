@@ -24,6 +24,8 @@ _OPERATORS = {
     "conv_transpose2d": {"fprop": "conv2d_dgrad", "dgrad": "conv2d_fprop", "wgrad": "conv2d_wgrad"},
     "max_pool2d": {"forward": "max_pool2d", "backward": "max_pool2d_backward"},
     "avg_pool2d": {"forward": "avg_pool2d", "backward": "avg_pool2d_backward"},
+    "adaptive_max_pool2d": {"forward": "adaptive_max_pool2d", "backward": "adaptive_max_pool2d_backward"},
+    "adaptive_avg_pool2d": {"forward": "adaptive_avg_pool2d", "backward": "adaptive_avg_pool2d_backward"},
 }
 
 # Layer.forward hands these a layer's arguments as it would hand them to cnnkernels.functional.

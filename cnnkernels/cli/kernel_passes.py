@@ -21,6 +21,8 @@ _OPERATIONS = {
     "conv2d": ("fprop", "dgrad", "wgrad", "bias_grad"),
     "max_pool2d": ("max", "max_backward", "max_gather"),
     "avg_pool2d": ("avg", "avg_backward"),
+    "adaptive_max_pool2d": ("adaptive_max", "adaptive_max_backward"),
+    "adaptive_avg_pool2d": ("adaptive_avg", "adaptive_avg_backward"),
 }
 _PASSES = [name for passes in _OPERATIONS.values() for name in passes]
 _SHOWN = 3

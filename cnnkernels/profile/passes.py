@@ -14,6 +14,7 @@ from torch import Tensor
 from cnnkernels import autograd, backends, functional, ops
 from cnnkernels.bench.layer import Layer
 from cnnkernels.bench.operands import Case, Operands, make_operands
+from cnnkernels.testing.references import taps_of
 
 #: Of a convolution, besides those that the benchmark measures.
 BIAS_GRAD = "bias_grad"
@@ -24,6 +25,8 @@ _OPERATOR_PASSES = {
     "conv_transpose2d": {"fprop": "dgrad", "dgrad": "fprop", "wgrad": "wgrad", BIAS_GRAD: BIAS_GRAD},
     "max_pool2d": {"forward": "max", "backward": "max_backward"},
     "avg_pool2d": {"forward": "avg", "backward": "avg_backward"},
+    "adaptive_max_pool2d": {"forward": "adaptive_max", "backward": "adaptive_max_backward"},
+    "adaptive_avg_pool2d": {"forward": "adaptive_avg", "backward": "adaptive_avg_backward"},
 }
 
 #: What the checked emulator does per second while it counts, roughly: 28e6 of a dense 3x3 convolution on two cores. It tells how long
@@ -67,7 +70,7 @@ def operator_pass(layer: Layer, name: str) -> str:
 def useful(layer: Layer, name: str, dtype: torch.dtype) -> Useful:
     if name == BIAS_GRAD:
         return Useful(0, (math.prod(layer.output_shape) + layer.K) * dtype.itemsize)
-    indices = _INDICES[name] if layer.op == "max_pool2d" else ""
+    indices = _INDICES[name] if "max" in layer.op else ""
     return Useful(layer.useful_flops(name) // 2, layer.useful_bytes(name, dtype.itemsize), indices)
 
 
@@ -109,7 +112,7 @@ def run_pass(layer: Layer, name: str, dtype: torch.dtype, layout: str, kernel: s
         "dgrad": lambda: _backward(layer).call(o.dy, o.w, None, geometry, backend),
         "wgrad": lambda: autograd.Conv2dWgrad.call(*_output_and_input(layer, o.dy, image), geometry, backend),
         BIAS_GRAD: lambda: autograd.Conv2dBiasGrad.call(o.dy, geometry, backend),
-        "forward": lambda: _pool(layer).call(image, geometry, backend),
+        "forward": lambda: _pool(layer)(image, geometry, backend),
         "backward": lambda: _pool_backward(layer, o.dy, image, geometry, backend),
     }
     with torch.no_grad():
@@ -129,6 +132,8 @@ _PREPARE = types.SimpleNamespace(
     conv_transpose2d=functional.prepare_conv_transpose2d,
     max_pool2d=functional.prepare_max_pool2d,
     avg_pool2d=functional.prepare_avg_pool2d,
+    adaptive_max_pool2d=functional.prepare_adaptive_max_pool2d,
+    adaptive_avg_pool2d=functional.prepare_adaptive_avg_pool2d,
 )
 
 
@@ -155,14 +160,25 @@ def _output_and_input(layer: Layer, gradient: Tensor | None, image: Tensor) -> t
 
 
 def _pool(layer: Layer) -> Any:
-    return autograd.MaxPool2d if layer.op == "max_pool2d" else autograd.AvgPool2d
+    calls: dict[str, Any] = {
+        "max_pool2d": autograd.max_pool2d, "avg_pool2d": autograd.AvgPool2d.call,
+        "adaptive_max_pool2d": autograd.AdaptiveMaxPool2d.call, "adaptive_avg_pool2d": autograd.AdaptiveAvgPool2d.call,
+    }  # fmt: skip
+    return calls[layer.op]
 
 
 def _pool_backward(layer: Layer, gradient: Any, image: Tensor, geometry: Any, backend: str) -> Any:
     if layer.op == "avg_pool2d":
         return autograd.AvgPool2dBackward.call(gradient, geometry, backend)
+    if layer.op == "adaptive_avg_pool2d":
+        return autograd.AdaptiveAvgPool2dBackward.call(gradient, geometry, backend)
     g = geometry
+    if layer.op == "adaptive_max_pool2d":
+        _, indices = torch.nn.functional.adaptive_max_pool2d(image.float(), g.output, return_indices=True)
+        return autograd.AdaptiveMaxPool2dBackward.call(gradient, indices, geometry, backend)
     _, indices = torch.nn.functional.max_pool2d(
         image.float(), g.window, g.stride, g.padding, g.dilation, layer.ceil_mode, return_indices=True
     )
+    if g.window[0] * g.window[1] <= 256:  # as the forward pass would have it
+        indices = taps_of(indices, g.image[1], g.window, g.stride, g.padding, g.dilation)
     return autograd.MaxPool2dBackward.call(gradient, indices, geometry, backend)

@@ -21,7 +21,10 @@ from cnnkernels.bench import suites
 from cnnkernels.bench.layer import ADAPTIVE, CONVOLUTIONS, OPS, Layer, Pair
 from cnnkernels.bench.suites import Entry
 
-_OPERATIONS = {op: op for op in OPS} | {"max": "max_pool2d", "avg": "avg_pool2d"}
+_OPERATIONS = {op: op for op in OPS} | {
+    "max": "max_pool2d", "avg": "avg_pool2d",
+    "adaptive_max": "adaptive_max_pool2d", "adaptive_avg": "adaptive_avg_pool2d",
+}  # fmt: skip
 _SIZES = {"n": "N", "c": "C", "k": "K"}
 _PAIRS = {"stride": "stride", "pad": "padding", "dilation": "dilation"}
 #: Words of the test suite's problems that change no size: what the pass is meant for, and values.

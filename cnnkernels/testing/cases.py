@@ -13,11 +13,21 @@ from torch import Tensor
 
 from cnnkernels import ops
 from cnnkernels.testing.operands import Values, is_channels_last, lay_out, make_operand
+from cnnkernels.testing.problem import AdaptivePool2dProblem
 from cnnkernels.testing.problems import Conv2dProblem, Pool2dProblem
-from cnnkernels.testing.references import Reference, conv2d_reference, max_pool2d_with_indices, pool2d_reference
+from cnnkernels.testing.references import (
+    Reference,
+    adaptive_max_pool2d_with_indices,
+    adaptive_pool2d_reference,
+    conv2d_reference,
+    max_pool2d_with_indices,
+    pool2d_reference,
+    pyramid,
+    window_indices,
+)
 
-Problem = Conv2dProblem | Pool2dProblem
-Result = Tensor | tuple[Tensor, Tensor]
+Problem = Conv2dProblem | Pool2dProblem | AdaptivePool2dProblem
+Result = Tensor | tuple[Tensor, ...]
 
 # Integers that every divisor of an average divides grow with this; beyond it their sums leave the half types' digits.
 _LARGEST_SCALE = 64
@@ -27,12 +37,13 @@ _LARGEST_SCALE = 64
 class Case:
     """A pass on given operands. `run` takes a kernel's name ("" for the plan's choice) and returns what it computes.
 
-    `exact` says that every order of summation gives `reference.fp64` to the last bit; `indices` are max pooling's.
+    `exact` says that every order of summation gives `reference.fp64` to the last bit; `further` results are exact:
+    max pooling's indices, or the later levels of a chain.
     """
 
     run: Callable[[str], Result]
     reference: Reference
-    indices: Tensor | None
+    further: tuple[Tensor, ...]
     exact: bool
     channels_last: bool
 
@@ -45,6 +56,8 @@ def make_case(problem: Problem, name: str, dtype: torch.dtype, values: Values = 
     generator = torch.Generator().manual_seed(zlib.crc32(f"{name} {problem} {values}".encode()))
     if isinstance(problem, Pool2dProblem):
         return _pool2d_case(problem, name, dtype, values, device, generator)
+    if isinstance(problem, AdaptivePool2dProblem):
+        return _adaptive_pool2d_case(problem, name, dtype, values, device, generator)
     density = 1.0
     case = _conv2d_case(problem, name, dtype, values, density, device, generator)
     while values == "integers" and not case.exact:
@@ -86,7 +99,7 @@ def _conv2d_case(
         arguments += (size, problem.stride, problem.pad_before, problem.dilation, problem.groups, channels_last)
     exact = values == "integers" and _sums_are_exact(reference, dtype)
     mode = {} if problem.padding_mode == "zeros" or name == "bias_grad" else {"padding_mode": problem.padding_mode}
-    return Case(lambda kernel: operator(*arguments, kernel, **mode), reference, None, exact, channels_last)
+    return Case(lambda kernel: operator(*arguments, kernel, **mode), reference, (), exact, channels_last)
 
 
 _CONV2D_OPERANDS = {
@@ -112,22 +125,34 @@ def _pool2d_case(
     if name.startswith("max"):
         indices = max_pool2d_with_indices(problem, input.cpu())[1].to(device)
         operands["indices"] = lay_out(indices, problem.layout)
+        given = window_indices(problem, indices) if problem.indices == "window" else indices
     if name.endswith("backward"):
         operands["grad_output"] = operand(problem.output_size, values)
     reference = pool2d_reference(problem, name, {role: operands[role] for role in _POOL2D_OPERANDS[name]})
     channels_last = is_channels_last(problem.layout)
     operator: Any = getattr(ops, _POOL2D_OPERATORS[name])
+    if indices is not None:
+        indices = given
+        operands["indices"] = lay_out(given, problem.layout)
     arguments: tuple[Any, ...] = tuple(operands[role] for role in _POOL2D_OPERANDS[name])
     if name != "max_gather":
-        size = image if name.endswith("backward") else problem.output_size
-        arguments += (size, problem.window, problem.steps, problem.padding)
-        arguments += (
-            (problem.dilation,) if name.startswith("max") else (problem.count_include_pad, problem.divisor_override)
-        )
+        arguments += (image if name.endswith("backward") else problem.output_size,)
+    arguments += (problem.window, problem.steps, problem.padding)
+    arguments += (
+        (problem.dilation,) if name.startswith("max") else (problem.count_include_pad, problem.divisor_override)
+    )
+    levels: tuple[Tensor, ...] = ()
+    if name == "max" and problem.levels == 3:
+        operator, arguments = ops.max_pool2d_pyramid, (input, problem.window[0])
+        levels = tuple(pyramid(problem, input.cpu())[1:])
+    elif name == "max" and problem.indices != "none":
+        operator = ops.max_pool2d_with_indices
+        arguments += (problem.indices == "flat",)
     arguments += (channels_last,)
     # What selects values computes nothing, so that it is exact for all of them.
     exact = name in ("max", "max_gather") or (values == "integers" and scale > 0 and _sums_are_exact(reference, dtype))
-    return Case(lambda kernel: operator(*arguments, kernel), reference, indices, exact, channels_last)
+    exacts = levels or (() if indices is None else (indices,))
+    return Case(lambda kernel: operator(*arguments, kernel), reference, exacts, exact, channels_last)
 
 
 _POOL2D_OPERANDS = {
@@ -144,6 +169,48 @@ _POOL2D_OPERATORS = {
     "avg": "avg_pool2d",
     "avg_backward": "avg_pool2d_backward",
 }
+
+
+def _adaptive_pool2d_case(
+    problem: AdaptivePool2dProblem,
+    name: str,
+    dtype: torch.dtype,
+    values: Values,
+    device: str,
+    generator: torch.Generator,
+) -> Case:
+    scale = _adaptive_scale(problem) if values == "integers" and "avg" in name else 1
+
+    def operand(size: tuple[int, int], values: Values) -> Tensor:
+        shape = (problem.N, problem.C, *size)
+        return make_operand(shape, dtype, generator, values=values, layout=problem.layout, device=device, scale=scale)
+
+    image = (problem.H, problem.W)
+    input = operand(image, problem.values if values == "normal" else values)
+    operands, indices = {"input": input}, None
+    if "max" in name:
+        indices = adaptive_max_pool2d_with_indices(problem, input.cpu())[1].to(device)
+        operands["indices"] = lay_out(indices, problem.layout)
+    if name.endswith("backward"):
+        operands["grad_output"] = operand(problem.output, values)
+    roles = {"adaptive_max_backward": ("grad_output", "indices"), "adaptive_avg_backward": ("grad_output",)}
+    operands = {role: operands[role] for role in roles.get(name, ("input",))}
+    reference = adaptive_pool2d_reference(problem, name, operands)
+    channels_last = is_channels_last(problem.layout)
+    operator: Any = getattr(ops, name.replace("max", "max_pool2d").replace("avg", "avg_pool2d"))
+    arguments = (*operands.values(), image if name.endswith("backward") else problem.output, channels_last)
+    exact = name == "adaptive_max" or (values == "integers" and scale > 0 and _sums_are_exact(reference, dtype))
+    further = () if indices is None else (indices,)
+    return Case(lambda kernel: operator(*arguments, kernel), reference, further, exact, channels_last)
+
+
+def _adaptive_scale(problem: AdaptivePool2dProblem) -> int:
+    """What every window's size divides; 0 if that is too large."""
+    extents = []
+    for image, windows in zip((problem.H, problem.W), problem.output, strict=True):
+        extents.append({-(-(i + 1) * image // windows) - i * image // windows for i in range(windows)})
+    scale = math.lcm(*(rows * columns for rows in extents[0] for columns in extents[1]))
+    return scale if scale <= _LARGEST_SCALE else 0
 
 
 def _sums_are_exact(reference: Reference, dtype: torch.dtype) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cnnkernels.testing import families
 from cnnkernels.testing.cases import Problem
 from cnnkernels.testing.problems import conv2d_group, image, pool2d_group, sizes
 
@@ -148,6 +149,12 @@ CHECK_PROBLEMS: tuple[Problem, ...] = (
         image(1, 32, 1, 344, (1, 2), padding=(0, 1), dilation=(1, 172), passes=("max_backward",), **_DENSE),
     ),
     *pool2d_group(
+        "indices of the other forms: pixels of the image, in vectors too, and none at all",
+        image(2, 3, 9, 11, (3, 2), stride=(2, 1), padding=(1, 1), indices="flat", kinds=("max",)),
+        image(1, 8, 6, 8, (2, 2), layout="channels_last", indices="flat", kinds=("max",)),
+        image(2, 3, 9, 11, (3, 2), stride=(2, 1), padding=(1, 1), indices="none", passes=("max",)),
+    ),
+    *pool2d_group(
         "values that take other ways: a maximum that is NaN or infinite, a divisor that is given",
         image(2, 4, 12, 13, (2, 3), padding=(1, 1), values="special", kinds=("max",)),
         image(2, 3, 9, 11, (3, 2), padding=(1, 1), divisor_override=5, kinds=("avg",)),
@@ -159,4 +166,5 @@ CHECK_PROBLEMS: tuple[Problem, ...] = (
         image(1, 1, 1, 1, (1, 1)),
         image(0, 3, 8, 8, (2, 2)),
     ),
+    *families.CHECK_PROBLEMS,
 )

@@ -24,7 +24,7 @@ from cnnkernels.explain import trace
 from cnnkernels.testing.oracles import Comparison, compare_to_fp64
 
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
-_POOLINGS = (nn.MaxPool2d, nn.AvgPool2d)
+_POOLINGS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
 
 
 @dataclass(frozen=True)
@@ -210,6 +210,10 @@ def _reduction_lengths(layer: nn.Module, seen: _Seen) -> dict[str, int]:
     """The passes that the layer has, each with the number of terms in one of its results."""
     module: Any = layer
     if isinstance(layer, _POOLINGS):
+        if isinstance(layer, (nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)):
+            (H, W), (P, Q) = seen.input.shape[-2:], seen.output_shape[-2:]
+            area = (-(-H // P) + 1) * (-(-W // Q) + 1)
+            return {"forward": area, "backward": (-(-P // H) + 1) * (-(-Q // W) + 1)}
         window = module.kernel_size
         area = window * window if isinstance(window, int) else window[0] * window[1]
         return {"forward": area, "backward": area}
@@ -226,7 +230,7 @@ def _reduction_lengths(layer: nn.Module, seen: _Seen) -> dict[str, int]:
 
 
 def _describe(layer: nn.Module) -> str:
-    size: Any = layer.kernel_size
+    size: Any = getattr(layer, "kernel_size", None) or layer.output_size
     height, width = (size, size) if isinstance(size, int) else size
     return f"{type(layer).__name__} {height}x{width}"
 

@@ -17,7 +17,11 @@ from cnnkernels.testing.operands import Layout, Values
 
 Pair = tuple[int, int]
 
+#: The form of max pooling's indices: none at all, taps of the window (uint8), or pixels of the image (int64).
+IndexForm = Literal["none", "window", "flat"]
+
 CONV2D_PASSES = ("fprop", "dgrad", "wgrad", "bias_grad")
+ADAPTIVE_PASSES = ("adaptive_max", "adaptive_max_backward", "adaptive_avg", "adaptive_avg_backward")
 POOL2D_PASSES = ("max", "max_backward", "max_gather", "avg", "avg_backward")
 
 
@@ -111,8 +115,8 @@ class Conv2dProblem:
 class Pool2dProblem:
     """A 2-D pooling of x[N, C, H, W].
 
-    `kinds` says which poolings it makes sense for, `passes` in which of their passes it is tried; the rest is torch's
-    arguments.
+    `kinds` says which poolings it makes sense for, `passes` in which of their passes it is tried, `indices` in which form max
+    pooling's are, `levels` how many poolings of each other it chains; the rest is torch's arguments.
     """
 
     group: str
@@ -132,6 +136,8 @@ class Pool2dProblem:
     values: Values = "normal"
     kinds: tuple[Literal["max", "avg"], ...] = field(default=("max", "avg"))
     passes: tuple[str, ...] = POOL2D_PASSES
+    indices: IndexForm = "window"
+    levels: Literal[1, 3] = 1
 
     def suits(self, name: str) -> bool:
         """Whether pass `name` is tried on it."""
@@ -146,6 +152,8 @@ class Pool2dProblem:
         text += "" if self.count_include_pad else " without pad"
         text += "" if self.divisor_override is None else f" divisor {self.divisor_override}"
         text += "" if self.values == "normal" else f" {self.values}"
+        text += "" if self.indices == "window" else f", {self.indices} indices"
+        text += "" if self.levels == 1 else f", {self.levels} levels"
         return text + _suffix(self.layout, self.batched)
 
     @property
@@ -164,6 +172,29 @@ class Pool2dProblem:
     def overlap(self) -> int:
         """The most windows that one pixel can lie in."""
         return -(-self.window[0] // self.steps[0]) * -(-self.window[1] // self.steps[1])
+
+
+@dataclass(frozen=True)
+class AdaptivePool2dProblem:
+    """An adaptive 2-D pooling of x[N, C, H, W] to y[N, C, P, Q], `output` being P and Q."""
+
+    group: str
+    N: int
+    C: int
+    H: int
+    W: int
+    output: Pair
+    layout: Layout = "contiguous"
+    values: Values = "normal"
+    passes: tuple[str, ...] = ADAPTIVE_PASSES
+
+    def suits(self, name: str) -> bool:
+        """Whether pass `name` is tried on it."""
+        return name in self.passes
+
+    def __str__(self) -> str:
+        text = f"n{self.N} c{self.C} {self.H}x{self.W} to {self.output[0]}x{self.output[1]}"
+        return text + ("" if self.values == "normal" else f" {self.values}") + _suffix(self.layout, batched=True)
 
 
 def _pair(pair: Pair) -> str:
@@ -192,3 +223,13 @@ def sizes(N: int, C: int, H: int, W: int, K: int, R: int, S: int, **rest: Any) -
 def image(N: int, C: int, H: int, W: int, window: Pair, **rest: Any) -> dict[str, Any]:
     """A pooling but for its title."""
     return {"N": N, "C": C, "H": H, "W": W, "window": window, **rest}
+
+
+def adaptive_group(group: str, *problems: dict[str, Any]) -> tuple[AdaptivePool2dProblem, ...]:
+    """Adaptive poolings under one title."""
+    return tuple(AdaptivePool2dProblem(group=group, **problem) for problem in problems)
+
+
+def to(N: int, C: int, H: int, W: int, output: Pair, **rest: Any) -> dict[str, Any]:
+    """An adaptive pooling but for its title."""
+    return {"N": N, "C": C, "H": H, "W": W, "output": output, **rest}

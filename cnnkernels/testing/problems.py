@@ -1,10 +1,12 @@
 """The problems that kernels are tried on: data, in groups titled by what they provoke.
 
-All of them are small: the emulator runs every kernel on every one.
+All of them are small: the emulator runs every kernel on every one. Those that provoke what one family does with its tiles are
+in cnnkernels/testing/families.
 """
 
 from __future__ import annotations
 
+from cnnkernels.testing import families
 from cnnkernels.testing.problem import (
     CONV2D_PASSES,
     POOL2D_PASSES,
@@ -144,6 +146,7 @@ CONV2D_PROBLEMS: tuple[Conv2dProblem, ...] = (
         sizes(1, 1, 1, 1, 2, 3, 3, padding=(1, 1), padding_mode="circular"),
     ),
     *conv2d_group("unbatched", sizes(1, 3, 9, 10, 5, 3, 3, padding=(1, 1), batched=False)),
+    *families.CONV2D_PROBLEMS,
 )
 
 POOL2D_PROBLEMS: tuple[Pool2dProblem, ...] = (
@@ -205,6 +208,16 @@ POOL2D_PROBLEMS: tuple[Pool2dProblem, ...] = (
         image(2, 3, 12, 12, (3, 3), stride=(2, 2), padding=(1, 1), values="integers", kinds=("max",)),
         image(2, 4, 12, 13, (2, 3), padding=(1, 1), values="special", kinds=("max",)),
     ),
+    *pool2d_group(
+        "indices of the other forms: pixels of the image, and none at all",
+        image(2, 3, 13, 11, (3, 2), stride=(2, 1), padding=(1, 1), indices="flat", kinds=("max",)),
+        image(2, 4, 12, 13, (2, 3), padding=(1, 1), values="special", indices="flat", kinds=("max",)),
+        image(1, 2, 21, 20, (17, 16), stride=(2, 3), indices="flat", kinds=("max",)),  # 272 taps, too many for a byte
+        _EVEN_WINDOW | {"layout": "channels_last", "indices": "flat", "kinds": ("max",)},
+        _CROOKED_WINDOW | {"layout": "sliced", "indices": "flat", "kinds": ("max",)},
+        image(2, 3, 13, 11, (3, 2), stride=(2, 1), padding=(1, 1), indices="none", passes=("max",)),
+        _EVEN_WINDOW | {"layout": "channels_last", "indices": "none", "passes": ("max",)},
+    ),
     *pool2d_group("no image at all", image(0, 3, 8, 8, (2, 2))),
     *pool2d_group(
         "strides of other kinds: channels last, inside a larger tensor, repeated, dimensions in the opposite order",
@@ -223,4 +236,5 @@ POOL2D_PROBLEMS: tuple[Pool2dProblem, ...] = (
         _EVEN_WINDOW | {"layout": "channels_last_sliced_images"},
     ),
     *pool2d_group("unbatched", image(1, 3, 9, 10, (2, 2), batched=False)),
+    *families.POOL2D_PROBLEMS,
 )

@@ -1,6 +1,6 @@
 """The passes of convolution and pooling computed by torch, for references: in fp64, and in the dtype under test.
 
-A pass is named as in the catalogue: fprop, dgrad, wgrad, bias_grad; max, max_backward, max_gather, avg, avg_backward.
+A pass is named as in the catalogue: fprop, dgrad, wgrad, bias_grad; max, max_backward, max_gather, avg, avg_backward; adaptive_max, ...
 Convolutions are written so that padding before the image and the output's size say everything, as in the raw operators:
 the image is padded, or cropped, on its far side to what the windows need. Gradients are autograd's.
 """
@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnkernels.testing.problems import Conv2dProblem, Pool2dProblem
+from cnnkernels.testing.problem import AdaptivePool2dProblem
+from cnnkernels.testing.problems import Conv2dProblem, Pair, Pool2dProblem
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,71 @@ def max_pool2d_with_indices(problem: Pool2dProblem, input: Tensor) -> tuple[Tens
         problem.ceil_mode,
         return_indices=True,
     )
+    return output.to(input.dtype), indices
+
+
+def pyramid(problem: Pool2dProblem, input: Tensor) -> list[Tensor]:
+    """The levels of a chain of max poolings by torch."""
+    results: list[Tensor] = []
+    for _ in range(problem.levels):
+        results.append(max_pool2d_with_indices(problem, results[-1] if results else input)[0])
+    return results
+
+
+def window_indices(problem: Pool2dProblem, indices: Tensor) -> Tensor:
+    """Flat indices h * W + w as taps r * S + s of their windows, uint8; 0 for a window that holds no pixel."""
+    return taps_of(indices, problem.W, problem.window, problem.steps, problem.padding, problem.dilation)
+
+
+def taps_of(indices: Tensor, width: int, window: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
+    P, Q = indices.shape[2:]
+    top = torch.arange(P).view(P, 1) * stride[0] - padding[0]
+    left = torch.arange(Q) * stride[1] - padding[1]
+    rows, columns = indices.cpu() // width - top, indices.cpu() % width - left
+    r, s = rows // dilation[0], columns // dilation[1]
+    within = (rows % dilation[0] == 0) & (columns % dilation[1] == 0)
+    within &= (r >= 0) & (r < window[0]) & (s >= 0) & (s < window[1])
+    return torch.where(within, r * window[1] + s, 0).to(torch.uint8).to(indices.device)
+
+
+def adaptive_pool2d_reference(problem: AdaptivePool2dProblem, name: str, operands: dict[str, Tensor]) -> Reference:
+    """The reference of pass `name` for `operands`: input, grad_output and indices, those of them that it reads."""
+    on_cpu = {role: operand.detach().cpu() for role, operand in operands.items()}
+    dtype = next(operand.dtype for operand in on_cpu.values() if operand.is_floating_point())
+
+    def compute(to: torch.dtype, absolute: bool = False) -> Tensor:
+        values = {role: operand.to(to) if operand.is_floating_point() else operand for role, operand in on_cpu.items()}
+        if absolute:
+            values = {role: operand.abs() for role, operand in values.items()}
+        return _adaptive_pool2d_pass(problem, name, values)
+
+    (P, Q), (H, W) = problem.output, (problem.H, problem.W)
+    length = (
+        (-(-H // P) + 1) * (-(-W // Q) + 1) if not name.endswith("backward") else (-(-P // H) + 1) * (-(-Q // W) + 1)
+    )
+    absolute_sum = compute(torch.float64, absolute=True).abs()
+    result, own = compute(torch.float64), compute(_computing_dtype(dtype)).to(dtype)
+    return Reference(result, own, absolute_sum, absolute_sum, 1 if name == "adaptive_max" else length)
+
+
+def _adaptive_pool2d_pass(problem: AdaptivePool2dProblem, name: str, operands: dict[str, Tensor]) -> Tensor:
+    if name == "adaptive_max":
+        return adaptive_max_pool2d_with_indices(problem, operands["input"])[0]
+    if name == "adaptive_avg":
+        return F.adaptive_avg_pool2d(operands["input"], problem.output)
+    grad_output = operands["grad_output"]
+    if name == "adaptive_max_backward":
+        gradient = grad_output.new_zeros(problem.N, problem.C, problem.H * problem.W)
+        gradient = gradient.scatter_add(2, operands["indices"].flatten(2), grad_output.flatten(2))
+        return gradient.view(problem.N, problem.C, problem.H, problem.W)
+    image = grad_output.new_zeros(problem.N, problem.C, problem.H, problem.W).requires_grad_()
+    return torch.autograd.grad(F.adaptive_avg_pool2d(image, problem.output), image, grad_output)[0]
+
+
+def adaptive_max_pool2d_with_indices(problem: AdaptivePool2dProblem, input: Tensor) -> tuple[Tensor, Tensor]:
+    """torch's adaptive max pooling and its indices. Half inputs go through fp32, which holds each of their values."""
+    computing = input.to(_computing_dtype(input.dtype))
+    output, indices = F.adaptive_max_pool2d(computing, problem.output, return_indices=True)
     return output.to(input.dtype), indices
 
 

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from cnnkernels.explain import trace
-from cnnkernels.testing import oracles
+from cnnkernels.testing import families, oracles
 from cnnkernels.testing.cases import Case, Problem, Result, make_case
 from cnnkernels.testing.emulation import Schedule, emulator
+from cnnkernels.testing.families import ADAPTIVE_PROBLEMS
 from cnnkernels.testing.operands import Values
 from cnnkernels.testing.problems import CONV2D_PROBLEMS, POOL2D_PROBLEMS
 
@@ -116,7 +117,7 @@ class Selection:
     schedules: bool = False
     orders: tuple[Order, ...] = SCHEDULES
     values: tuple[Values, ...] = ("normal", "integers")
-    problems: tuple[Problem, ...] = (*CONV2D_PROBLEMS, *POOL2D_PROBLEMS)
+    problems: tuple[Problem, ...] = (*CONV2D_PROBLEMS, *POOL2D_PROBLEMS, *ADAPTIVE_PROBLEMS)
 
     @property
     def device(self) -> str:
@@ -156,15 +157,17 @@ def kernel_passes(selection: Selection) -> list[KernelPass]:
 
 
 def items(selection: Selection) -> list[Item]:
-    """Every selected pass on every problem that suits it."""
+    """Every selected pass on every problem that suits it; a family's own problems for that family's kernels alone."""
     by_pass: dict[tuple[str, str], list[KernelPass]] = {}
     for subject in kernel_passes(selection):
         by_pass.setdefault((subject.name, subject.dtype), []).append(subject)
-    return [
-        Item(name, dtype, problem, tuple(subjects))
-        for (name, dtype), subjects in by_pass.items()
-        for problem in _problems_for(name, selection)
-    ]
+    found = []
+    for (name, dtype), subjects in by_pass.items():
+        for problem in _problems_for(name, selection):
+            tried = tuple(subject for subject in subjects if families.is_for(problem, subject.family))
+            if tried:
+                found.append(Item(name, dtype, problem, tried))
+    return found
 
 
 def verify(selection: Selection, advance: Callable[[str], None] = lambda _: None) -> list[Record]:
@@ -268,8 +271,8 @@ def _judge(case: Case, result: Result, record: Record) -> None:
         if tensor.dim() == 4:
             oracles.assert_memory_format(tensor, case.channels_last)
     if isinstance(result, tuple):
-        assert case.indices is not None, "only max pooling has indices"
-        oracles.assert_exact(result[1], case.indices)
+        for found, expected in zip(result[1:], case.further, strict=True):
+            oracles.assert_exact(found, expected)
     if case.exact:
         oracles.assert_exact(output, case.reference.fp64.to(output.dtype))
         return

@@ -40,14 +40,17 @@ void set_y(Problem& problem, const Tensor& y) {
   problem.y = strides_of(y);
 }
 
+// Bytes are taps of the window, int64 are pixels of the image (problem.h).
 void set_indices(Problem& problem, pool2d::Arguments& arguments, Buffers& buffers, const Tensor& indices, const Tensor& like,
                  const char* like_what) {
   require_4d(indices, "indices");
-  require(indices.scalar_type() == ScalarType::Long, "indices must be int64");
+  const bool taps = indices.scalar_type() == ScalarType::Byte;
+  require(taps || indices.scalar_type() == ScalarType::Long, "indices must be uint8 or int64");
+  problem.index_form = taps ? pool2d::IndexForm::kWindow : pool2d::IndexForm::kFlat;
   require(indices.is_cuda() == like.is_cuda() && indices.get_device_index() == like.get_device_index(), "indices and ", like_what,
           " must be on the same device");
   problem.index = strides_of(indices);
-  arguments.index = static_cast<const int64_t*>(buffers.input("indices", indices));
+  arguments.index = buffers.input("indices", indices);
 }
 
 // A tensor of x's or y's shape, and its strides in the problem.
@@ -72,8 +75,8 @@ void run(const Problem& problem, pool2d::Arguments arguments, const Buffers& buf
   buffers.require_written(plan.kernel->name);
 }
 
-std::tuple<Tensor, Tensor> max_pool2d(const Tensor& input, Sizes output_size, Sizes kernel_size, Sizes stride, Sizes padding,
-                                      Sizes dilation, bool channels_last, std::string kernel) {
+Problem max_problem(const Tensor& input, const Sizes& output_size, const Sizes& kernel_size, const Sizes& stride, const Sizes& padding,
+                    const Sizes& dilation) {
   require_4d(input, "input");
   require_pair(output_size, "output_size");
   Problem problem;
@@ -83,16 +86,69 @@ std::tuple<Tensor, Tensor> max_pool2d(const Tensor& input, Sizes output_size, Si
   set_geometry(problem, kernel_size, stride, padding);
   set_dilation(problem, dilation);
   problem.P = output_size[0], problem.Q = output_size[1];
+  return problem;
+}
+
+Tensor max_pool2d(const Tensor& input, Sizes output_size, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation,
+                  bool channels_last, std::string kernel) {
+  Problem problem = max_problem(input, output_size, kernel_size, stride, padding, dilation);
   Tensor output = empty_y(problem, input, channels_last);
-  Tensor indices = empty({problem.N, problem.C, problem.P, problem.Q}, ScalarType::Long, input, channels_last);
+  pool2d::Arguments arguments;
+  Buffers buffers;
+  arguments.x = buffers.input("input", input);
+  arguments.out = buffers.output("output", output);
+  run(problem, arguments, buffers, kernel, input);
+  return output;
+}
+
+std::tuple<Tensor, Tensor> max_pool2d_with_indices(const Tensor& input, Sizes output_size, Sizes kernel_size, Sizes stride, Sizes padding,
+                                                   Sizes dilation, bool flat_indices, bool channels_last, std::string kernel) {
+  Problem problem = max_problem(input, output_size, kernel_size, stride, padding, dilation);
+  problem.index_form = flat_indices ? pool2d::IndexForm::kFlat : pool2d::IndexForm::kWindow;
+  Tensor output = empty_y(problem, input, channels_last);
+  Tensor indices =
+      empty({problem.N, problem.C, problem.P, problem.Q}, flat_indices ? ScalarType::Long : ScalarType::Byte, input, channels_last);
   problem.index = strides_of(indices);
   pool2d::Arguments arguments;
   Buffers buffers;
   arguments.x = buffers.input("input", input);
   arguments.out = buffers.output("output", output);
-  arguments.index_out = static_cast<int64_t*>(buffers.output("indices", indices));
+  arguments.index_out = buffers.output("indices", indices);
   run(problem, arguments, buffers, kernel, input);
   return {output, indices};
+}
+
+// Where no kernel runs the whole chain, one pooling after the other.
+std::tuple<Tensor, Tensor, Tensor> max_pool2d_pyramid(const Tensor& input, int64_t window, bool channels_last, std::string kernel) {
+  require_4d(input, "input");
+  require(window > 0 && window % 2 == 1, "the window must be odd, not ", window);
+  const Sizes side{window, window}, pad{window / 2, window / 2}, one{1, 1};
+  Problem problem = max_problem(input, {input.size(2), input.size(3)}, side, one, pad, one);
+  Tensor outputs[] = {empty_y(problem, input, channels_last), empty_y(problem, input, channels_last),
+                      empty_y(problem, input, channels_last)};
+  problem.levels = 3;
+  if (!kernel.empty() || pool2d::has_plan(problem)) {
+    pool2d::Arguments arguments;
+    Buffers buffers;
+    arguments.x = buffers.input("input", input);
+    arguments.out = buffers.output("output", outputs[0]);
+    arguments.next_out[0] = buffers.output("output 2", outputs[1]);
+    arguments.next_out[1] = buffers.output("output 3", outputs[2]);
+    run(problem, arguments, buffers, kernel, input);
+  } else {
+    const Tensor* from = &input;
+    for (Tensor& output : outputs) {
+      problem = max_problem(*from, {input.size(2), input.size(3)}, side, one, pad, one);
+      problem.y = strides_of(output);
+      pool2d::Arguments arguments;
+      Buffers buffers;
+      arguments.x = buffers.input("input", *from);
+      arguments.out = buffers.output("output", output);
+      run(problem, arguments, buffers, kernel, input);
+      from = &output;
+    }
+  }
+  return {outputs[0], outputs[1], outputs[2]};
 }
 
 Tensor max_pool2d_backward(const Tensor& grad_output, const Tensor& indices, Sizes input_size, Sizes kernel_size, Sizes stride,
@@ -119,7 +175,8 @@ Tensor max_pool2d_backward(const Tensor& grad_output, const Tensor& indices, Siz
   return grad_input;
 }
 
-Tensor max_pool2d_gather(const Tensor& input, const Tensor& indices, bool channels_last, std::string kernel) {
+Tensor max_pool2d_gather(const Tensor& input, const Tensor& indices, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation,
+                         bool channels_last, std::string kernel) {
   require_4d(input, "input");
   Problem problem;
   pool2d::Arguments arguments;
@@ -130,6 +187,8 @@ Tensor max_pool2d_gather(const Tensor& input, const Tensor& indices, bool channe
   set_indices(problem, arguments, buffers, indices, input, "input");
   require(indices.size(0) == problem.N && indices.size(1) == problem.C, "indices ", ShapeOf{indices}, " and input ", ShapeOf{input},
           " must have the same batch and channels");
+  set_geometry(problem, kernel_size, stride, padding);
+  set_dilation(problem, dilation);
   problem.P = indices.size(2), problem.Q = indices.size(3);
   Tensor output = empty_y(problem, input, channels_last);
   arguments.x = buffers.input("input", input);
@@ -182,6 +241,8 @@ Tensor avg_pool2d_backward(const Tensor& grad_output, Sizes input_size, Sizes ke
 
 STABLE_TORCH_LIBRARY_IMPL(cnnkernels, CNN_DISPATCH_KEY, library) {
   library.impl("max_pool2d", TORCH_BOX(&max_pool2d));
+  library.impl("max_pool2d_with_indices", TORCH_BOX(&max_pool2d_with_indices));
+  library.impl("max_pool2d_pyramid", TORCH_BOX(&max_pool2d_pyramid));
   library.impl("max_pool2d_backward", TORCH_BOX(&max_pool2d_backward));
   library.impl("max_pool2d_gather", TORCH_BOX(&max_pool2d_gather));
   library.impl("avg_pool2d", TORCH_BOX(&avg_pool2d));

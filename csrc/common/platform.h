@@ -5,6 +5,7 @@
 //   CNN_SHARED(name, type)          static shared memory:  CNN_SHARED(tile, float[8][68]);
 //   CNN_DYNAMIC_SHARED(name, type)  the launch's dynamic shared memory as `type* name`, 16-byte aligned
 //   CNN_UNROLL                      before a loop whose trip count is a compile-time constant
+//   CNN_NO_UNROLL                   before a loop that must not take registers from those around it
 //   CNN_INNER_LOOP                  for the function that holds the arithmetic: inlined on a GPU, where its results must stay in
 //                                   registers; a call on a host, whose compiler vectorises them only while they lie in memory
 //   CNN_HOST_DEVICE                 for functions that the planner and the kernels share
@@ -30,6 +31,7 @@ struct Identity {
   extern __shared__ __align__(16) unsigned char name##_raw[]; \
   auto* const name = reinterpret_cast<__VA_ARGS__*>(name##_raw)
 #define CNN_UNROLL _Pragma("unroll")
+#define CNN_NO_UNROLL _Pragma("unroll 1")
 #define CNN_INNER_LOOP __forceinline__
 #define CNN_HOST_DEVICE __host__ __device__
 
@@ -42,6 +44,7 @@ struct Identity {
   auto& name = *static_cast<typename ::cnn::Identity<__VA_ARGS__>::type*>(::cnn::emulator::static_shared(&name##_site))
 #define CNN_DYNAMIC_SHARED(name, ...) auto* const name = static_cast<__VA_ARGS__*>(::cnn::emulator::dynamic_shared())
 #define CNN_UNROLL _Pragma("GCC unroll 128")
+#define CNN_NO_UNROLL _Pragma("GCC unroll 1")
 #if defined(CNN_EMULATOR_CHECKED)
 #define CNN_INNER_LOOP inline __attribute__((always_inline))  // nothing is vectorised there, and locals in registers are not instrumented
 #else

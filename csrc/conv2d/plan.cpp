@@ -4,7 +4,14 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "conv2d/depthwise/depthwise.h"
+#include "conv2d/dilated/dilated.h"
 #include "conv2d/direct/direct.h"
+#include "conv2d/first_layer/first_layer.h"
+#include "conv2d/grouped/grouped.h"
+#include "conv2d/pointwise/pointwise.h"
+#include "conv2d/tiled_wgrad/tiled_wgrad.h"
+#include "conv2d/transposed/transposed.h"
 
 namespace cnn::conv2d {
 
@@ -14,6 +21,20 @@ static bool is_candidate(const Kernel& kernel, const Problem& problem) {
 
 static std::string task(const Problem& problem) { return std::string(name_of(problem.pass)) + " in " + short_name(problem.dtype); }
 
+// The families that are tuned for what they do; fp64 has the direct ones alone.
+template <class T>
+static void add_tuned_kernels(std::vector<Kernel>& all) {
+  add_depthwise_channels_last_kernels<T>(all);
+  add_depthwise_planar_kernels<T>(all);
+  add_depthwise_large_kernels<T>(all);
+  add_pointwise_kernels<T>(all);
+  add_grouped_kernels<T>(all);
+  add_dilated_kernels<T>(all);
+  add_transposed_kernels<T>(all);
+  add_first_layer_kernels<T>(all);
+  add_tiled_wgrad_kernels<T>(all);
+}
+
 const std::vector<Kernel>& catalogue() {
   static const std::vector<Kernel> kernels = [] {
     std::vector<Kernel> all;
@@ -21,6 +42,9 @@ const std::vector<Kernel>& catalogue() {
     add_direct_kernels<float>(all);
     add_direct_kernels<__half>(all);
     add_direct_kernels<__nv_bfloat16>(all);
+    add_tuned_kernels<float>(all);
+    add_tuned_kernels<__half>(all);
+    add_tuned_kernels<__nv_bfloat16>(all);
     return all;
   }();
   return kernels;

@@ -43,6 +43,9 @@ struct Problem {
   int64_t output_pixels() const { return N * P * Q; }
   bool x_is_channels_last() const { return x.d1 == 1 && C > 1; }
   bool y_is_channels_last() const { return y.d1 == 1 && K > 1; }
+  bool x_is_planar() const { return x.d3 == 1 || W == 1; }
+  bool y_is_planar() const { return y.d3 == 1 || Q == 1; }
+  bool is_depthwise() const { return groups > 1 && groups == C; }
   // What every pass touches at least once: x, w and y. 1x1 strides leave out pixels, which is not counted here.
   double tensor_bytes() const {
     return double(size_of(dtype)) *

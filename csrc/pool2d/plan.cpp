@@ -3,7 +3,9 @@
 
 #include <stdexcept>
 
+#include "pool2d/adaptive/adaptive.h"
 #include "pool2d/direct/direct.h"
+#include "pool2d/windows/windows.h"
 
 namespace cnn::pool2d {
 
@@ -18,6 +20,13 @@ const std::vector<Kernel>& catalogue() {
     add_direct_kernels<float>(all);
     add_direct_kernels<__half>(all);
     add_direct_kernels<__nv_bfloat16>(all);
+    add_windows_kernels<float>(all);
+    add_windows_kernels<__half>(all);
+    add_windows_kernels<__nv_bfloat16>(all);
+    add_adaptive_kernels<double>(all);
+    add_adaptive_kernels<float>(all);
+    add_adaptive_kernels<__half>(all);
+    add_adaptive_kernels<__nv_bfloat16>(all);
     return all;
   }();
   return kernels;
@@ -33,6 +42,8 @@ Plan plan(const Problem& problem, const std::string& forced) {
   const Kernel& kernel = choose(catalogue(), problem, forced);
   return {&kernel, kernel.configure(kernel, problem)};
 }
+
+bool has_plan(const Problem& problem) { return cheapest(catalogue(), problem) != nullptr; }
 
 std::vector<Candidate<Kernel>> explain(const Problem& problem, const std::string& forced) {
   require_legal(problem);

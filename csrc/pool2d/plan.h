@@ -1,6 +1,6 @@
 // Which kernel runs a problem, and how: a pure function over the catalogue of compiled kernels. It looks at nothing but the
 // problem, so the same problem gets the same kernel and tile on every machine. (The bits do not depend on either: every kernel
-// walks a window in the same order.)
+// walks a window in the same order; the adaptive ones, in an order that follows from the problem.)
 #pragma once
 
 #include <string>
@@ -20,14 +20,19 @@ struct Configuration {
   int tile_planes = 0, tile_rows = 0, tile_columns = 0;  // results of a block; a plane is one channel of one image
   int chunk_rows = 0, chunk_columns = 0;                 // of the source, staged in shared memory at a time
   int shared_bytes = 0;
+  int readers = 1;  // adaptive: threads that share a window
+  int parts = 1;    // adaptive: of each window, for different blocks
+  int64_t workspace_bytes = 0;
 };
 
 struct Arguments {
-  const void* x = nullptr;         // max, max_gather, avg
-  const void* y = nullptr;         // max_backward, avg_backward
-  const int64_t* index = nullptr;  // max_backward, max_gather
+  const void* x = nullptr;      // max, max_gather, avg
+  const void* y = nullptr;      // max_backward, avg_backward
+  const void* index = nullptr;  // max_backward, max_gather; bytes or int64 as Problem::index_form says
   void* out = nullptr;
-  int64_t* index_out = nullptr;  // max
+  void* next_out[kMostLevels - 1] = {};  // of a chain
+  void* index_out = nullptr;             // max, unless the form is kNone
+  void* workspace = nullptr;             // adaptive
   cudaStream_t stream = nullptr;
 };
 
@@ -39,7 +44,6 @@ struct Kernel {
   Op op;
   int planes;        // results per thread: one pixel of so many neighbouring planes
   int threads;       // of a block, at most
-  bool staged;       // whether windows are read from shared memory
   int slot_bytes;    // shared memory per staged pixel of `planes` planes
   int shared_bytes;  // at most
   int index_bits;
@@ -56,6 +60,9 @@ struct Plan {
 };
 // `forced`: empty, or the only kernel that may be taken. Throws std::runtime_error with every candidate's reason if none can.
 Plan plan(const Problem& problem, const std::string& forced);
+
+// Whether some kernel can run the problem.
+bool has_plan(const Problem& problem);
 
 // Every kernel of the problem's op and dtype.
 std::vector<Candidate<Kernel>> explain(const Problem& problem, const std::string& forced);

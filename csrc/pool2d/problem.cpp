@@ -24,6 +24,13 @@ std::string why_illegal(const Problem& p) {
   else if (p.pad_h < 0 || p.pad_w < 0) why << "padding must not be negative";
   else if ((p.op == Op::kAvg || p.op == Op::kAvgBackward) && (p.dilation_h != 1 || p.dilation_w != 1))
     why << "average pooling has no dilation";
+  else if (p.index_form == IndexForm::kWindow && p.R * p.S > kMostWindowTaps)
+    why << "an index in the window has one byte, enough for " << kMostWindowTaps << " taps and not for " << p.R << 'x' << p.S;
+  else if ((p.op == Op::kMaxBackward || p.op == Op::kMaxGather) && p.index_form == IndexForm::kNone) why << "no indices are given";
+  else if (is_adaptive(p.op) && (p.H < 1 || p.W < 1) && p.P > 0 && p.Q > 0) why << "an image without pixels has no windows";
+  else if (p.levels < 1 || p.levels > kMostLevels) why << "a chain has 1 to " << kMostLevels << " levels";
+  else if (p.levels > 1 && (p.op != Op::kMax || p.index_form != IndexForm::kNone || p.P != p.H || p.Q != p.W))
+    why << "a chain is of max poolings without indices that keep the image's size";
   return why.str();
 }
 
@@ -31,11 +38,13 @@ std::string to_string(const Problem& p) {
   std::ostringstream text;
   text << name_of(p.op) << ' ' << short_name(p.dtype) << " N" << p.N << " C" << p.C << ' ' << p.H << 'x' << p.W << " -> " << p.P << 'x'
        << p.Q;
-  if (p.op == Op::kMaxGather) return text.str();
+  if (is_adaptive(p.op)) return text.str();
   text << ", " << p.R << 'x' << p.S << " stride " << p.stride_h << ',' << p.stride_w << " pad " << p.pad_h << ',' << p.pad_w << " dilation "
        << p.dilation_h << ',' << p.dilation_w;
   if (p.divisor_override) text << " divisor " << p.divisor_override;
   else if (!p.count_include_pad) text << " without padding in the divisor";
+  if (p.levels > 1) text << ' ' << p.levels << " levels";
+  if (p.index_form != IndexForm::kNone) text << ' ' << name_of(p.index_form) << " indices";
   return text.str();
 }
 

@@ -103,19 +103,23 @@ py::dict plan_conv2d(const std::string& pass, const std::string& dtype, const Si
   p.y = dense_strides(p.K, p.P, p.Q, channels_last);
   const Plan chosen = plan(p, kernel);
   py::dict d = explained(explain(p, kernel), chosen, p);
-  d["tile"] = tile_of(*chosen.kernel);
-  d["threads"] = chosen.kernel->threads;
-  d["shared_bytes"] = chosen.kernel->shared_bytes;
+  const Configuration& c = chosen.configuration;
+  d["tile"] = c.tile[0] ? py::make_tuple(c.tile[0], c.tile[1], c.tile[2]) : tile_of(*chosen.kernel);
+  d["threads"] = c.threads ? c.threads : chosen.kernel->threads;
+  d["shared_bytes"] = c.shared_bytes ? c.shared_bytes : chosen.kernel->shared_bytes;
   d["slabs"] = chosen.configuration.slabs;
   d["workspace_bytes"] = chosen.configuration.workspace_bytes;
   return d;
 }
 
 py::dict plan_pool2d(const std::string& op, const std::string& dtype, const SizeMap& sizes, Pair stride, Pair padding, Pair dilation,
-                     bool channels_last, const std::string& kernel) {
+                     bool channels_last, const std::string& kernel, const std::string& indices) {
   using namespace pool2d;
   Problem p;
-  p.op = parse_name(op, {Op::kMax, Op::kMaxBackward, Op::kMaxGather, Op::kAvg, Op::kAvgBackward}, "op");
+  p.op = parse_name(op,
+                    {Op::kMax, Op::kMaxBackward, Op::kMaxGather, Op::kAvg, Op::kAvgBackward, Op::kAdaptiveMax, Op::kAdaptiveMaxBackward,
+                     Op::kAdaptiveAvg, Op::kAdaptiveAvgBackward},
+                    "op");
   p.dtype = parse_dtype(dtype);
   p.N = size_named(sizes, "N"), p.C = size_named(sizes, "C"), p.H = size_named(sizes, "H"), p.W = size_named(sizes, "W");
   p.R = size_named(sizes, "R"), p.S = size_named(sizes, "S"), p.P = size_named(sizes, "P"), p.Q = size_named(sizes, "Q");
@@ -124,14 +128,17 @@ py::dict plan_pool2d(const std::string& op, const std::string& dtype, const Size
   p.dilation_h = dilation.first, p.dilation_w = dilation.second;
   p.x = dense_strides(p.C, p.H, p.W, channels_last);
   p.y = p.index = dense_strides(p.C, p.P, p.Q, channels_last);
+  if (p.op == Op::kMax || p.op == Op::kMaxBackward || p.op == Op::kMaxGather)
+    p.index_form = parse_name(indices, {IndexForm::kNone, IndexForm::kWindow, IndexForm::kFlat}, "indices");
+  if (p.op == Op::kAdaptiveMax || p.op == Op::kAdaptiveMaxBackward) p.index_form = IndexForm::kFlat;
   const Plan chosen = plan(p, kernel);
   const Configuration& c = chosen.configuration;
   py::dict d = explained(explain(p, kernel), chosen, p);
   d["tile"] = py::make_tuple(c.tile_planes, c.tile_rows, c.tile_columns);
   d["threads"] = c.threads;
   d["shared_bytes"] = c.shared_bytes;
-  d["slabs"] = 1;
-  d["workspace_bytes"] = 0;
+  d["slabs"] = c.parts;
+  d["workspace_bytes"] = c.workspace_bytes;
   return d;
 }
 
@@ -315,8 +322,8 @@ PYBIND11_MODULE(_C, m) {
         py::arg("padding_mode") = "zeros",
         "The kernel for a convolution pass of dense tensors, its configuration, and why every other candidate was not taken.");
   m.def("plan_pool2d", &plan_pool2d, py::arg("op"), py::arg("dtype"), py::arg("sizes"), py::arg("stride"), py::arg("padding"),
-        py::arg("dilation") = Pair{1, 1}, py::arg("channels_last") = false, py::arg("kernel") = "",
-        "The same for a pooling of dense tensors.");
+        py::arg("dilation") = Pair{1, 1}, py::arg("channels_last") = false, py::arg("kernel") = "", py::arg("indices") = "window",
+        "The same for a pooling of dense tensors. `indices` of the max ops: 'none', 'window' or 'flat'.");
   m.def("build_info", &build_info, "Compilers, flags and targets of this build.");
   m.def(
       "emulator_configure",

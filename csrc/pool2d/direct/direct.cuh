@@ -58,18 +58,15 @@ inline Configuration configure_window(const Kernel& kernel, const Problem& p) {
   groups = std::max(groups, even_part(vectors, threads / (rows * columns)));
 
   Configuration c;
-  int64_t staged = 0;
-  if (kernel.staged) {
-    // A region with its channels dense streams well in rows. One with its columns dense had better fit, or its rows are cut up.
-    const Region region = region_of(p, rows, columns);
-    const int64_t plane_bytes = std::max<int64_t>(1, region.rows * region.columns) * kernel.slot_bytes;
-    if (!p.channels_dense(p.source())) groups = std::min(groups, std::max<int64_t>(1, kMaxStageBytes / plane_bytes));
-    const int64_t row_bytes = std::max<int64_t>(1, region.columns) * groups * kernel.slot_bytes;
-    c.chunk_rows = int(std::clamp<int64_t>(kMaxStageBytes / row_bytes, 1, std::max<int64_t>(1, region.rows)));
-    c.chunk_columns = int(std::clamp<int64_t>(kMaxStageBytes / (groups * kernel.slot_bytes), 1, std::max<int64_t>(1, region.columns)));
-    staged = groups * c.chunk_rows * c.chunk_columns;
-    c.shared_bytes = int(staged * kernel.slot_bytes);
-  }
+  // A region with its channels dense streams well in rows. One with its columns dense had better fit, or its rows are cut up.
+  const Region region = region_of(p, rows, columns);
+  const int64_t plane_bytes = std::max<int64_t>(1, region.rows * region.columns) * kernel.slot_bytes;
+  if (!p.channels_dense(p.source())) groups = std::min(groups, std::max<int64_t>(1, kMaxStageBytes / plane_bytes));
+  const int64_t row_bytes = std::max<int64_t>(1, region.columns) * groups * kernel.slot_bytes;
+  c.chunk_rows = int(std::clamp<int64_t>(kMaxStageBytes / row_bytes, 1, std::max<int64_t>(1, region.rows)));
+  c.chunk_columns = int(std::clamp<int64_t>(kMaxStageBytes / (groups * kernel.slot_bytes), 1, std::max<int64_t>(1, region.columns)));
+  const int64_t staged = groups * c.chunk_rows * c.chunk_columns;
+  c.shared_bytes = int(staged * kernel.slot_bytes);
   c.tile_planes = int(groups) * kernel.planes, c.tile_rows = int(rows), c.tile_columns = int(columns);
   c.blocks = ceil_div(vectors, groups) * ceil_div(height, rows) * ceil_div(width, columns);
   // Small tiles do with fewer threads; but one for every few slots, or a large window is brought in by a handful.
@@ -84,6 +81,7 @@ inline bool is_vector(const Problem& p, const Strides& s, int planes) {
 }
 
 inline std::string why_not_direct(const Kernel& kernel, const Problem& problem) {
+  if (problem.levels > 1) return "a chain of poolings: it is run one by one";
   if (kernel.index_bits == 32 && !fits_32_bits(problem)) return "an index or offset does not fit in 31 bits";
   if (kernel.configure(kernel, problem).blocks > INT32_MAX) return "a grid has at most 2^31 - 1 blocks";
   return {};
@@ -105,42 +103,44 @@ inline double window_cost(const Kernel& kernel, const Problem& p) {
   constexpr double kSlot = 15;     // a slot's coordinates: two divisions by multiplication, bounds, address; the store
   constexpr double kTap = 6;       // coordinate, address, comparison, branch, read
   constexpr double kRead = 2;      // a global read and its address
+  constexpr double kPass = 4;      // bytes of a thread: a warp's access takes a pass of L1, 128 bytes, though it moves fewer
   const Configuration c = kernel.configure(kernel, p);
   if (c.blocks == 0) return 0;
   const bool backward = is_backward(p.op), routed = p.op == Op::kMaxBackward, target_channels = p.channels_dense(p.target());
-  const double per_value = p.op == Op::kMax ? 4 : routed ? 3 : 1, division = p.op == Op::kAvgBackward ? 10.0 * kernel.planes : 0;
+  const double per_value = p.op == Op::kMax ? 5
+                           : routed         ? 4
+                                            : 2,  // with the conversion to fp32
+      division = 10.0 * kernel.planes;
 
-  // One vector of `strides`' tensor: instructions and sectors, `run` threads along the columns `step` apart, or along the channels.
+  // One vector of `strides`' tensor: instructions and sectors, `run` threads along the columns, or along the channels.
   struct Access {
     double issued = 0, moved = 0;
   };
-  const auto access = [&](const Strides& strides, int bytes, bool along_channels, int64_t run, int64_t step) -> Access {
+  const auto access = [&](const Strides& strides, int bytes, bool along_channels, int64_t run) -> Access {
     if (is_vector(p, strides, kernel.planes)) return {kRead, double(kernel.planes * bytes)};
     const bool dense = along_channels ? p.channels_dense(strides) : strides.d3 == 1;
-    const double each = along_channels ? sectors(dense ? p.C : 1, kernel.planes, bytes) : sectors(dense ? run : 1, step, bytes);
-    return {kRead * kernel.planes, each * kernel.planes};
+    const double each = along_channels ? sectors(dense ? p.C : 1, kernel.planes, bytes) : sectors(dense ? run : 1, 1, bytes);
+    return {kRead * kernel.planes, std::max(kPass, each) * kernel.planes};
   };
 
   const double vectors = double(c.tile_planes / kernel.planes) * c.tile_rows * c.tile_columns;
   double taps = double(p.R) * double(p.S);
   if (backward) taps = std::max(1.0, taps / double(p.stride_h * p.stride_w));
-  double issued = c.threads * kThread + vectors * taps * (kTap + per_value * kernel.planes), moved = 0;
-  if (kernel.staged) {
-    const Region region = region_of(p, c.tile_rows, c.tile_columns);
-    const double slots = double(c.tile_planes / kernel.planes) * double(region.rows) * double(region.columns);
-    Access source = access(p.source(), size_of(p.dtype), p.channels_dense(p.source()), c.chunk_columns, 1);
-    if (routed) {
-      const Access index = access(p.index, int(sizeof(int64_t)), p.channels_dense(p.source()), c.chunk_columns, 1);
-      source.issued += index.issued, source.moved += index.moved;
-    }
-    const double conflicts = backward || target_channels ? 1 : double(std::min<int64_t>(p.stride_w, 8));
-    issued += slots * (kSlot + source.issued + division);
-    moved = slots * (source.moved + kernel.slot_bytes) + vectors * taps * kernel.slot_bytes * conflicts;
-  } else {
-    const Access source = access(p.source(), size_of(p.dtype), target_channels, c.tile_columns, p.stride_w);
-    issued += vectors * taps * source.issued;
-    moved = vectors * taps * source.moved;
+  const Region region = region_of(p, c.tile_rows, c.tile_columns);
+  const double slots = double(c.tile_planes / kernel.planes) * double(region.rows) * double(region.columns);
+  const bool source_channels = p.channels_dense(p.source());
+  Access source = access(p.source(), size_of(p.dtype), source_channels, c.chunk_columns);
+  if (routed) {
+    const Access index = access(p.index, bytes_of(p.index_form), source_channels, c.chunk_columns);
+    source.issued += index.issued, source.moved += index.moved;
   }
+  const double conflicts = backward || target_channels ? 1 : double(std::min<int64_t>(p.stride_w, 8));
+  const double issued = c.threads * kThread + vectors * (taps * (kTap + per_value * kernel.planes) + (p.op == Op::kAvg ? division : 0)) +
+                        slots * (kSlot + source.issued + (p.op == Op::kAvgBackward ? division : 0));
+  double moved = slots * (source.moved + kernel.slot_bytes) + vectors * taps * kernel.slot_bytes * conflicts;
+  moved += vectors * access(p.target(), size_of(p.dtype), target_channels, c.tile_columns).moved;
+  if (p.op == Op::kMax && p.index_form != IndexForm::kNone)
+    moved += vectors * access(p.index, bytes_of(p.index_form), target_channels, c.tile_columns).moved;
   Work work;
   work.instructions = issued * double(c.blocks) * (kernel.index_bits == 64 ? kWideIndexFactor : 1);
   work.l1_bytes = moved * double(c.blocks);
@@ -151,7 +151,7 @@ inline double window_cost(const Kernel& kernel, const Problem& p) {
 
 template <class Index>
 Layout<Index> layout_of(const Problem& p, const Strides& s, int planes, const void* tensor, std::size_t element_bytes) {
-  const std::size_t alignment = std::min<std::size_t>(16, element_bytes * std::size_t(planes));
+  const std::size_t alignment = std::clamp<std::size_t>(element_bytes * std::size_t(planes), 1, 16);  // no indices: 0 bytes
   const bool aligned = reinterpret_cast<std::uintptr_t>(tensor) % alignment == 0;
   return {Index(s.d0), Index(s.d1), Index(s.d2), Index(s.d3), Index(s.d0 - (p.C - 1) * s.d1), is_vector(p, s, planes) && aligned};
 }
@@ -176,7 +176,7 @@ Axis<Index> axis(int64_t image, int64_t outputs, int64_t taps, int64_t stride, i
           Index(dilation / std::gcd(stride, dilation))};
 }
 
-template <class Policy, bool kStaged>
+template <class Policy>
 void run_window(const Kernel& kernel, const Problem& p, const Configuration& c, const Arguments& a) {
   using Index = typename Policy::Index;
   if (c.blocks == 0) return;
@@ -186,12 +186,14 @@ void run_window(const Kernel& kernel, const Problem& p, const Configuration& c, 
   q.source_index = a.index;
   q.target = a.out;
   q.target_index = a.index_out;
+  q.index_form = p.index_form;
   q.source_at = layout_of<Index>(p, p.source(), kernel.planes, q.source, bytes);
-  q.source_index_at = layout_of<Index>(p, p.index, kernel.planes, q.source_index, sizeof(int64_t));
+  q.source_index_at = layout_of<Index>(p, p.index, kernel.planes, q.source_index, std::size_t(bytes_of(p.index_form)));
   q.target_at = layout_of<Index>(p, p.target(), kernel.planes, q.target, bytes);
-  q.target_index_at = layout_of<Index>(p, p.index, kernel.planes, q.target_index, sizeof(int64_t));
+  q.target_index_at = layout_of<Index>(p, p.index, kernel.planes, q.target_index, std::size_t(bytes_of(p.index_form)));
   q.h = axis<Index>(p.H, p.P, p.R, p.stride_h, p.pad_h, p.dilation_h);
   q.w = axis<Index>(p.W, p.Q, p.S, p.stride_w, p.pad_w, p.dilation_w);
+  q.image_columns = FastDiv<Index>(p.W), q.window_columns = FastDiv<Index>(p.S);
   q.planes = {FastDiv<Index>(p.C), Index(p.planes())};
   q.row_tiles = FastDiv<Index>(ceil_div(p.target_rows(), c.tile_rows));
   q.column_tiles = FastDiv<Index>(ceil_div(p.target_columns(), c.tile_columns));
@@ -201,7 +203,7 @@ void run_window(const Kernel& kernel, const Problem& p, const Configuration& c, 
   q.divisor_override = Index(p.divisor_override);
   q.count_include_pad = p.count_include_pad;
   const LaunchShape shape{dim3(unsigned(c.blocks)), dim3(unsigned(c.threads)), std::size_t(c.shared_bytes), a.stream};
-  launch(kernel.name.c_str(), shape, window_kernel<Policy, kStaged>, q);
+  launch(kernel.name.c_str(), shape, window_kernel<Policy>, q);
 }
 
 inline double gather_cost(const Kernel& kernel, const Problem& p) {
@@ -237,9 +239,12 @@ void run_gather(const Kernel& kernel, const Problem& p, const Configuration& c, 
   q.extent1 = FastDiv<Index>(channels_inner ? p.P : p.C);
   q.extent2 = FastDiv<Index>(channels_inner ? p.Q : p.P);
   q.extent3 = FastDiv<Index>(channels_inner ? p.C : p.Q);
+  q.channels_inner = channels_inner;
+  q.index_form = p.index_form;
+  q.h = axis<Index>(p.H, p.P, p.R, p.stride_h, p.pad_h, p.dilation_h);
+  q.w = axis<Index>(p.W, p.Q, p.S, p.stride_w, p.pad_w, p.dilation_w);
   q.x_h = Index(p.x.d2), q.x_w = Index(p.x.d3);
-  q.width = FastDiv<Index>(p.W);
-  q.image = Index(p.H * p.W);
+  q.image_columns = FastDiv<Index>(p.W), q.window_columns = FastDiv<Index>(p.S);
   q.results = Index(p.planes() * p.P * p.Q);
   launch(kernel.name.c_str(), {dim3(unsigned(c.blocks)), dim3(kGatherThreads), 0, a.stream}, gather_kernel<T, Index>, q);
 }
@@ -259,31 +264,23 @@ Kernel direct_row(Op op, const char* variant, int planes, int threads) {
   return row;
 }
 
-template <class Policy, bool kStaged>
+template <class Policy>
 void add_window(std::vector<Kernel>& catalogue, Op op) {
-  Kernel row =
-      direct_row<typename Policy::T, typename Policy::Index>(op, kStaged ? "_staged" : "_unstaged", Policy::kPlanes, kWindowThreads);
-  row.staged = kStaged;
-  row.slot_bytes = kStaged ? Slots<typename Policy::Source::Tap>::kBytes : 0;
-  row.shared_bytes = kStaged ? kMaxStageBytes : 0;
+  Kernel row = direct_row<typename Policy::T, typename Policy::Index>(op, "_staged", Policy::kPlanes, kWindowThreads);
+  row.slot_bytes = Slots<typename Policy::Source::Tap>::kBytes;
+  row.shared_bytes = kMaxStageBytes;
   row.cost = window_cost;
   row.configure = configure_window;
-  row.run = run_window<Policy, kStaged>;
+  row.run = run_window<Policy>;
   catalogue.push_back(row);
 }
 
 template <class T, class Index, int N>
 void add_windows(std::vector<Kernel>& catalogue) {
-  add_window<MaxForward<T, Index, N>, true>(catalogue, Op::kMax);
-  add_window<MaxBackward<T, Index, N>, true>(catalogue, Op::kMaxBackward);
-  add_window<AvgForward<T, Index, N>, true>(catalogue, Op::kAvg);
-  add_window<AvgBackward<T, Index, N>, true>(catalogue, Op::kAvgBackward);
-}
-
-template <class T, class Index, int N>
-void add_unstaged_windows(std::vector<Kernel>& catalogue) {
-  add_window<MaxForward<T, Index, N>, false>(catalogue, Op::kMax);
-  add_window<AvgForward<T, Index, N>, false>(catalogue, Op::kAvg);
+  add_window<MaxForward<T, Index, N>>(catalogue, Op::kMax);
+  add_window<MaxBackward<T, Index, N>>(catalogue, Op::kMaxBackward);
+  add_window<AvgForward<T, Index, N>>(catalogue, Op::kAvg);
+  add_window<AvgBackward<T, Index, N>>(catalogue, Op::kAvgBackward);
 }
 
 template <class T, class Index>
@@ -295,16 +292,12 @@ void add_gather(std::vector<Kernel>& catalogue) {
   catalogue.push_back(row);
 }
 
-// Vectors of up to 16 bytes and four results, and single planes for problems with few of them; 64-bit indices for tensors beyond
-// 2^31 elements.
+// Vectors of up to 16 bytes and four results; 64-bit indices for tensors beyond 2^31 elements.
 template <class T>
 void add_direct_kernels(std::vector<Kernel>& catalogue) {
   constexpr int kVector = sizeof(T) == 8 ? 2 : 4;
   add_windows<T, int32_t, kVector>(catalogue);
-  add_windows<T, int32_t, 1>(catalogue);
   add_windows<T, int64_t, kVector>(catalogue);
-  add_unstaged_windows<T, int32_t, kVector>(catalogue);
-  add_unstaged_windows<T, int32_t, 1>(catalogue);
   add_gather<T, int32_t>(catalogue);
   add_gather<T, int64_t>(catalogue);
 }

@@ -12,7 +12,7 @@
 //
 //     source region of a tile: rows (tile.rows - 1) * stride + (R - 1) * dilation + 1, columns alike (backward: divided by stride)
 //       +---------------+
-//       |    chunk 0    |   Staged kernels bring the region to shared memory, each element once and coalesced: consecutive
+//       |    chunk 0    |   The region is brought to shared memory, each element once and coalesced: consecutive
 //       +---------------+   threads along vectors or columns, whichever is dense in the source; a slot holds one vector, so a
 //       |    chunk 1    |   thread reads its N values in one access, and neighbouring threads neighbouring slots. A region that
 //       +---------------+   is larger than the chunk is streamed top down in whole rows, or in pieces of one row.
@@ -20,17 +20,14 @@
 // Bytes per block: the region once from L2, of which the halo is shared with neighbours; tile.rows * tile.columns * N * groups
 // results. Operations: R * S taps per result (backward: R * S / stride^2), and some 20 instructions per staged vector.
 //
-// When to stage. Shared memory and L1 are one memory with one path, so staging does not make a tap's read cheaper by itself. Backward
-// it always pays: an element has R * S readers, and its division (avg) or 8-byte index (max, 4 in shared memory) is paid once.
-// Forward an element has R * S / stride^2 readers. With its channels apart (NCHW) a staged tap is one read for N planes instead
-// of N, which pays where windows overlap much; along columns a stride costs as many passes of the banks as it costs L1.
-// Where windows do not overlap, or a vector is one read anyway (channels dense), unstaged forward kernels save the copy,
-// and skip what a stride leaves out. The plan counts both.
+// Why staged. An element has R * S / stride^2 readers; backward its division (avg) or the decoding of its index (max) is paid once, and
+// with its channels apart (NCHW) a staged tap is one read for N planes instead of N.
 #pragma once
 
 #include "common/launch.h"
 #include "pool2d/direct/direct.h"
 #include "pool2d/direct/planes.cuh"
+#include "pool2d/problem.h"
 
 namespace cnn::pool2d {
 
@@ -76,6 +73,9 @@ struct Axis {
     dilation.divmod(max(Index(0), t + pad - window * stride.divisor), remainder);
     return remainder == 0;
   }
+  // The pixel of tap r of window t, and the tap of window t that pixel i is.
+  __device__ __forceinline__ Index pixel(Index t, Index r) const { return t * stride.divisor - pad + r * dilation.divisor; }
+  __device__ __forceinline__ Index tap(Index t, Index i) const { return dilation.quotient(i - pixel(t, 0)); }
 };
 
 // A box of pixels x vectors, flattened with the vectors or the columns innermost.
@@ -100,12 +100,14 @@ struct Box {
 
 template <class Index>
 struct WindowParams {
-  const void* source;           // x; backward: the gradient of y
-  const int64_t* source_index;  // max backward
-  void* target;                 // y; backward: the gradient of x
-  int64_t* target_index;        // max
+  const void* source;        // x; backward: the gradient of y
+  const void* source_index;  // max backward
+  void* target;              // y; backward: the gradient of x
+  void* target_index;        // max
+  IndexForm index_form;      // of the one or the other
   Layout<Index> source_at, source_index_at, target_at, target_index_at;
   Axis<Index> h, w;
+  FastDiv<Index> image_columns, window_columns;  // W, S
   Planes<Index> planes;
   FastDiv<Index> row_tiles, column_tiles;
   Box tile, chunk;
@@ -162,7 +164,7 @@ constexpr int kWindowBlocks = sizeof(Index) == 8 ? 1
 // Policy:  T, Index, kPlanes, kBackward;
 //   Source(params, plane): read(row, column) -> Tap, one pixel's tap from global memory;
 //   Result(params, target): take(tap, row, column) in row-major order, then write().
-template <class Policy, bool kStaged>
+template <class Policy>
 __global__ void __launch_bounds__(kWindowThreads, kWindowBlocks<typename Policy::T, typename Policy::Index>)
     window_kernel(const WindowParams<typename Policy::Index> p) {
   using Index = typename Policy::Index;
@@ -186,49 +188,41 @@ __global__ void __launch_bounds__(kWindowThreads, kWindowBlocks<typename Policy:
   target.w = p.w.template window<kBackward>(target.column);
   typename Policy::Result result(p, target);
 
-  if constexpr (!kStaged) {
-    if (!exists) return;
-    const Source source(p, target.plane);
-    for (Index row = target.h.first; row <= target.h.last; row += target.h.step)
-      for (Index column = target.w.first; column <= target.w.last; column += target.w.step)
-        result.take(source.read(row, column), row, column);
-  } else {
-    CNN_DYNAMIC_SHARED(memory, unsigned char);
-    const Slots<typename Source::Tap> slots(memory, p.chunk.size());
-    if (!exists) target.h.last = target.h.first - 1;  // it still has to load and to wait
+  CNN_DYNAMIC_SHARED(memory, unsigned char);
+  const Slots<typename Source::Tap> slots(memory, p.chunk.size());
+  if (!exists) target.h.last = target.h.first - 1;  // it still has to load and to wait
 
-    const auto rows = p.h.template region<kBackward>(first_row, min(first_row + p.tile.rows, target_rows) - 1);
-    const auto columns = p.w.template region<kBackward>(first_column, min(first_column + p.tile.columns, target_columns) - 1);
-    const int32_t step = p.chunk.slot(0, 0, int32_t(target.w.step));
+  const auto rows = p.h.template region<kBackward>(first_row, min(first_row + p.tile.rows, target_rows) - 1);
+  const auto columns = p.w.template region<kBackward>(first_column, min(first_column + p.tile.columns, target_columns) - 1);
+  const int32_t step = p.chunk.slot(0, 0, int32_t(target.w.step));
 
-    Index row = target.h.first;  // the next one to take
-    for (Index chunk_row = rows.first; chunk_row <= rows.last; chunk_row += p.chunk.rows) {
-      const Index rows_end = min(chunk_row + p.chunk.rows, rows.last + 1);
-      Index column = target.w.first, next_row = row;
-      for (Index chunk_column = columns.first; chunk_column <= columns.last; chunk_column += p.chunk.columns) {
-        const Index columns_end = min(chunk_column + p.chunk.columns, columns.last + 1);
-        if (chunk_row > rows.first || chunk_column > columns.first) __syncthreads();  // the last chunk has been read
-        for (int32_t slot = thread; slot < p.chunk.size(); slot += int32_t(blockDim.x)) {
-          const Box::At at = p.chunk.at(slot);
-          const Index plane = first_plane + at.group * Policy::kPlanes, r = chunk_row + at.row, c = chunk_column + at.column;
-          if (plane < p.planes.count && r < rows_end && c < columns_end) slots.put(slot, Source(p, plane).read(r, c));
-        }
-        __syncthreads();
-        // A chunk in several pieces of a row has no more than one row, so `next_column` always ends at the piece's end.
-        Index next_column = column;
-        for (next_row = row; next_row <= target.h.last && next_row < rows_end; next_row += target.h.step) {
-          int32_t slot = p.chunk.slot(mine.group, int32_t(next_row - chunk_row), int32_t(column - chunk_column));
-          for (next_column = column; next_column <= target.w.last && next_column < columns_end; next_column += target.w.step) {
-            result.take(slots.get(slot), next_row, next_column);
-            slot += step;
-          }
-        }
-        column = next_column;
+  Index row = target.h.first;  // the next one to take
+  for (Index chunk_row = rows.first; chunk_row <= rows.last; chunk_row += p.chunk.rows) {
+    const Index rows_end = min(chunk_row + p.chunk.rows, rows.last + 1);
+    Index column = target.w.first, next_row = row;
+    for (Index chunk_column = columns.first; chunk_column <= columns.last; chunk_column += p.chunk.columns) {
+      const Index columns_end = min(chunk_column + p.chunk.columns, columns.last + 1);
+      if (chunk_row > rows.first || chunk_column > columns.first) __syncthreads();  // the last chunk has been read
+      for (int32_t slot = thread; slot < p.chunk.size(); slot += int32_t(blockDim.x)) {
+        const Box::At at = p.chunk.at(slot);
+        const Index plane = first_plane + at.group * Policy::kPlanes, r = chunk_row + at.row, c = chunk_column + at.column;
+        if (plane < p.planes.count && r < rows_end && c < columns_end) slots.put(slot, Source(p, plane).read(r, c));
       }
-      row = next_row;
+      __syncthreads();
+      // A chunk in several pieces of a row has no more than one row, so `next_column` always ends at the piece's end.
+      Index next_column = column;
+      for (next_row = row; next_row <= target.h.last && next_row < rows_end; next_row += target.h.step) {
+        int32_t slot = p.chunk.slot(mine.group, int32_t(next_row - chunk_row), int32_t(column - chunk_column));
+        for (next_column = column; next_column <= target.w.last && next_column < columns_end; next_column += target.w.step) {
+          result.take(slots.get(slot), next_row, next_column);
+          slot += step;
+        }
+      }
+      column = next_column;
     }
-    if (!exists) return;
+    row = next_row;
   }
+  if (!exists) return;
   result.write();
 }
 

@@ -1,0 +1,6 @@
+// The depthwise channels last kernels in fp16.
+#include "conv2d/depthwise/channels_last.cuh"
+
+namespace cnn::conv2d {
+template void add_depthwise_channels_last_kernels<__half>(std::vector<Kernel>& catalogue);
+}

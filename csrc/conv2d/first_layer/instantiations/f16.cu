@@ -1,0 +1,6 @@
+// The first layer kernels in fp16.
+#include "conv2d/first_layer/first_layer.cuh"
+
+namespace cnn::conv2d {
+template void add_first_layer_kernels<__half>(std::vector<Kernel>& catalogue);
+}

@@ -1,0 +1,200 @@
+// Host side of wgrad: slabs, tiles, their cost, and the kernel's parameters.
+#pragma once
+
+#include <algorithm>
+
+#include "common/cost.h"
+#include "conv2d/grouped/wgrad.cuh"
+#include "conv2d/grouped/window.h"
+#include "conv2d/plan.h"
+#include "conv2d/sum_slabs/sum_slabs.h"
+
+namespace cnn::conv2d::grouped {
+
+// The same for wgrad.
+struct WgradView {
+  const Problem& problem;
+  int64_t filters_of_thread, taps_of_thread;
+  int64_t channels, taps_w, dilation_w;  // of a group's filter
+  bool x_planar, y_planar, channel_innermost;
+  int64_t few = 0, few_columns = 0;
+
+  WgradView(const Kernel& kernel, const Problem& p)
+      : problem(p),
+        filters_of_thread(kernel.tm),
+        taps_of_thread(kernel.tn),
+        channels(p.channels_per_group()),
+        taps_w(p.S),
+        dilation_w(p.dilation_w),
+        x_planar(planar(p)),
+        y_planar(planar(p)),
+        channel_innermost(p.x_is_channels_last()) {}
+  int64_t taps() const { return problem.R * taps_w; }
+};
+
+struct WgradShape {
+  int64_t groups, parts, filter_slabs, filters, channels, chunks, low, tap_groups, units, readers, threads;
+  int64_t images, rows, columns, tiles_h, tiles_w, tiles, tiles_per_block, slabs;
+  Window x, y;
+  int64_t elements, element_pitch, copies;
+  int64_t x_at, y_at, table_at, raw_at, shared;
+};
+
+// What follows from a slab of s.groups groups, s.filters filters and s.channels channels.
+inline void complete_slab(WgradShape& s, const WgradView& view) {
+  s.tap_groups = ceil_div(view.taps(), view.taps_of_thread);
+  s.chunks = s.filters / view.filters_of_thread, s.low = low_lanes(s.chunks, view.filters_of_thread);
+  s.units = s.chunks * ceil_div(view.channels / s.parts, 4) * s.tap_groups;
+  s.readers = std::max<int64_t>(1, kMostWgradThreads / s.units);
+  s.threads = round_up(s.units * s.readers, 32);
+  s.elements = view.channels / s.parts * view.taps(), s.element_pitch = s.elements | 1;
+}
+
+inline WgradShape wgrad_slab(const WgradView& view) {
+  const Problem& p = view.problem;
+  const int64_t kg = p.filters_per_group(), cg = p.channels_per_group();
+  WgradShape s{};
+  s.groups = groups_of_slab(p, kg, 64), s.parts = 1;
+  const auto complete = [&] {
+    s.filter_slabs = p.groups / s.groups, s.filters = s.groups * kg, s.channels = s.groups * cg / s.parts;
+    complete_slab(s, view);
+  };
+  complete();
+  if (s.units > kMostWgradThreads) s.groups = 1, complete();
+  while (s.units > kMostWgradThreads && s.parts < cg / 4) {
+    do ++s.parts;
+    while (cg / 4 % s.parts != 0);
+    complete();
+  }
+  return s;
+}
+
+inline void wgrad_tile(WgradShape& s, const WgradView& view, int64_t images, int64_t rows, int64_t columns) {
+  constexpr int64_t kMostCopyBytes = 48 << 10;
+  const Problem& p = view.problem;
+  const int64_t size = size_of(p.dtype);
+  s.images = images, s.rows = rows, s.columns = columns;
+  s.tiles_h = ceil_div(p.P, rows), s.tiles_w = ceil_div(p.Q, columns), s.tiles = ceil_div(p.N, images) * s.tiles_h * s.tiles_w;
+  const int64_t channel_slabs = s.filter_slabs * s.parts;
+  s.tiles_per_block = ceil_div(s.tiles, std::min(s.tiles, ceil_div(kTargetBlocks, channel_slabs)));
+  s.slabs = ceil_div(s.tiles, s.tiles_per_block);
+  s.x = make_window(images, (rows - 1) * p.stride_h + (p.R - 1) * p.dilation_h + 1,
+                    (columns - 1) * p.stride_w + (view.taps_w - 1) * view.dilation_w + 1, s.channels, p.stride_w == 2 ? 2 : 1);
+  s.y = make_window(images, rows, columns, s.filters, 1);
+  s.x_at = 0;
+  s.y_at = s.x_at + window_bytes(s.x);
+  s.table_at = s.y_at + window_bytes(s.y);
+  s.raw_at = s.shared = s.table_at + ceil_div(images * rows * columns, 2) * int64_t(sizeof(PixelPair));
+  int64_t x_raw = view.x_planar ? 0 : ring_bytes(s.threads, size), y_raw = view.y_planar ? 0 : ring_bytes(s.threads, size);
+  if (view.few) {
+    make_few(nullptr, p, view.few, view.few_columns, s.x, s.tiles_w == 1, size, x_raw);
+  } else if (view.x_planar) {
+    x_raw = plan_runs(s.x, make_image(nullptr, p.x, p.N, p.C, p.H, p.W, true, size), -p.pad_w, s.tiles_w == 1, size);
+  }
+  if (view.y_planar) y_raw = plan_runs(s.y, make_image(nullptr, p.y, p.N, p.K, p.P, p.Q, true, size), 0, s.tiles_w == 1, size);
+  s.shared += std::max(x_raw, y_raw);
+  const int64_t copy = s.filters * s.element_pitch * 4;
+  s.copies = std::clamp<int64_t>(kMostCopyBytes / copy, 1, s.readers);
+  s.shared = std::max(s.shared, s.copies * copy);
+}
+
+// Instructions, counted in the inner loop: for each pixel 4 FMAs per filter and tap, the reads of y and x, an address for each, and a half
+// of the table's read and the loop. Loads as in gather_work.
+inline Work wgrad_work(const WgradShape& s, const WgradView& view) {
+  const Problem& p = view.problem;
+  const double size = size_of(p.dtype), channel_slabs = double(s.filter_slabs * s.parts);
+  const double reads = double(view.filters_of_thread) / 4 + double(view.taps_of_thread);
+  const double per_pixel = double((view.few ? view.few : 4) * view.filters_of_thread * view.taps_of_thread) + 2 * reads + 3;
+  const double tile_pixels = double(s.images * s.rows * s.columns), tiles = double(s.tiles) * channel_slabs;
+  const double pixels_of_reader = 2 * double(ceil_div(ceil_div(s.images * s.rows * s.columns, 2), s.readers));
+  const double bytes = (double(s.x.positions) * double(s.channels) + tile_pixels * double(s.filters)) * size;
+  Work work;
+  work.instructions = tiles * (double(s.threads) * (pixels_of_reader * per_pixel + 60) + bytes / 16 * (view.y_planar ? 120 : 40)) +
+                      channel_slabs * double(s.slabs) * double(s.filters * s.elements) * (15 + 4.0 * double(s.readers));
+  const double partial = s.slabs > 1 ? double(s.slabs) * double(p.filter_numel()) * 4 : 0;
+  work.dram_bytes = p.tensor_bytes() + 2 * partial;
+  work.l2_bytes = tiles * bytes + 2 * partial;
+  work.l1_bytes = tiles * (double(s.threads) * pixels_of_reader * reads * 16 / 2 + bytes * 4 / size * 2);
+  work.blocks = channel_slabs * double(s.slabs), work.threads = int(s.threads), work.launches = s.slabs > 1 ? 2 : 1;
+  return work;
+}
+
+inline WgradShape wgrad_shape(const WgradShape& slab, const WgradView& view, double* cost = nullptr) {
+  const Problem& p = view.problem;
+  WgradShape s = slab, best = slab;
+  best.shared = kMostShared + 1;
+  double least = 0;
+  const auto attempt = [&](int64_t images, int64_t rows, int64_t columns) {
+    wgrad_tile(s, view, images, rows, columns);
+    if (s.shared > kMostShared) return;
+    const double time = microseconds(wgrad_work(s, view)) * (s.shared > kSharedOfTwo ? 1.25 : 1.0);
+    if (best.shared <= kMostShared && time >= least) return;
+    best = s, least = time;
+  };
+  for (int64_t pixels = 512; pixels >= 32; pixels /= 2) {
+    if (p.P * p.Q <= pixels) attempt(std::min(p.N, pixels / (p.P * p.Q)), p.P, p.Q);
+    int64_t last = 0;
+    for (int64_t parts = 1; parts <= 8; ++parts) {
+      const int64_t columns = ceil_div(p.Q, parts), most = std::min(pixels / columns, p.P);
+      if (most == 0 || columns == last) continue;
+      last = columns;
+      attempt(1, ceil_div(p.P, ceil_div(p.P, most)), columns);
+      if (view.y_planar) break;
+    }
+  }
+  if (cost) *cost = least;
+  return best;
+}
+
+// `w`: strides of the filter as the view has it.
+template <class T>
+WgradParams wgrad_params(const WgradShape& s, const WgradView& view, const Strides& w, const Arguments& a) {
+  const Problem& p = view.problem;
+  constexpr int64_t size = sizeof(T), vector = 16 / size;
+  WgradParams q{};
+  q.x = make_image(a.x, p.x, p.N, p.C, p.H, p.W, view.x_planar, size);
+  q.y = make_image(a.y, p.y, p.N, p.K, p.P, p.Q, view.y_planar, size);
+  q.x_window = s.x, q.y_window = s.y;
+  q.x.vector = !view.x_planar && aligned(a.x, {p.x.d0, p.x.d2, p.x.d3, s.channels}, size);
+  q.y.vector = !view.y_planar && p.K % vector == 0 && aligned(a.y, {p.y.d0, p.y.d2, p.y.d3, s.filters}, size);
+  if (q.x.vector) q.x_window.by_pieces = FastDiv<int32_t>(s.channels / vector);
+  if (q.y.vector) q.y_window.by_pieces = FastDiv<int32_t>(s.filters / vector);
+  int64_t raw = 0;
+  if (view.few) q.few = make_few(a.x, p, view.few, view.few_columns, s.x, s.tiles_w == 1, size, raw);
+  q.w = a.out, q.partial = s.slabs > 1 ? a.workspace : nullptr;
+  q.w_k = int(w.d0), q.w_c = int(w.d1), q.w_r = int(w.d2), q.w_s = int(w.d3);
+  q.stride_h = int(p.stride_h), q.stride_w = int(p.stride_w), q.pad_h = int(p.pad_h), q.pad_w = int(p.pad_w);
+  q.taps = int(view.taps()), q.columns_of_filter = int(view.taps_w);
+  q.dilation_h = int(p.dilation_h), q.dilation_w = int(view.dilation_w);
+  q.slabs = int(s.filter_slabs), q.parts = int(s.parts), q.filters = int(s.filters), q.channels = int(s.channels);
+  q.group_filters = int(p.filters_per_group()), q.group_quads = int(ceil_div(view.channels / s.parts, 4));
+  q.chunks = int(s.chunks), q.low_lanes = int(s.low), q.tap_groups = int(s.tap_groups), q.readers = int(s.readers);
+  q.by_tiles_h = FastDiv<int32_t>(s.tiles_h), q.by_tiles_w = FastDiv<int32_t>(s.tiles_w);
+  q.tiles = int(s.tiles), q.tiles_per_block = int(s.tiles_per_block);
+  q.images = int(s.images), q.rows = int(s.rows), q.columns = int(s.columns);
+  q.all_filters = int(p.K), q.group_channels = int(view.channels), q.part_channels = int(view.channels / s.parts);
+  q.elements = int(s.elements), q.element_pitch = int(s.element_pitch), q.copies = int(s.copies);
+  q.channel_innermost = view.channel_innermost;
+  q.by_pitch = FastDiv<int32_t>(s.element_pitch);
+  q.by_inner = FastDiv<int32_t>(view.channel_innermost ? q.part_channels : view.taps());
+  q.x_at = int(s.x_at), q.y_at = int(s.y_at), q.table_at = int(s.table_at), q.raw_at = int(s.raw_at);
+  return q;
+}
+
+// Adds the slabs' partial sums, which lie in the order of the filter as the view has it.
+template <class T>
+void sum_wgrad_slabs(const WgradShape& s, const WgradView& view, const Strides& w, const Arguments& a) {
+  if (s.slabs == 1) return;
+  const int64_t K = view.problem.K, R = view.problem.R;
+  if (view.channel_innermost)
+    sum_slabs<T>({a.workspace, s.slabs, {K, R, view.taps_w, view.channels}, a.out, {w.d0, w.d2, w.d3, w.d1}}, a.stream);
+  else sum_slabs<T>({a.workspace, s.slabs, {K, view.channels, R, view.taps_w}, a.out, {w.d0, w.d1, w.d2, w.d3}}, a.stream);
+}
+
+inline Configuration wgrad_configuration(const WgradShape& s, const Problem& p) {
+  return {
+      s.filter_slabs * s.parts * s.slabs,          s.slabs, s.slabs > 1 ? s.slabs * p.filter_numel() * 4 : 0, int(s.threads), int(s.shared),
+      {int(s.rows), int(s.columns), int(s.images)}};
+}
+
+}  // namespace cnn::conv2d::grouped

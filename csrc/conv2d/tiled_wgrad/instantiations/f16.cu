@@ -1,0 +1,6 @@
+// The tiled weight gradients in f16.
+#include "conv2d/tiled_wgrad/tiled_wgrad.cuh"
+
+namespace cnn::conv2d {
+template void add_tiled_wgrad_kernels<__half>(std::vector<Kernel>& catalogue);
+}

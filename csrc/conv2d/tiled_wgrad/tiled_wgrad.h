@@ -1,0 +1,13 @@
+// The weight gradient of pointwise, dilated and strided (transposed) convolutions, on CUDA cores.
+#pragma once
+
+#include <vector>
+
+namespace cnn::conv2d {
+
+struct Kernel;
+
+template <class T>
+void add_tiled_wgrad_kernels(std::vector<Kernel>& catalogue);
+
+}  // namespace cnn::conv2d

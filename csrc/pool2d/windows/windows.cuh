@@ -1,0 +1,503 @@
+// The windows family's host side: what it refuses, tiles and parameters from the problem, costs, and the rows of the catalogue. Included
+// by instantiations/*.cu alone, one file per element type.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "common/cost.h"
+#include "pool2d/plan.h"
+#include "pool2d/windows/planar.cuh"
+#include "pool2d/windows/separable.cuh"
+#include "pool2d/windows/windows.h"
+
+namespace cnn::pool2d {
+
+inline WindowShape shape_of(const Problem& p) {
+  const auto is = [&](int64_t taps, int64_t stride) {
+    return p.R == taps && p.S == taps && p.stride_h == stride && p.stride_w == stride && p.dilation_h == 1 && p.dilation_w == 1;
+  };
+  return is(2, 2)   ? WindowShape::k2x2Stride2
+         : is(3, 2) ? WindowShape::k3x3Stride2
+         : is(3, 1) ? WindowShape::k3x3Stride1
+                    : WindowShape::kAny;
+}
+
+inline bool is_max(const Problem& p) { return p.op == Op::kMax || p.op == Op::kMaxBackward; }
+
+// Cells of pixels, backward: from the one that holds pixel 0 to the one that holds the last.
+struct Extent {
+  int64_t first, count;
+};
+inline Extent cells(int64_t image, int64_t stride, int64_t pad) { return {pad / stride, (image - 1 + pad) / stride - pad / stride + 1}; }
+inline Extent result_rows(const Problem& p) { return is_backward(p.op) ? cells(p.H, p.stride_h, p.pad_h) : Extent{0, p.P}; }
+inline Extent result_columns(const Problem& p) { return is_backward(p.op) ? cells(p.W, p.stride_w, p.pad_w) : Extent{0, p.Q}; }
+
+// What both layouts refuse.
+inline std::string why_not_windows(const Problem& p) {
+  if (!fits_32_bits(p)) return "an index or offset does not fit in 31 bits";
+  if (p.levels > 1) return "a chain of poolings: it is run one by one";
+  if (p.index_form == IndexForm::kFlat) return "flat indices: built for a byte of index, or none";
+  if (is_backward(p.op) && shape_of(p) == WindowShape::kAny) return "backward it is built for 2x2 stride 2, 3x3 stride 2 and 3x3 stride 1";
+  if (p.pad_h >= p.R || p.pad_w >= p.S) return "a padding as wide as the window";
+  if ((p.P - 1) * p.stride_h - p.pad_h >= p.H || (p.Q - 1) * p.stride_w - p.pad_w >= p.W) return "a window that begins behind the image";
+  return {};
+}
+
+inline bool is_empty(const Problem& p) { return p.planes() * p.H * p.W * p.P * p.Q == 0; }
+
+// Of Maximum and Mean, per tap and result: a conversion; two comparisons and two selections, or an addition. Of their gradients: a
+// comparison and an addition under it, or an addition.
+inline double tap_instructions(const Problem& p) { return is_max(p) ? (is_backward(p.op) ? 2 : 5) : (is_backward(p.op) ? 1 : 2); }
+// Once per result: the division (averages; backward once per window) and rounding.
+inline double result_instructions(const Problem& p) { return is_max(p) ? 2 : 11; }
+// How many taps are taken per result.
+inline double taps_per_result(const Problem& p) { return double(p.R * p.S) / (is_backward(p.op) ? double(p.stride_h * p.stride_w) : 1); }
+inline double results_of(const Problem& p) { return double(p.planes()) * double(is_backward(p.op) ? p.H * p.W : p.P * p.Q); }
+inline double source_bytes(const Problem& p) {
+  return double(p.planes()) *
+         (is_backward(p.op) ? double(p.P * p.Q) * (size_of(p.dtype) + bytes_of(p.index_form)) : double(p.H * p.W) * size_of(p.dtype));
+}
+
+inline WindowAxis window_axis(int64_t image, int64_t outputs, int64_t taps, int64_t stride, int64_t pad, int64_t dilation) {
+  return {int32_t(image), int32_t(outputs), int32_t(taps), int32_t(stride), int32_t(pad), int32_t(dilation)};
+}
+
+template <class Params>
+void set_window(Params& q, const Problem& p, const Arguments& a) {
+  q.source = is_backward(p.op) ? a.y : a.x;
+  q.source_index = static_cast<const uint8_t*>(a.index);
+  q.target = a.out;
+  q.target_index = static_cast<uint8_t*>(a.index_out);
+  q.h = window_axis(p.H, p.P, p.R, p.stride_h, p.pad_h, p.dilation_h);
+  q.w = window_axis(p.W, p.Q, p.S, p.stride_w, p.pad_w, p.dilation_w);
+  q.divisor = {int32_t(p.divisor_override), p.count_include_pad};
+  q.shape = shape_of(p);
+}
+
+// --- Channels dense.
+
+inline std::string why_not_channels(const Kernel& kernel, const Problem& p) {
+  const auto dense = [&](const Strides& s) { return p.channels_dense(s); };
+  if (!dense(p.x) || !dense(p.y) || (p.index_form != IndexForm::kNone && !dense(p.index))) return "the channels are not dense";
+  if (p.C % kernel.planes != 0)
+    return std::to_string(p.C) + " channels are no multiple of the " + std::to_string(kernel.planes) + " of 16 bytes";
+  return why_not_windows(p);
+}
+
+// Rows of results that a thread slides down: each strip reads its halo anew, so as many as leave every multiprocessor eight blocks; two at
+// least where windows overlap, and no more than eight, beyond which that saves next to nothing.
+inline Configuration configure_channels(const Kernel& kernel, const Problem& p) {
+  constexpr int64_t kMostStripRows = 8;
+  if (is_empty(p)) return {};
+  const int columns = shape_of(p) == WindowShape::kAny ? 1 : kSideBySide;
+  const int64_t rows = result_rows(p).count;
+  const int64_t row_threads = p.N * ceil_div(result_columns(p).count, columns) * (p.C / kernel.planes);
+  const int64_t least_strip_rows = shape_of(p) != WindowShape::kAny && p.R > p.stride_h ? 2 : 1;
+  const int64_t wanted = ceil_div(4 * kTargetBlocks * kChannelsThreads, row_threads);
+  const int64_t strips = std::clamp(wanted, ceil_div(rows, kMostStripRows), ceil_div(rows, least_strip_rows));
+  Configuration c;
+  c.threads = kChannelsThreads;
+  c.tile_planes = kernel.planes, c.tile_rows = int(ceil_div(rows, strips)), c.tile_columns = columns;  // of a thread
+  c.blocks = ceil_div(row_threads * ceil_div(rows, c.tile_rows), kChannelsThreads);
+  return c;
+}
+
+inline double cost_channels(const Kernel& kernel, const Problem& p) {
+  constexpr double kThread = 80;     // four divisions by multiplication, base addresses
+  constexpr double kResultRow = 12;  // loop, bounds and divisors of a row
+  constexpr double kLoad = 4;        // bounds of the column, address, load
+  const Configuration c = kernel.configure(kernel, p);
+  if (c.blocks == 0) return 0;
+  const WindowShape shape = shape_of(p);
+  const bool backward = is_backward(p.op);
+  const double threads = double(c.blocks) * c.threads, rows = threads * c.tile_rows, vectors = results_of(p) / kernel.planes;
+  // Elements of the source that a thread loads per row of results, and once per strip.
+  double row_loads, strip_loads = 0;
+  if (shape == WindowShape::kAny) {
+    row_loads = double(p.R * p.S);
+  } else if (backward) {
+    const double over = double(ceil_div(p.R, p.stride_h));
+    row_loads = c.tile_columns + over - 1, strip_loads = row_loads * (over - 1);
+  } else {
+    const double columns = double((c.tile_columns - 1) * p.stride_w + p.S);
+    row_loads = columns * double(p.stride_h), strip_loads = columns * double(p.R - p.stride_h);
+  }
+  const double loads = rows * row_loads + threads * strip_loads;
+  const double divided = p.op == Op::kAvgBackward ? loads : 0;  // a window's gradient is divided by each thread that reads it
+  Work work;
+  work.instructions = threads * kThread + rows * kResultRow + loads * kLoad +
+                      vectors * kernel.planes * (taps_per_result(p) * tap_instructions(p) + (backward ? 1 : result_instructions(p))) +
+                      divided * kernel.planes * result_instructions(p);
+  work.dram_bytes = work.l2_bytes = p.tensor_bytes();
+  work.l1_bytes = loads * (16 + (backward ? kernel.planes * bytes_of(p.index_form) : 0)) + (p.tensor_bytes() - source_bytes(p));
+  work.blocks = double(c.blocks), work.threads = c.threads;
+  return microseconds(work);
+}
+
+inline PixelStrides pixel_strides(const Strides& s, const void* tensor, int64_t channels, int64_t item_bytes) {
+  const auto whole = [&](int64_t stride) { return stride % channels == 0; };
+  const bool aligned = reinterpret_cast<std::uintptr_t>(tensor) % std::uintptr_t(channels * item_bytes) == 0;
+  return {int32_t(s.d0), int32_t(s.d2), int32_t(s.d3), whole(s.d0) && whole(s.d2) && whole(s.d3) && aligned};
+}
+
+template <template <class, int> class Op_, class T, bool kBackward>
+void run_channels(const Kernel& kernel, const Problem& p, const Configuration& c, const Arguments& a) {
+  if (c.blocks == 0) return;
+  const int64_t item = size_of(p.dtype), channels = kernel.planes;
+  ChannelsParams q{};
+  set_window(q, p, a);
+  q.source_at = pixel_strides(p.source(), q.source, channels, item);
+  q.source_index_at = pixel_strides(p.index, q.source_index, channels, 1);
+  q.target_at = pixel_strides(p.target(), q.target, channels, item);
+  q.target_index_at = pixel_strides(p.index, q.target_index, channels, 1);
+  const Extent rows = result_rows(p), columns = result_columns(p);
+  const int64_t vectors = p.C / channels, groups = ceil_div(columns.count, c.tile_columns), strips = ceil_div(rows.count, c.tile_rows);
+  q.vectors = FastDiv<int32_t>(vectors), q.groups = FastDiv<int32_t>(groups), q.strips = FastDiv<int32_t>(strips);
+  q.first_row = int32_t(rows.first), q.first_column = int32_t(columns.first);
+  q.rows = int32_t(rows.count), q.strip_rows = c.tile_rows;
+  q.threads = int32_t(p.N * vectors * groups * strips);
+  const LaunchShape shape{dim3(unsigned(c.blocks)), dim3(kChannelsThreads), 0, a.stream};
+  if constexpr (kBackward) launch(kernel.name.c_str(), shape, channels_backward_kernel<Op_, T>, q);
+  else launch(kernel.name.c_str(), shape, channels_forward_kernel<Op_, T>, q);
+}
+
+// --- Columns dense.
+
+// Eight blocks of this fit a multiprocessor. Wide rows may take more, up to what a block may have.
+constexpr int64_t kPlanarBytes = 24 * 1024, kMostPlanarBytes = 224 * 1024;
+
+inline bool rows_dense(const Strides& s, int64_t columns) { return (s.d3 == 1 || columns == 1) && s.d2 == columns; }
+inline bool planes_dense(const Problem& p, const Strides& s, int64_t rows, int64_t columns) {
+  return rows_dense(s, columns) && s.d1 == rows * columns && (p.N == 1 || s.d0 == p.C * s.d1);
+}
+
+// Whether 2x2 stride 2 needs no shared memory: all of x in windows, its rows whole sectors.
+inline bool is_streamed(const Problem& p) {
+  constexpr int64_t kSector = 32;
+  const int64_t vector = 16 / size_of(p.dtype);
+  const auto whole = [](const Strides& s, int64_t part) { return s.d3 == 1 && s.d2 % part == 0 && s.d1 % part == 0 && s.d0 % part == 0; };
+  return shape_of(p) == WindowShape::k2x2Stride2 && p.pad_h == 0 && p.pad_w == 0 && p.H == 2 * p.P && p.W == 2 * p.Q &&
+         p.W * size_of(p.dtype) % kSector == 0 && whole(p.x, vector) && whole(p.y, vector / 2) &&
+         (p.index_form == IndexForm::kNone || whole(p.index, vector / 2));
+}
+
+// Shared memory of a tile, region after region.
+struct PlanarMemory {
+  int64_t index_in_at, out_at, index_out_at, shares_at, bytes;
+};
+inline PlanarMemory planar_memory(const Problem& p, int64_t planes, int64_t rows) {
+  const bool backward = is_backward(p.op);
+  const int64_t item = size_of(p.dtype);
+  int64_t source = p.source_rows(), target = p.target_rows();  // rows of them, of each plane
+  if (planes == 1) {
+    const int64_t over = ceil_div(p.R, p.stride_h);
+    source = std::min(source, backward ? rows + over - 1 : (rows - 1) * p.stride_h + (p.R - 1) * p.dilation_h + 1);
+    target = std::min(target, backward ? rows * p.stride_h : rows);
+  }
+  const int64_t in = planes * source * p.source_columns(), out = planes * target * p.target_columns();
+  const auto span = [](int64_t bytes) { return round_up(bytes, 16) + 64; };  // a Span's head, tail and margins
+  const int64_t index = bytes_of(p.index_form);
+  PlanarMemory m{};
+  m.index_in_at = span(in * item);
+  m.shares_at = m.index_in_at + (backward && index ? span(in) : 0);
+  m.out_at = m.shares_at + (p.op == Op::kAvgBackward ? round_up(in * int64_t(sizeof(float)), 16) : 0);
+  m.index_out_at = m.out_at + span(out * item);
+  m.bytes = m.index_out_at + (!backward && index ? span(out) : 0);
+  return m;
+}
+
+inline std::string why_not_planar(const Kernel&, const Problem& p) {
+  const auto columns_dense = [](const Strides& s, int64_t columns) { return s.d3 == 1 || columns == 1; };
+  if (p.C > 1 && (p.channels_dense(p.x) || p.channels_dense(p.y)) && p.H * p.W > 1) return "the channels are dense, not the columns";
+  if (!columns_dense(p.x, p.W) || !columns_dense(p.y, p.Q)) return "the columns are not dense";
+  if (!planes_dense(p, p.target(), p.target_rows(), p.target_columns())) return "the result is not dense";
+  if (p.index_form != IndexForm::kNone) {
+    if (!columns_dense(p.index, p.Q)) return "the columns of the indices are not dense";
+    if (!is_backward(p.op) && !planes_dense(p, p.index, p.P, p.Q)) return "the indices are not dense";
+  }
+  const std::string why = why_not_windows(p);
+  if (!why.empty() || is_empty(p)) return why;
+  const int64_t bytes = planar_memory(p, 1, 1).bytes;
+  if (bytes > kMostPlanarBytes) return "the rows of a window take " + std::to_string(bytes) + " bytes of shared memory";
+  return {};
+}
+
+// Lanes for the columns of a strip. Where little is lost by it, whole warps, or halves of one: lanes of two strips would meet in banks.
+inline int64_t planar_lanes(const Problem& p) {
+  const int64_t columns = p.target_columns();
+  for (int64_t whole : {32, 16})
+    if (4 * round_up(columns, whole) <= 5 * columns) return round_up(columns, whole);
+  return columns;
+}
+
+// Into how many strips a tile's rows are cut: as few rounds of the block as can be, and in those as little halo.
+inline int64_t planar_strips(const Problem& p, int64_t planes, int64_t rows) {
+  constexpr int64_t kStripAsRows = 1;  // what a strip takes before its first row, as rows
+  const int64_t lanes = planar_lanes(p), halo = ceil_div(p.R, p.stride_h) - 1;
+  int64_t best = 1, least = INT64_MAX;
+  for (int64_t strips = 1; strips <= std::min<int64_t>(rows, 16); ++strips) {
+    const int64_t time = ceil_div(planes * lanes * strips, kPlanarThreads) * (2 * (ceil_div(rows, strips) + kStripAsRows) + halo);
+    if (time < least) least = time, best = strips;
+  }
+  return ceil_div(rows, ceil_div(rows, best));
+}
+
+inline Configuration configure_planar(const Kernel&, const Problem& p) {
+  Configuration c;
+  c.threads = kPlanarThreads;
+  if (is_empty(p)) return {};
+  const int64_t rows = result_rows(p).count, columns = p.target_columns();
+  if (is_streamed(p)) {
+    const int64_t vector = 16 / size_of(p.dtype);
+    c.tile_planes = 1, c.tile_rows = is_backward(p.op) ? 2 : 1,
+    c.tile_columns = int(is_backward(p.op) ? vector : vector / 2);  // of a thread
+    c.blocks = ceil_div(p.planes() * p.P * (p.W / vector), kPlanarThreads);
+    return c;
+  }
+  const auto fits = [&](int64_t planes, int64_t tile_rows) { return planar_memory(p, planes, tile_rows).bytes <= kPlanarBytes; };
+  // Whole planes, several of them where they are next to each other and small, but no more than leave enough blocks.
+  int64_t planes = 1, tile_rows = rows;
+  const bool together = planes_dense(p, p.source(), p.source_rows(), p.source_columns()) &&
+                        (p.index_form == IndexForm::kNone || planes_dense(p, p.index, p.P, p.Q));
+  if (together && fits(2, rows)) {
+    const int64_t most = std::max<int64_t>(1, p.planes() / (8 * kTargetBlocks)), lanes = planar_lanes(p);
+    while (planes < most && fits(planes + 1, rows)) ++planes;
+    if (planes * lanes > kPlanarThreads) planes = planes * lanes / kPlanarThreads * kPlanarThreads / lanes;  // whole rounds of the block
+  }
+  if (planes == 1) {
+    const int64_t bands = std::min(rows, ceil_div(kTargetBlocks, p.planes()));
+    tile_rows = ceil_div(rows, bands);
+    while (tile_rows > 1 && !fits(1, tile_rows)) --tile_rows;
+    tile_rows = ceil_div(rows, ceil_div(rows, tile_rows));
+  }
+  c.tile_planes = int(planes), c.tile_rows = int(tile_rows), c.tile_columns = int(columns);
+  c.shared_bytes = int(planar_memory(p, planes, tile_rows).bytes);
+  c.blocks = ceil_div(p.planes(), planes) * ceil_div(rows, tile_rows);
+  return c;
+}
+
+inline double cost_planar(const Kernel& kernel, const Problem& p) {
+  constexpr double kStreamed = 60;  // a thread's: two divisions by multiplication, addresses, three or four accesses
+  constexpr double kStrip = 40;     // two divisions, bounds, base addresses
+  constexpr double kRow = 12;       // loop, bounds, addresses, the write to shared memory
+  constexpr double kPass = 4;       // bytes of a lane: a warp's read or write of shared memory takes a pass, 128 bytes
+  constexpr double kVector = 15;    // 16 bytes between global and shared memory: bounds, addresses, the copy
+  const Configuration c = kernel.configure(kernel, p);
+  if (c.blocks == 0) return 0;
+  const double per_result = taps_per_result(p) * tap_instructions(p) + (is_backward(p.op) ? 1 : result_instructions(p));
+  const double divisions = p.op == Op::kAvgBackward ? double(p.planes() * p.P * p.Q) * (result_instructions(p) + 8) : 0;
+  Work work;
+  work.dram_bytes = work.l2_bytes = p.tensor_bytes();
+  work.blocks = double(c.blocks), work.threads = c.threads;
+  work.instructions = results_of(p) * per_result + divisions;
+  if (is_streamed(p)) {
+    work.instructions += double(c.blocks) * c.threads * kStreamed;
+    work.l1_bytes = p.tensor_bytes();
+    return microseconds(work);
+  }
+  const double copied = double(c.blocks) * c.shared_bytes;
+  const double strips = double(planar_strips(p, c.tile_planes, c.tile_rows)) * double(planar_lanes(p)) * c.tile_planes;
+  const double rows = results_of(p) / (is_backward(p.op) ? double(p.stride_h) : 1);  // per lane: of cells, backward
+  // Reads of shared memory for a row of results (backward: of cells), and what is issued for them: the address, and for each tap its choice
+  // of a pair and its bounds.
+  const bool any = shape_of(p) == WindowShape::kAny;
+  double reads, issued;
+  if (is_backward(p.op)) {
+    const double over = std::ceil(double(p.S) / double(p.stride_w));
+    reads = over * (is_max(p) ? 2 : 1), issued = reads + 3 * over;
+  } else if (any) {
+    reads = double(p.R * p.S), issued = 5 * reads;
+  } else {
+    const double new_rows = double(p.stride_h), pairs = p.stride_w == 2 ? double((p.S + 1) / 2) : double(p.S);
+    reads = new_rows * pairs, issued = new_rows * (2 + pairs + double(p.S) * (p.stride_w == 2 ? 2 : 1));
+  }
+  const double writes = is_backward(p.op) ? double(p.stride_h) : 1 + bytes_of(p.index_form);
+  work.instructions += double(c.blocks) * strips * kStrip + rows * (kRow + issued) + copied / 16 * kVector;
+  work.l1_bytes = 2 * copied + rows * kPass * (reads + writes);
+  return microseconds(work);
+}
+
+inline PlaneStrides plane_strides(const Strides& s, bool span) {
+  return {int32_t(s.d0), int32_t(s.d1), int32_t(s.d2), int32_t(s.d3), span};
+}
+
+template <template <class, int> class Op_, class T, bool kBackward>
+void run_planar(const Kernel& kernel, const Problem& p, const Configuration& c, const Arguments& a) {
+  if (c.blocks == 0) return;
+  PlanarParams q{};
+  set_window(q, p, a);
+  const auto strides = [&](const Strides& s, int64_t rows, int64_t columns) {
+    return plane_strides(s, c.tile_planes > 1 ? planes_dense(p, s, rows, columns) : rows_dense(s, columns));
+  };
+  q.source_at = strides(p.source(), p.source_rows(), p.source_columns());
+  q.source_index_at = strides(p.index, p.P, p.Q);
+  q.channels = FastDiv<int32_t>(p.C);
+  q.source_columns = FastDiv<int32_t>(p.source_columns()), q.source_rows = FastDiv<int32_t>(p.source_rows());
+  q.planes = int32_t(p.planes());
+
+  const auto aligned = [](const void* tensor, int64_t bytes) {
+    return reinterpret_cast<std::uintptr_t>(tensor) % std::uintptr_t(bytes) == 0;
+  };
+  const int64_t vector = 16 / size_of(p.dtype);
+  Configuration tile = c;
+  q.streamed = is_streamed(p) && aligned(is_backward(p.op) ? q.target : q.source, 16) &&
+               aligned(is_backward(p.op) ? q.source : q.target, 8) && aligned(q.source_index, vector / 2) &&
+               aligned(q.target_index, vector / 2);
+  if (q.streamed) {
+    q.columns = FastDiv<int32_t>(p.W / vector), q.strips = FastDiv<int32_t>(p.P);
+    q.threads = int32_t(p.planes() * p.P * (p.W / vector));
+  } else {
+    if (is_streamed(p)) {  // but for its address
+      tile.tile_planes = 1, tile.tile_rows = 1;
+      while (tile.tile_rows < p.P && planar_memory(p, 1, tile.tile_rows + 1).bytes <= kPlanarBytes) ++tile.tile_rows;
+      tile.blocks = p.planes() * ceil_div(p.P, tile.tile_rows);
+    }
+    const Extent rows = result_rows(p);
+    q.bands = FastDiv<int32_t>(ceil_div(rows.count, tile.tile_rows));
+    q.tile_planes = tile.tile_planes;
+    q.first_row = int32_t(rows.first), q.rows = int32_t(rows.count), q.tile_rows = tile.tile_rows;
+    const int64_t strips = planar_strips(p, tile.tile_planes, tile.tile_rows);
+    q.strips = FastDiv<int32_t>(strips), q.columns = FastDiv<int32_t>(planar_lanes(p));
+    q.strip_rows = int32_t(ceil_div(tile.tile_rows, strips));
+    const PlanarMemory memory = planar_memory(p, tile.tile_planes, tile.tile_rows);
+    q.index_in_at = int32_t(memory.index_in_at), q.out_at = int32_t(memory.out_at);
+    q.index_out_at = int32_t(memory.index_out_at), q.shares_at = int32_t(memory.shares_at);
+    tile.shared_bytes = int(memory.bytes);
+  }
+  const LaunchShape shape{dim3(unsigned(tile.blocks)), dim3(kPlanarThreads), std::size_t(tile.shared_bytes), a.stream};
+  if constexpr (kBackward) launch(kernel.name.c_str(), shape, planar_backward_kernel<Op_, T>, q);
+  else launch(kernel.name.c_str(), shape, planar_forward_kernel<Op_, T>, q);
+}
+
+// --- Rows first, then columns.
+
+constexpr int64_t kSeparableBytes = 24 * 1024;
+
+inline std::string why_not_separable(const Kernel& kernel, const Problem& p) {
+  if (!fits_32_bits(p)) return "an index or offset does not fit in 31 bits";
+  if (p.index_form != IndexForm::kNone) return "built without indices";
+  if (p.stride_h != 1 || p.stride_w != 1 || p.dilation_h != 1 || p.dilation_w != 1) return "built for stride 1 and dilation 1";
+  if (p.R % 2 == 0 || p.S % 2 == 0 || 2 * p.pad_h + 1 != p.R || 2 * p.pad_w + 1 != p.S || p.P != p.H || p.Q != p.W)
+    return "built for odd windows padded to keep the image's size";
+  const bool channels = p.channels_dense(p.x) && p.channels_dense(p.y);
+  if (channels && p.C % kernel.planes != 0)
+    return std::to_string(p.C) + " channels are no multiple of the " + std::to_string(kernel.planes) + " of 16 bytes";
+  if (!channels && ((p.x.d3 != 1 && p.W > 1) || !planes_dense(p, p.y, p.P, p.Q))) return "neither channels nor columns are dense";
+  const int64_t bytes = 2 * p.H * p.W * (channels ? 16 : size_of(p.dtype)) + 128;
+  if (bytes > kMostPlanarBytes) return "an image takes " + std::to_string(bytes) + " bytes of shared memory";
+  return {};
+}
+
+// Channels dense: two vectors, a sector of every pixel, where the channels are a multiple of that. Else as many planes as fit.
+inline Configuration configure_separable(const Kernel& kernel, const Problem& p) {
+  if (is_empty(p)) return {};
+  Configuration c;
+  c.threads = kSeparableThreads;
+  c.tile_rows = int(p.H), c.tile_columns = int(p.W);
+  if (p.channels_dense(p.x) && p.channels_dense(p.y)) {
+    const int64_t vectors = p.C / kernel.planes, group = vectors % 2 == 0 && 4 * p.H * p.W * 16 <= kMostPlanarBytes ? 2 : 1;
+    c.tile_planes = int(group * kernel.planes);
+    c.shared_bytes = int(2 * group * p.H * p.W * 16);
+    c.blocks = p.N * (vectors / group);
+    return c;
+  }
+  const auto bytes = [&](int64_t planes) { return 2 * round_up(planes * p.H * p.W * size_of(p.dtype), 16) + 64; };
+  int64_t planes = 1;
+  if (planes_dense(p, p.x, p.H, p.W))
+    while (planes < p.planes() / (2 * kTargetBlocks) && bytes(planes + 1) <= kSeparableBytes) ++planes;
+  c.tile_planes = int(planes);
+  c.shared_bytes = int(bytes(planes));
+  c.blocks = ceil_div(p.planes(), planes);
+  return c;
+}
+
+inline double cost_separable(const Kernel& kernel, const Problem& p) {
+  constexpr double kItem = 25;  // a pass over one item: two divisions by multiplication, bounds, address, the write
+  constexpr double kTap = 4;    // loop, address, read
+  const Configuration c = kernel.configure(kernel, p);
+  if (c.blocks == 0) return 0;
+  const bool channels = p.channels_dense(p.x) && p.channels_dense(p.y);
+  const double values = channels ? kernel.planes : 1, items = results_of(p) / values * p.levels, taps = double(p.R + p.S);
+  Work work;
+  work.instructions = items * (2 * kItem + taps * (kTap + (tap_instructions(p) - 1) * values));
+  work.dram_bytes = work.l2_bytes = p.tensor_bytes();
+  work.l1_bytes = items * std::max(4.0, values * size_of(p.dtype)) * (taps + 4);
+  work.blocks = double(c.blocks), work.threads = c.threads;
+  return microseconds(work);
+}
+
+template <class T>
+void run_separable(const Kernel& kernel, const Problem& p, const Configuration& c, const Arguments& a) {
+  if (c.blocks == 0) return;
+  SeparableParams q{};
+  q.source = a.x;
+  q.target[0] = a.out;
+  for (int level = 1; level < p.levels; ++level) q.target[level] = a.next_out[level - 1];
+  q.levels = p.levels;
+  q.channels_inner = p.channels_dense(p.x) && p.channels_dense(p.y);
+  q.pixels = pixel_strides(p.x, a.x, kernel.planes, size_of(p.dtype));
+  q.result_pixels = pixel_strides(p.y, a.out, kernel.planes, size_of(p.dtype));
+  for (int level = 1; level < p.levels; ++level)
+    q.result_pixels.vector = q.result_pixels.vector && pixel_strides(p.y, q.target[level], kernel.planes, size_of(p.dtype)).vector;
+  q.planes_at = plane_strides(p.x, c.tile_planes > 1 ? planes_dense(p, p.x, p.H, p.W) : rows_dense(p.x, p.W));
+  q.columns = FastDiv<int32_t>(p.W), q.rows = FastDiv<int32_t>(p.H), q.channels = FastDiv<int32_t>(p.C);
+  const int64_t group = q.channels_inner ? c.tile_planes / kernel.planes : 1;
+  q.group = FastDiv<int32_t>(group), q.tiles = FastDiv<int32_t>(std::max<int64_t>(1, p.C / kernel.planes / group));
+  q.radius_h = int32_t(p.pad_h), q.radius_w = int32_t(p.pad_w);
+  q.planes = int32_t(p.planes()), q.tile_planes = c.tile_planes;
+  q.rows_at = q.channels_inner ? c.shared_bytes / 2 : c.shared_bytes - int32_t(round_up(c.tile_planes * p.H * p.W * size_of(p.dtype), 16));
+  const LaunchShape shape{dim3(unsigned(c.blocks)), dim3(kSeparableThreads), std::size_t(c.shared_bytes), a.stream};
+  launch(kernel.name.c_str(), shape, separable_max_kernel<T>, q);
+}
+
+// --- The catalogue.
+
+template <template <class, int> class Op_, class T, bool kBackward>
+void add_layouts(std::vector<Kernel>& catalogue, Op op) {
+  Kernel row{};
+  row.family = "windows";
+  row.dtype = TypeTraits<T>::kDType;
+  row.op = op;
+  row.index_bits = 32;
+  const auto named = [&](const char* layout) {
+    return std::string("pool2d_") + name_of(op) + "_windows_" + layout + "_" + short_name(TypeTraits<T>::kDType);
+  };
+  Kernel channels = row;
+  channels.name = named("channels");
+  channels.planes = 16 / int(sizeof(T));
+  channels.threads = kChannelsThreads;
+  channels.why_not = why_not_channels, channels.cost = cost_channels, channels.configure = configure_channels;
+  channels.run = run_channels<Op_, T, kBackward>;
+  catalogue.push_back(channels);
+  Kernel planar = row;
+  planar.name = named("planar");
+  planar.planes = 1;
+  planar.threads = kPlanarThreads;
+  planar.shared_bytes = int(kPlanarBytes);
+  planar.why_not = why_not_planar, planar.cost = cost_planar, planar.configure = configure_planar;
+  planar.run = run_planar<Op_, T, kBackward>;
+  catalogue.push_back(planar);
+}
+
+template <class T>
+void add_windows_kernels(std::vector<Kernel>& catalogue) {
+  add_layouts<Maximum, T, false>(catalogue, Op::kMax);
+  Kernel separable{};
+  separable.name = std::string("pool2d_max_windows_separable_") + short_name(TypeTraits<T>::kDType);
+  separable.family = "windows";
+  separable.dtype = TypeTraits<T>::kDType;
+  separable.op = Op::kMax;
+  separable.index_bits = 32;
+  separable.planes = 16 / int(sizeof(T));
+  separable.threads = kSeparableThreads;
+  separable.shared_bytes = int(kSeparableBytes);
+  separable.why_not = why_not_separable, separable.cost = cost_separable, separable.configure = configure_separable;
+  separable.run = run_separable<T>;
+  catalogue.push_back(separable);
+  add_layouts<MaximumGradient, T, true>(catalogue, Op::kMaxBackward);
+  add_layouts<Mean, T, false>(catalogue, Op::kAvg);
+  add_layouts<MeanGradient, T, true>(catalogue, Op::kAvgBackward);
+}
+
+}  // namespace cnn::pool2d
