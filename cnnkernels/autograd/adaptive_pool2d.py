@@ -82,12 +82,17 @@ class AdaptiveMaxPool2dBackward(Pass):
         return unfold(grad_input, 0, info.batch_size), 0
 
 
+#: kernel_size, stride, padding and dilation of max_pool2d_gather: int64 indices, which adaptive pooling keeps, are places in the
+#: plane, and no window is needed to read them.
+_NO_WINDOW = ((1, 1), (1, 1), (0, 0), (1, 1))
+
+
 class AdaptiveMaxPool2dGather(Pass):
     """(x[N, C, H, W], indices) -> x at the indices, [N, C, P, Q]: the operator is max pooling's."""
 
     @staticmethod
     def forward(input: Tensor, indices: Tensor, geometry: Pool2dGeometry, backend: str) -> Tensor:
-        output: Tensor = ENTRY_POINTS[backend].max_pool2d_gather(input, indices, geometry.channels_last)
+        output: Tensor = ENTRY_POINTS[backend].max_pool2d_gather(input, indices, *_NO_WINDOW, geometry.channels_last)
         return output
 
     @staticmethod
