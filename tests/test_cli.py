@@ -77,7 +77,7 @@ def test_verify_prints_a_row_for_each_kernel() -> None:
     result = run("verify", "--quick", "--op", "avg_pool2d", "--dtype", "bf16", "--backend", "emulator")
     assert result.exit_code == 0
     kernels = [row["name"] for row in json.loads(run("info", "--json").stdout)["kernels"]]
-    wanted = [name for name in kernels if "avg" in name and "bf16" in name]
+    wanted = [name for name in kernels if "pool2d_avg" in name and "bf16" in name]
     assert wanted
     assert all(name in result.stdout for name in wanted)
     assert "all pass" in result.stdout

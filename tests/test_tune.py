@@ -92,7 +92,7 @@ def test_kernels_that_the_plan_refuses_are_no_candidates() -> None:
     large = FPROP._replace(N=2**20, image=(66, 66), output=(64, 64))
     candidates, refused = engine.candidates_for(large, "cuda")
     assert candidates and all(name.endswith(("_i64", "torch")) for name in (c.name for c in candidates))
-    assert set(refused.values()) == {"an index or offset does not fit in 31 bits"}
+    assert "an index or offset does not fit in 31 bits" in refused.values() and all(refused.values())
 
 
 def test_tune_fills_the_table_and_goes_on(stopwatch: Stopwatch, directory: Path) -> None:
@@ -202,8 +202,8 @@ def test_it_measures() -> None:
     entries = tuning.load(EMULATED_DEVICE)
     assert [problem.op for problem in entries] == ["max_pool2d", "max_pool2d_backward"]
     for problem, found in entries.items():
-        names = {candidate.name for candidate in engine.candidates_for(problem, "emulator")[0]}
-        assert set(found.candidates) == names and not found.refused
+        candidates, refused = engine.candidates_for(problem, "emulator")
+        assert set(found.candidates) == {candidate.name for candidate in candidates} and found.refused == refused
     x = torch.randn(1, 16, 10, 10, requires_grad=True)
     with trace() as launched:
         functional.max_pool2d(x, 2, backend="emulator").sum().backward()
