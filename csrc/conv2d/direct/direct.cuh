@@ -16,17 +16,23 @@ namespace cnn::conv2d {
 
 constexpr int64_t kMaxWorkspaceBytes = int64_t(256) << 20;
 
-// Instructions per result element of one reduction step, counted in the kernels' inner loops: one FMA, (TM + TN) / (TM * TN) / 4
-// vector reads of shared memory worth four FMA slots each, and kLoadCost per element brought from global memory (two divisions
-// by multiplication, address, bounds and the two moves), shared by the results that use it.
-constexpr double kLoadCost = 12;
+// Instructions per result element of one reduction step: one FMA, (TM + TN) / (TM * TN) / 4 vector reads of shared memory worth four FMA
+// slots each, and those of the elements that are brought from global memory, shared by the results that use them. Per element, counted
+// from one LDG to the next in the machine code (sm_90a, fp32, the path of zero padding), with its STS: two divisions by multiplication,
+// bounds, an address of four terms, a branch around the read.
+struct LoadCosts {
+  double row, column;  // of the tile: BM and BN
+};
+constexpr LoadCosts kGatherLoads{64, 40};  // a pixel of the image, an element of the filter
+constexpr LoadCosts kWgradLoads{33, 63};   // a pixel of y, one of x
 // 64-bit index arithmetic takes two to four instructions where 32-bit takes one.
 constexpr double kWideIndexFactor = 3;
 
-inline double tile_cost(const Kernel& kernel, const Problem& p, int64_t rows, int64_t columns, int64_t depth, int64_t batches) {
+inline double tile_cost(const Kernel& kernel, const Problem& p, const LoadCosts& loads_of, int64_t rows, int64_t columns, int64_t depth,
+                        int64_t batches) {
   const double padded = double(round_up(rows, kernel.bm)) * double(round_up(columns, kernel.bn)) * double(depth) * double(batches);
   const double shared_reads = double(kernel.tm + kernel.tn) / (kernel.tm * kernel.tn);
-  const double loads = kLoadCost * (1.0 / kernel.bm + 1.0 / kernel.bn);
+  const double loads = loads_of.row / kernel.bn + loads_of.column / kernel.bm;
   const Configuration configuration = kernel.configure(kernel, p);
   Work work;
   work.instructions = padded * (1 + shared_reads + loads) * (kernel.index_bits == 64 ? kWideIndexFactor : 1);
@@ -68,7 +74,8 @@ inline double gather_cost(const Kernel& kernel, const Problem& p) {
   const GatherView view(p);
   const int64_t classes = residue_classes(p, p.stride_h, view.out_h) * residue_classes(p, p.stride_w, view.out_w);
   if (classes == 0) return 0;
-  return tile_cost(kernel, p, ceil_div(p.N * view.out_h * view.out_w, classes), view.out_channels, view.in_channels * p.R * p.S, p.groups);
+  return tile_cost(kernel, p, kGatherLoads, ceil_div(p.N * view.out_h * view.out_w, classes), view.out_channels,
+                   view.in_channels * p.R * p.S, p.groups);
 }
 
 inline Configuration configure_gather(const Kernel& kernel, const Problem& p) {
@@ -129,7 +136,7 @@ void run_gather(const Kernel& kernel, const Problem& p, const Configuration& con
 }
 
 inline double wgrad_cost(const Kernel& kernel, const Problem& p) {
-  return tile_cost(kernel, p, p.filters_per_group(), p.channels_per_group() * p.R * p.S, p.output_pixels(), p.groups);
+  return tile_cost(kernel, p, kWgradLoads, p.filters_per_group(), p.channels_per_group() * p.R * p.S, p.output_pixels(), p.groups);
 }
 
 // Splits `pixels` into at most `wanted` slabs of whole multiples of `step`, none of them under `least`.

@@ -55,10 +55,10 @@ __device__ __forceinline__ void copy_inner_by(unsigned char* tile, const T* from
 // The same of channels that lie `step` apart; a unit is of neighbouring rows, of which those from `rows` on do not exist.
 template <int kUnit, int kExtent, int kThreads, class T, class Source>
 __device__ __forceinline__ void copy_outer_by(unsigned char* tile, const T* from, int step, int left, int rows, Source source) {
-  constexpr int kSize = int(sizeof(T)), kElements = kUnit / kSize, kUnits = kExtent / kElements, kFragment = 8 / kSize;
+  constexpr int kSize = int(sizeof(T)), kElements = kUnit / kSize, kUnits = kExtent / kElements, kChannels = kGemmChunkBytes / kSize;
   constexpr int kTogether = kUnits < kThreads ? kThreads / kUnits : 1;  // channels
   const int thread = recompute(int(threadIdx.x));
-  const int depth = min(kGemmRowBytes / kSize, (left + kFragment - 1) / kFragment * kFragment);  // as much as is multiplied
+  const int depth = min(kGemmRowBytes / kSize, (left + kChannels - 1) / kChannels * kChannels);  // as much as is multiplied
   CNN_NO_UNROLL
   for (int unit = thread % kUnits; unit < kUnits; unit += kThreads) {
     const int row = unit * kElements, offset = source(row);

@@ -112,8 +112,9 @@ constexpr GemmTileShape shape_of(GemmTileName name) {
                                          : GemmTileShape{256, 16, 8, 4, 128};
 }
 
-constexpr int kGemmRowBytes = 64;  // channels of a step, in bytes of the tensors' type
-constexpr int kGemmStages = 3;     // steps that are in shared memory at once
+constexpr int kGemmRowBytes = 64;    // channels of a step, in bytes of the tensors' type
+constexpr int kGemmChunkBytes = 16;  // what is copied ends with a whole one, of zeros where there are no channels
+constexpr int kGemmStages = 3;       // steps that are in shared memory at once
 
 constexpr int kStagingPad = 16;  // bytes behind a staged row of columns: spreads a column of them over the banks
 

@@ -119,7 +119,9 @@ void for_each_axis_class(const GemmAxis& axis, Visit visit) {
 // The steps of all row tiles and classes, for one tile of columns, one group and all slabs.
 inline double gemm_steps(const GemmParams& q) {
   double steps = 0;
-  if (q.flat) {
+  if (q.columns_are_taps) {
+    steps = q.row_tiles;  // of one tap and one class: the others are columns
+  } else if (q.flat) {
     double taps = 0;
     for_each_axis_class(
         q.h, [&](const GemmClass& h) { for_each_axis_class(q.w, [&](const GemmClass& w) { taps += double(h.taps) * w.taps; }); });

@@ -14,12 +14,13 @@
 // In the inner form slot i * kThreadsM + thread_m holds row(i), so that lanes read neighbouring slots. A warp is kLanesM x kLanesN threads.
 //
 // Per k and thread: TM + TN values read from shared memory for TM * TN FMAs, by 8-byte reads in the inner form (2 k of fp32, 4 of halves),
-// by 4 elements in the outer one.
+// by 4 elements in the outer one. A turn of the loop multiplies 4 k: addresses are worked out once for them.
 #pragma once
 
 #include "common/recompute.h"
 #include "common/types.h"
 #include "common/vector.h"
+#include "common/widen.h"
 #include "conv2d/gemm/gemm.h"
 
 namespace cnn::conv2d {
@@ -48,39 +49,48 @@ __device__ __forceinline__ int tile_row(int thread, int i) {
 
 // Where byte `byte` of a slot's channels lies in an inner tile.
 __device__ __forceinline__ int inner_byte(int slot, int byte) {
-  return slot * kGemmRowBytes + (((byte / 16) ^ (slot / 2 % 4)) * 16) + byte % 16;
+  return slot * kGemmRowBytes + ((byte / kGemmChunkBytes) ^ (slot / 2 % 4)) * kGemmChunkBytes + byte % kGemmChunkBytes;
 }
 
-// A thread's kCount rows of one operand, for kDepth channels.
+// A thread's kCount rows of one operand: where they lie from channel k on, and their values for kDepth channels from there or later on.
 template <class T, int kCount, int kThreadsAlong, bool kInner>
 struct Fragment {
   static constexpr int kDepth = 8 / int(sizeof(T));
-  using Part = Vector<T, kInner ? kDepth : 4>;
-  Part part[kInner ? kCount : kDepth * kCount / 4];
+  // Chunks lie alike in every eighth slot: the others' offsets from there are constants.
+  static constexpr int kBases = kInner && kThreadsAlong < 8 ? 8 / kThreadsAlong : 1;
+  static constexpr int kExtent = kThreadsAlong * kCount;
+  const unsigned char* base[kBases];
+  float value[kDepth][kCount];
 
-  __device__ __forceinline__ void load(const unsigned char* tile, int thread, int k) {
+  __device__ __forceinline__ void find(const unsigned char* tile, int thread, int k) {
     if constexpr (kInner) {
-      constexpr bool kSameChunk = kThreadsAlong % 8 == 0;  // of all its slots: their offsets are constants
-      const int first = inner_byte(thread, k * int(sizeof(T)));
       CNN_UNROLL
-      for (int i = 0; i < kCount; ++i) {
-        const int byte =
-            kSameChunk ? first + i * kThreadsAlong * kGemmRowBytes : inner_byte(i * kThreadsAlong + thread, k * int(sizeof(T)));
-        part[i] = *reinterpret_cast<const Part*>(tile + byte);
-      }
+      for (int i = 0; i < kBases; ++i) base[i] = tile + inner_byte(i * kThreadsAlong + thread, k * int(sizeof(T)));
     } else {
-      constexpr int kExtent = kThreadsAlong * kCount;
-      CNN_UNROLL
-      for (int j = 0; j < kDepth; ++j) {
-        CNN_UNROLL
-        for (int i = 0; i < kCount; i += 4)
-          part[(j * kCount + i) / 4] =
-              *reinterpret_cast<const Part*>(tile + ((k + j) * kExtent + tile_row<kThreadsAlong>(thread, i)) * int(sizeof(T)));
-      }
+      base[0] = tile + (k * kExtent + tile_row<kThreadsAlong>(thread, 0)) * int(sizeof(T));
     }
   }
-  __device__ __forceinline__ float get(int j, int i) const {
-    return kInner ? widen(part[i].value[j]) : widen(part[(j * kCount + i) / 4].value[i % 4]);
+  __device__ __forceinline__ void load(int later) {
+    if constexpr (kInner) {
+      CNN_UNROLL
+      for (int i = 0; i < kCount; ++i) {
+        const int slots = i / kBases * kBases * kThreadsAlong;
+        const unsigned char* const from = base[i % kBases] + slots * kGemmRowBytes + later * int(sizeof(T));
+        float channels[kDepth];
+        widen_vector(*reinterpret_cast<const Vector<T, kDepth>*>(from), channels);
+        CNN_UNROLL
+        for (int k = 0; k < kDepth; ++k) value[k][i] = channels[k];
+      }
+    } else {
+      CNN_UNROLL
+      for (int k = 0; k < kDepth; ++k) {
+        CNN_UNROLL
+        for (int i = 0; i < kCount; i += 4) {
+          const int elements = (later + k) * kExtent + tile_row<kThreadsAlong>(0, i);
+          widen_vector(*reinterpret_cast<const Vector<T, 4>*>(base[0] + elements * int(sizeof(T))), value[k] + i);
+        }
+      }
+    }
   }
 };
 
@@ -101,23 +111,25 @@ struct GemmResults {
   __device__ CNN_INNER_LOOP void multiply(const unsigned char* image, const unsigned char* filter, int depth) {
     using Image = Fragment<T, Tile::TM, Tile::kThreadsM, kImageInner>;
     using Filter = Fragment<T, Tile::TN, Tile::kThreadsN, kFilterInner>;
+    constexpr int kTurn = 4;  // channels: what the copies bring ends with a whole chunk, and that with a whole turn
     const int thread = recompute(int(threadIdx.x)), thread_m = Tile::thread_m(thread), thread_n = Tile::thread_n(thread);
     CNN_NO_UNROLL
-    for (int k = 0; k < depth; k += Image::kDepth) {
+    for (int first = 0; first < depth; first += kTurn) {
       Image a;
       Filter b;
-      a.load(image, thread_m, k);
-      b.load(filter, thread_n, k);
+      a.find(image, thread_m, first);
+      b.find(filter, thread_n, first);
       CNN_UNROLL
-      for (int j = 0; j < Image::kDepth; ++j) {
-        float bj[Tile::TN];
+      for (int later = 0; later < kTurn; later += Image::kDepth) {
+        a.load(later);
+        b.load(later);
         CNN_UNROLL
-        for (int n = 0; n < Tile::TN; ++n) bj[n] = b.get(j, n);
-        CNN_UNROLL
-        for (int m = 0; m < Tile::TM; ++m) {
-          const float am = a.get(j, m);
+        for (int k = 0; k < Image::kDepth; ++k) {
           CNN_UNROLL
-          for (int n = 0; n < Tile::TN; ++n) value[m][n] += am * bj[n];
+          for (int m = 0; m < Tile::TM; ++m) {
+            CNN_UNROLL
+            for (int n = 0; n < Tile::TN; ++n) value[m][n] += a.value[k][m] * b.value[k][n];
+          }
         }
       }
     }
