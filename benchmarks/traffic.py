@@ -2,9 +2,11 @@
 
     python benchmarks/traffic.py --family depthwise --dtype bf16 > table.md
 
-One image per layer. For each pass: sectors of global memory that the bytes used would fit in, over those touched (coalescing);
+One image per layer unless --batch says how many. For each pass: sectors of global memory that the bytes used would fit in, over those
+touched (coalescing);
 extra wavefronts of shared memory (conflicts); bytes that the launches touch, and bytes that all threads ask for, over the bytes that
-no implementation can avoid. No GPU is needed, and no time is measured.
+no implementation can avoid. No GPU is needed, and no time is measured. What is large is sampled: a part of the blocks is run, and
+what they touch together is not known then.
 """
 
 from __future__ import annotations
@@ -37,15 +39,16 @@ class Row:
     sampled: bool
     coalescing: float | None
     conflicts: float | None
-    unique: float
+    unique: float | None
     asked: float
 
     def cells(self) -> list[str]:
         coalescing = "" if self.coalescing is None else f"{100 * self.coalescing:.0f} %"
         conflicts = "none" if self.conflicts is None else f"{100 * self.conflicts:.1f} %"
         kernel = f"{self.kernel} (sampled)" if self.sampled else self.kernel
+        unique = "" if self.unique is None else f"{self.unique:.2f}"
         return [
-            self.layer, self.name, self.dtype, self.layout, kernel, coalescing, conflicts, f"{self.unique:.2f}", f"{self.asked:.2f}",
+            self.layer, self.name, self.dtype, self.layout, kernel, coalescing, conflicts, unique, f"{self.asked:.2f}",
         ]  # fmt: skip
 
 
@@ -63,12 +66,13 @@ def measure(entry: Entry, job: Job, launches: list[Launch]) -> Row:
     sectors, least = sum(row.sectors for row in tensors), sum(row.least_sectors for row in tensors)
     wavefronts, fewest = sum(row.wavefronts for row in shared), sum(row.least_wavefronts for row in shared)
     compulsory = useful(job.layer, job.name, DTYPES[job.dtype]).bytes
+    sampled = any(launch.sampled for launch in launches)
     return Row(
         f"{entry.net}:{entry.layer}", job.name, job.dtype, job.layout, launches[0].kernel,
-        any(launch.sampled for launch in launches),
+        sampled,
         least / sectors if sectors else None,
         wavefronts / fewest - 1 if fewest else None,
-        sum(counters.totals(launch).launch_bytes for launch in launches) / compulsory,
+        None if sampled else sum(counters.totals(launch).launch_bytes for launch in launches) / compulsory,
         sum(row.asked_bytes for row in tensors) / compulsory,
     )  # fmt: skip
 
@@ -80,10 +84,13 @@ def measure(entry: Entry, job: Job, launches: list[Launch]) -> Row:
 @click.option("--pass", "passes", multiple=True, help="Only this pass; repeatable.")
 @click.option("--dtype", "dtypes", multiple=True, default=("bf16",), show_default=True)
 @click.option("--layout", "layouts", multiple=True, default=("channels_last", "nchw"), show_default=True)
+@click.option(
+    "--batch", default=1, show_default=True, help="Images of each layer; 0: as many as the layer is given with."
+)
 @click.option("--kernel", default="", help="This kernel, whatever the plan would take.")
 def main(
     suite: str, layer: str, families: tuple[str, ...], passes: tuple[str, ...], dtypes: tuple[str, ...],
-    layouts: tuple[str, ...], kernel: str,
+    layouts: tuple[str, ...], batch: int, kernel: str,
 ) -> None:  # fmt: skip
     """Print the table; progress goes to stderr."""
     from cnnkernels.bench import suites
@@ -92,7 +99,7 @@ def main(
 
     seen, work = set(), []
     for entry in suites.load(suite).entries:
-        one = entry.with_batch(1)
+        one = entry.with_batch(batch) if batch else entry
         if layer not in entry.layer or (families and one.problem.family not in families) or one.problem in seen:
             continue
         seen.add(one.problem)

@@ -10,6 +10,7 @@
 
 #include "common/async_copy.h"
 #include "common/recompute.h"
+#include "common/sectors.h"
 #include "conv2d/gemm/tile.cuh"
 
 namespace cnn::conv2d {
@@ -52,38 +53,51 @@ __device__ __forceinline__ void copy_inner_by(unsigned char* tile, const T* from
   }
 }
 
-// The same of channels that lie `step` apart; a unit is of neighbouring rows, of which those from `rows` on do not exist.
+// The same of channels that lie `step` apart; a unit is of neighbouring rows, of which those from `rows` on do not exist. Where units are
+// small the rows of a channel may begin anywhere: the threads begin where a sector does, and take the first rows last.
 template <int kUnit, int kExtent, int kThreads, class T, class Source>
 __device__ __forceinline__ void copy_outer_by(unsigned char* tile, const T* from, int step, int left, int rows, Source source) {
   constexpr int kSize = int(sizeof(T)), kElements = kUnit / kSize, kUnits = kExtent / kElements, kChannels = kGemmChunkBytes / kSize;
   constexpr int kTogether = kUnits < kThreads ? kThreads / kUnits : 1;  // channels
+  static_assert((kUnits & (kUnits - 1)) == 0, "units are counted modulo a power of two");
   const int thread = recompute(int(threadIdx.x));
   const int depth = min(kGemmRowBytes / kSize, (left + kChannels - 1) / kChannels * kChannels);  // as much as is multiplied
+  const int first = kUnits < kThreads ? thread / kUnits : 0;
   CNN_NO_UNROLL
   for (int unit = thread % kUnits; unit < kUnits; unit += kThreads) {
-    const int row = unit * kElements, offset = source(row);
-    const int valid = offset < 0 ? 0 : max(0, min(kUnit, (rows - row) * kSize));
-    const int first = kUnits < kThreads ? thread / kUnits : 0;
-    if constexpr (kUnit >= 4) {
+    if constexpr (kUnit == 16) {
+      const int row = unit * kElements, offset = source(row);
+      const int valid = offset < 0 ? 0 : max(0, min(kUnit, (rows - row) * kSize));
       CNN_NO_UNROLL
       for (int k = first; k < depth; k += kTogether) {
         const bool some = k < left && valid > 0;
         copy_async<kUnit>(tile + (k * kExtent + row) * kSize, some ? from + offset + k * step : from, some ? valid : 0);
       }
     } else {
-      constexpr int kBatch = 8;
-      CNN_NO_UNROLL
-      for (int k0 = first; k0 < depth; k0 += kBatch * kTogether) {
-        T value[kBatch];
-        CNN_UNROLL
-        for (int i = 0; i < kBatch; ++i) {
-          const int k = k0 + i * kTogether;
-          value[i] = k < left && valid > 0 ? from[offset + k * step] : T(0.0f);
+      const T* const begin = from + max(0, source(0));
+      const auto row_at = [&](int k) { return ((unit - sector_phase(begin + k * step, kUnit)) & (kUnits - 1)) * kElements; };
+      if constexpr (kUnit >= 4) {
+        CNN_NO_UNROLL
+        for (int k = first; k < depth; k += kTogether) {
+          const int row = row_at(k), offset = source(row);
+          const int valid = k < left && offset >= 0 ? max(0, min(kUnit, (rows - row) * kSize)) : 0;
+          copy_async<kUnit>(tile + (k * kExtent + row) * kSize, valid > 0 ? from + offset + k * step : from, valid);
         }
-        CNN_UNROLL
-        for (int i = 0; i < kBatch; ++i) {
-          const int k = k0 + i * kTogether;
-          if (k < depth) *reinterpret_cast<T*>(tile + (k * kExtent + row) * kSize) = value[i];
+      } else {
+        constexpr int kBatch = 8;
+        CNN_NO_UNROLL
+        for (int k0 = first; k0 < depth; k0 += kBatch * kTogether) {
+          T value[kBatch];
+          CNN_UNROLL
+          for (int i = 0; i < kBatch; ++i) {
+            const int k = k0 + i * kTogether, row = row_at(k), offset = source(row);
+            value[i] = k < left && offset >= 0 && row < rows ? from[offset + k * step] : T(0.0f);
+          }
+          CNN_UNROLL
+          for (int i = 0; i < kBatch; ++i) {
+            const int k = k0 + i * kTogether;
+            if (k < depth) *reinterpret_cast<T*>(tile + (k * kExtent + row_at(k)) * kSize) = value[i];
+          }
         }
       }
     }

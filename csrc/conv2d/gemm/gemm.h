@@ -114,13 +114,20 @@ constexpr GemmTileShape shape_of(GemmTileName name) {
 
 constexpr int kGemmRowBytes = 64;    // channels of a step, in bytes of the tensors' type
 constexpr int kGemmChunkBytes = 16;  // what is copied ends with a whole one, of zeros where there are no channels
+constexpr int kGemmTurn = 4;         // channels that one turn of the inner loop multiplies: a part of a chunk
 constexpr int kGemmStages = 3;       // steps that are in shared memory at once
 
 constexpr int kStagingPad = 16;  // bytes behind a staged row of columns: spreads a column of them over the banks
 
+// Rows of results that are staged at once: all where classes interleave, and those of halves, whose rows would be short runs of pixels
+// else.
+CNN_HOST_DEVICE constexpr int staged_rows(GemmTileShape tile, int parts, int size) {
+  return parts > 1 || size == 2 ? tile.bm : tile.bm / (tile.tm / 4);
+}
+
 // Bytes of staged results (store.cuh), in elements of `size` bytes.
 constexpr int staging_bytes(GemmTileShape tile, bool planar, int parts, int size) {
-  const int rows = parts > 1 ? tile.bm : tile.bm / (tile.tm / 4);
+  const int rows = staged_rows(tile, parts, size);
   return planar ? parts * tile.bn * rows * size : rows * parts * (tile.bn * size + kStagingPad);
 }
 

@@ -5,10 +5,12 @@
 //   dense along the pixels:    staged[plane][column][row], 16-byte chunks exchanged by the column's place in a warp
 //
 // Planes are what interleaves in a row of the result: the classes of the columns of a strided dgrad, or the taps s of columns that are
-// taps. Half of the rows are staged at a time, unless classes interleave: then all, and they are written with the last of them.
+// taps. Half of the rows of floats are staged at a time, all of halves; where classes interleave all, and they are written with the last of
+// them.
 #pragma once
 
 #include "common/recompute.h"
+#include "common/sectors.h"
 #include "common/vector.h"
 #include "conv2d/gemm/items.cuh"
 #include "conv2d/gemm/tile.cuh"
@@ -62,7 +64,8 @@ template <class To, class Tile>
 __device__ __forceinline__ void stage_results(const GemmParams& p, int part, int segment, const GemmStoreTable<Tile>& table,
                                               const float (&value)[Tile::TM][Tile::TN], unsigned char* staging) {
   const int thread = recompute(int(threadIdx.x)), thread_m = Tile::thread_m(thread), thread_n = Tile::thread_n(thread);
-  const int first_row = p.parts > 1 ? segment * Tile::kSegmentRows : 0;
+  const int rows = staged_rows(Tile::kShape, p.parts, int(sizeof(To)));
+  const int first_row = segment * Tile::kSegmentRows % rows;
   using Four = Vector<To, 4>;
   if (!p.out_planar) {
     constexpr int kPitch = Tile::BN * int(sizeof(To)) + kStagingPad;
@@ -79,8 +82,7 @@ __device__ __forceinline__ void stage_results(const GemmParams& p, int part, int
       }
     }
   } else {
-    const int rows = p.parts > 1 ? Tile::BM : Tile::kSegmentRows, per_plane = p.parts > 1 ? 1 : p.planes;
-    const int columns = Tile::BN / per_plane;
+    const int per_plane = p.parts > 1 ? 1 : p.planes, columns = Tile::BN / per_plane;
     CNN_UNROLL
     for (int j = 0; j < Tile::TN; ++j) {
       const int n = tile_row<Tile::kThreadsN>(thread_n, j);
@@ -116,16 +118,20 @@ __device__ __forceinline__ void write_results(const GemmParams& p, int column_ti
     }
   } else {
     // Unit: kVector pixels of one column, which lie side by side in the result.
-    const int per_plane = p.parts > 1 ? 1 : p.planes, staged_rows = p.parts > 1 ? Tile::BM : Tile::kSegmentRows;
-    const int staged_columns = Tile::BN / per_plane, plane_bytes = staged_columns * staged_rows * int(sizeof(To));
+    const int per_plane = p.parts > 1 ? 1 : p.planes;
+    const int staged_columns = Tile::BN / per_plane, plane_bytes = staged_columns * rows * int(sizeof(To));
     const int count = (per_plane == 1 ? columns_left : p.planes_div.quotient(columns_left)) * units.divisor;
     for (int e = recompute(int(threadIdx.x)); e < count; e += Tile::kThreads) {
       int unit, plane = 0;
-      const int column = units.divmod(e, unit), pixel = unit * kVector;
+      const int column = units.divmod(e, unit);
+      // Planes of odd sizes: the threads begin where a sector does, and the first of the pixels come last.
+      if (kVector * sizeof(To) < 16 && p.planes == 1)
+        unit = (unit - sector_phase(out + table.row[first_row] + table.column[column], kVector * int(sizeof(To)))) & (units.divisor - 1);
+      const int pixel = unit * kVector;
       const int row = p.planes == 1 ? pixel : p.planes_div.divmod(pixel, plane), m = first_row + row;
       if (plane >= table.planes[m]) continue;
       const int mask = chunk_mask<Tile>(column, per_plane);
-      const unsigned char* const line = staging + column * staged_rows * int(sizeof(To));
+      const unsigned char* const line = staging + column * rows * int(sizeof(To));
       Several several;
       if (p.planes == 1) {
         const int byte = row * int(sizeof(To));
@@ -156,12 +162,13 @@ __device__ __forceinline__ void store_results(const GemmParams& p, int slab, int
     else write_results<To, Tile, 1>(p, column_tile, first_row, rows, table, staging, out);
     __syncthreads();
   };
+  const int rows = staged_rows(Tile::kShape, p.parts, int(sizeof(To)));
   CNN_UNROLL
   for (int segment = 0; segment < Tile::TM / 4; ++segment) {
     stage_results<To, Tile>(p, part, segment, table, value, staging);
-    if (p.parts == 1) write(segment * Tile::kSegmentRows, Tile::kSegmentRows);
+    if (rows < Tile::BM) write(segment * Tile::kSegmentRows, rows);
   }
-  if (p.parts > 1 && part + 1 == p.parts) write(0, Tile::BM);
+  if (rows == Tile::BM && part + 1 == p.parts) write(0, rows);
 }
 
 }  // namespace cnn::conv2d

@@ -111,16 +111,15 @@ struct GemmResults {
   __device__ CNN_INNER_LOOP void multiply(const unsigned char* image, const unsigned char* filter, int depth) {
     using Image = Fragment<T, Tile::TM, Tile::kThreadsM, kImageInner>;
     using Filter = Fragment<T, Tile::TN, Tile::kThreadsN, kFilterInner>;
-    constexpr int kTurn = 4;  // channels: what the copies bring ends with a whole chunk, and that with a whole turn
     const int thread = recompute(int(threadIdx.x)), thread_m = Tile::thread_m(thread), thread_n = Tile::thread_n(thread);
     CNN_NO_UNROLL
-    for (int first = 0; first < depth; first += kTurn) {
+    for (int first = 0; first < depth; first += kGemmTurn) {
       Image a;
       Filter b;
       a.find(image, thread_m, first);
       b.find(filter, thread_n, first);
       CNN_UNROLL
-      for (int later = 0; later < kTurn; later += Image::kDepth) {
+      for (int later = 0; later < kGemmTurn; later += Image::kDepth) {
         a.load(later);
         b.load(later);
         CNN_UNROLL

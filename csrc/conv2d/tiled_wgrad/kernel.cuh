@@ -162,13 +162,16 @@ __device__ __forceinline__ void copy_unit(T* shared, const T* global, int valid)
 
 // --- The layouts: how operands come into shared memory, and from there into registers.
 
-// Elements from one row of a slice's results to the next. A warp's rows of threads, four at 64 columns and more and eight at 32, begin in
-// different banks.
-CNN_HOST_DEVICE constexpr int sums_pitch(int bn) { return bn + (bn >= 64 ? 8 : 4); }
-// And from one slice to the next: so do the slices of a warp.
-CNN_HOST_DEVICE constexpr int sums_slice(int bm, int bn) {
+// Where row m of a slice's results begins. A warp's rows of threads, four at 64 columns and more and eight at 32, begin in different banks.
+// At 16 columns a warp has sixteen: there each thread's `run` neighbouring rows lie together, and the next thread's a quarter of the banks
+// further on.
+CNN_HOST_DEVICE constexpr int sums_row(int m, int bn, int run) {
+  return bn > 16 || run == 1 ? m * (bn + (bn >= 64 ? 8 : 4)) : m * bn + m / run * (2 * run);
+}
+// Elements from one slice to the next: so do the slices of a warp.
+CNN_HOST_DEVICE constexpr int sums_slice(int bm, int bn, int run) {
   const int threads = bm * bn / (kThreadTile * kThreadTile);
-  return bm * sums_pitch(bn) + (threads < 32 ? threads : 0);
+  return sums_row(bm, bn, run) + (threads < 32 ? threads : 0);
 }
 
 struct ThreadTile {
@@ -206,6 +209,7 @@ struct ChannelsLast {
   static constexpr bool kChannelsLast = true;
   static constexpr int kStages = 3, kStageBytes = 16 * 1024;
   static constexpr int kVector = 16 / int(sizeof(T)), kSegments = kThreadTile / kVector;
+  static constexpr int kRun = kVector;  // neighbouring rows of results in a thread
   using Pixels = PixelEntry[2][kMostStagePixels];
 
   const TiledWgradParams& p;
@@ -272,12 +276,12 @@ struct ChannelsLast {
 
   // A thread's results into its slice's rows of columns, four at a time. Where its eight columns are neighbours, every other four lanes
   // begin with the second four, so that eight lanes use all banks.
-  __device__ static __forceinline__ void keep(const ThreadTile& results, const ThreadPlace& at, float* slice, int bm, int bn, int pitch) {
+  __device__ static __forceinline__ void keep(const ThreadTile& results, const ThreadPlace& at, float* slice, int bm, int bn) {
     const bool swap = kSegments == 1 && (threadIdx.x & 4);
     CNN_UNROLL
     for (int i = 0; i < kThreadTile; ++i) {
       const float* const value = results.value[i];
-      float* const row = slice + m(at, i, bm) * pitch;
+      float* const row = slice + sums_row(m(at, i, bm), bn, kRun);
       const float4 low = make_float4(value[0], value[1], value[2], value[3]), high = make_float4(value[4], value[5], value[6], value[7]);
       *reinterpret_cast<float4*>(row + n(at, swap ? 4 : 0, bn)) = swap ? high : low;
       *reinterpret_cast<float4*>(row + n(at, swap ? 0 : 4, bn)) = swap ? low : high;
@@ -315,6 +319,7 @@ struct Planar {
   static constexpr int kStages = 2, kStageBytes = 32 * 1024;  // rows of 128 bytes and more: planes rarely begin at a sector's first byte
   static constexpr int kGroup = 4;                            // pixels
   static constexpr int kPad = 16 / int(sizeof(T));
+  static constexpr int kRun = 1;  // neighbouring rows of results in a thread
   struct Pixels {};
 
   const TiledWgradParams& p;
@@ -359,11 +364,11 @@ struct Planar {
     });
   }
 
-  __device__ static __forceinline__ void keep(const ThreadTile& results, const ThreadPlace& at, float* slice, int bm, int bn, int pitch) {
+  __device__ static __forceinline__ void keep(const ThreadTile& results, const ThreadPlace& at, float* slice, int bm, int bn) {
     CNN_UNROLL
     for (int i = 0; i < kThreadTile; ++i) {
       CNN_UNROLL
-      for (int j = 0; j < kThreadTile; ++j) slice[m(at, i, bm) * pitch + n(at, j, bn)] = results.value[i][j];
+      for (int j = 0; j < kThreadTile; ++j) slice[sums_row(m(at, i, bm), bn, kRun) + n(at, j, bn)] = results.value[i][j];
     }
   }
 
@@ -445,8 +450,8 @@ __global__ void __launch_bounds__(kTiledWgradThreads, 2) tiled_wgrad_kernel(cons
   // The slices' results side by side, [slice][filter][column], then their sums, in rows of columns.
   float* const sums = reinterpret_cast<float*>(storage);
   const ThreadPlace place(p);
-  const int pitch = sums_pitch(bn), slice_length = sums_slice(bm, bn);
-  Layout::keep(results, place, sums + place.slice * slice_length, bm, bn, pitch);
+  const int slice_length = sums_slice(bm, bn, Layout::kRun);
+  Layout::keep(results, place, sums + place.slice * slice_length, bm, bn);
   __syncthreads();
   const int filters_left = block.filters_left, columns_left = block.columns_left;
   if (p.partial && p.columns % 4 == 0) {
@@ -455,9 +460,10 @@ __global__ void __launch_bounds__(kTiledWgradThreads, 2) tiled_wgrad_kernel(cons
     for (int e = thread; e < bm << log_vectors; e += kTiledWgradThreads) {
       const int m = e >> log_vectors, n = (e & ((1 << log_vectors) - 1)) * 4;
       if (m >= filters_left || n >= columns_left) continue;
+      const int row = sums_row(m, bn, Layout::kRun);
       float4 sum = make_float4(0, 0, 0, 0);
       for (int slice = 0; slice < place.slices; ++slice) {
-        const float4 part = *reinterpret_cast<const float4*>(sums + slice * slice_length + m * pitch + n);
+        const float4 part = *reinterpret_cast<const float4*>(sums + slice * slice_length + row + n);
         sum.x += part.x, sum.y += part.y, sum.z += part.z, sum.w += part.w;
       }
       *reinterpret_cast<float4*>(to + m * p.columns + n) = sum;
@@ -467,8 +473,9 @@ __global__ void __launch_bounds__(kTiledWgradThreads, 2) tiled_wgrad_kernel(cons
   for (int e = thread; e < bm << p.log_bn; e += kTiledWgradThreads) {
     const int m = e >> p.log_bn, n = e & (bn - 1), k = block.first_filter + m;
     if (m >= filters_left || n >= columns_left) continue;
+    const int row = sums_row(m, bn, Layout::kRun);
     float sum = 0;
-    for (int slice = 0; slice < place.slices; ++slice) sum += sums[slice * slice_length + m * pitch + n];
+    for (int slice = 0; slice < place.slices; ++slice) sum += sums[slice * slice_length + row + n];
     if (p.partial) {
       p.partial[(block.slab * p.groups * p.filters + k) * p.columns + block.first_column + n] = sum;
     } else {

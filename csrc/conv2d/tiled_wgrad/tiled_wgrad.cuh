@@ -153,7 +153,7 @@ template <class Layout>
 int wgrad_shared_bytes(const WgradSchedule& s) {
   const int bm = 1 << s.log_bm, bn = 1 << s.log_bn, slices = kTiledWgradThreads * kThreadTile * kThreadTile / (bm * bn);
   const int stages = Layout::kStages * Layout::stage_length(bm, bn, 1 << s.log_bk) * int(sizeof(typename Layout::Element));
-  return std::max(stages, slices * sums_slice(bm, bn) * int(sizeof(float)));
+  return std::max(stages, slices * sums_slice(bm, bn, Layout::kRun) * int(sizeof(float)));
 }
 
 template <class Layout>
