@@ -36,13 +36,17 @@ def expected(layer: Layer, name: str) -> set[str]:
         # transposed convolution, though, and one of a single pixel has a filter's gradient like one.
         return {"direct", "transposed"} if name != "fprop" else {"direct"}
     if family == "transposed" and name == "dgrad":
-        return {"direct"}  # an ordinary strided convolution
+        return {"direct", "first_layer"}  # an ordinary strided convolution, of an image where few channels were made
+    if family == "transposed" and name == "wgrad" and layer.K <= 4:
+        return {"first_layer"}
     if family == "first_layer" and name == "dgrad":
         return {"direct", "transposed"}  # the gradient by an image is rarely asked for
     if family == "pointwise" and layer.stride != (1, 1) and name == "dgrad":
         return {"transposed"}
     if family == "grouped" and (layer.R, layer.S) == (1, 1):
         return {"pointwise"}  # every group is a matrix product
+    if family == "grouped" and layer.stride != (1, 1) and name == "dgrad":
+        return {"grouped", "transposed"}  # by residue classes too, with groups
     return OWN[family]
 
 
