@@ -145,7 +145,7 @@ def assert_exact(actual: Tensor, expected: Tensor) -> None:
 def assert_same_bits(actual: Tensor, expected: Tensor) -> None:
     """Fail unless the two have equal dtype, shape and bits: -0.0 is not 0.0, and a NaN has its payload."""
     assert actual.dtype == expected.dtype, f"dtype {actual.dtype}, expected {expected.dtype}"
-    integers = {8: torch.int64, 4: torch.int32, 2: torch.int16}[actual.element_size()]
+    integers = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}[actual.element_size()]
     assert_exact(actual.contiguous().view(integers), expected.contiguous().view(integers))
 
 

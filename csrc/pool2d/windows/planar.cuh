@@ -4,7 +4,7 @@
 //   its result: whatever the width (55, 27, 13, 7 columns), it moves in 16-byte accesses but for its first and last few elements.
 //
 //       x  ...|#### plane g, rows h0 .. h1 ####|...        cp.async, 16 bytes a thread, all in flight together
-//               |  the same bytes at the same offset from a multiple of 16
+//               |  the same bytes at the same offset from a multiple of 32
 //       tile  [..####################################..]   ".." margins, so that a tap beside the image may be read and thrown away
 //               |  lanes along the columns of the result, a thread slides down a strip of its rows
 //       out   [..################..]  index [..####..]
@@ -60,52 +60,50 @@ struct Band {
   int32_t plane, count, first, end;
 };
 
-// A tile's elements in shared memory, in the order of memory: element 0 lies as far from a multiple of 16 bytes as in global memory.
+// A tile's elements in shared memory, in the order of memory: element 0 lies as far from a multiple of 32 bytes, a sector, as in global
+// memory.
 template <class T>
 struct Span {
   static constexpr int kVector = 16 / int(sizeof(T));
   T* elements;  // element 0
 
-  // The span for `length` elements, which are or are going to be at `global`, in memory that holds 3 * 16 bytes more.
+  // The span for `length` elements, which are or are going to be at `global`, in memory that holds 4 * 16 bytes more.
   __device__ __forceinline__ static Span at(unsigned char* memory, const T* global) {
     return {reinterpret_cast<T*>(memory) + kVector + head(global)};
   }
-  // Elements from a multiple of 16 bytes to `global`.
+  // Elements from a multiple of 32 bytes to `global`.
   __device__ __forceinline__ static int32_t head(const T* global) {
-    return int32_t(reinterpret_cast<std::uintptr_t>(global) % 16 / sizeof(T));
+    return int32_t(reinterpret_cast<std::uintptr_t>(global) % 32 / sizeof(T));
   }
-  // Does `body(first, whole)` for each 16 bytes: elements first .. first + kVector, not all of them in the span unless `whole`.
-  template <class Body>
-  __device__ __forceinline__ static void vectors(const T* global, int32_t length, const Body& body) {
-    const int32_t before = head(global), count = (before + length + kVector - 1) / kVector;
-    for (int32_t i = int32_t(threadIdx.x); i < count; i += kPlanarThreads) {
-      const int32_t first = i * kVector - before;
-      body(first, first >= 0 && first + kVector <= length);
-    }
+  // Does `vector(first)` for each 16 bytes of the span, and `single(element)` for what is left before and behind them. A warp's vectors
+  // begin with a sector; what is left has a lane for each element, of one warp before and of another behind.
+  template <class OfVector, class OfSingle>
+  __device__ __forceinline__ static void cover(const T* global, int32_t length, const OfVector& vector, const OfSingle& single) {
+    const int32_t thread = int32_t(threadIdx.x), before = head(global);
+    const int32_t lead = min((2 * kVector - before) % kVector, length), end = lead + (length - lead) / kVector * kVector;
+    for (int32_t first = thread * kVector - before; first < end; first += kPlanarThreads * kVector)
+      if (first >= 0) vector(first);
+    if (thread < lead) single(thread);
+    if (thread >= 32 && thread - 32 < length - end) single(end + thread - 32);
   }
-  // Begins to copy. Beside the span, up to kVector elements on either side, there will be zeros.
+  // Begins to copy. Beside the span, kVector elements on either side, there will be zeros.
   __device__ __forceinline__ void fetch(const T* global, int32_t length) const {
     T* const to = elements;
-    vectors(global, length, [=](int32_t first, bool whole) {
-      if (whole) return copy_async<16>(to + first, global + first);
-      for (int32_t e = first; e < first + kVector; ++e) to[e] = e >= 0 && e < length ? __ldg(global + e) : T(0.0f);
-    });
-    margins(head(global), length);
+    cover(
+        global, length, [=](int32_t first) { copy_async<16>(to + first, global + first); },
+        [=](int32_t element) { to[element] = __ldg(global + element); });
+    margins(length);
   }
-  __device__ __forceinline__ void margins(int32_t before, int32_t length) const {
-    const int32_t i = int32_t(threadIdx.x), whole = (before + length + kVector - 1) / kVector * kVector - before;
-    if (i < kVector) elements[i - before - kVector] = elements[whole + i] = T(0.0f);
+  __device__ __forceinline__ void margins(int32_t length) const {
+    const int32_t i = int32_t(threadIdx.x) - 64;
+    if (i >= 0 && i < kVector) elements[i - kVector] = elements[length + i] = T(0.0f);
   }
   // Writes to global memory what the block has put here.
   __device__ __forceinline__ void write(T* global, int32_t length) const {
     const T* const from = elements;
-    vectors(global, length, [=](int32_t first, bool whole) {
-      if (whole) {
-        *reinterpret_cast<Vector<T, kVector>*>(global + first) = load_vector<kVector>(from + first);
-      } else {
-        for (int32_t e = max(first, 0); e < min(first + kVector, length); ++e) global[e] = from[e];
-      }
-    });
+    cover(
+        global, length, [=](int32_t first) { *reinterpret_cast<Vector<T, kVector>*>(global + first) = load_vector<kVector>(from + first); },
+        [=](int32_t element) { global[element] = from[element]; });
   }
 };
 
@@ -128,7 +126,7 @@ __device__ __forceinline__ Span<T> fetch_band(const PlanarParams& p, unsigned ch
     const int32_t image = p.channels.divmod(band.plane + p.source_rows.divmod(p.source_columns.divmod(e, w), h), c);
     span.elements[e] = __ldg(tensor + image * at.n + c * at.c + (band.first + h) * at.h + w * at.w);
   }
-  span.margins(0, length);
+  span.margins(length);
   return span;
 }
 
