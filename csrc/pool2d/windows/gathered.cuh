@@ -32,20 +32,20 @@ __device__ __forceinline__ void gather_planes(const SeparableParams& p, const ui
   const int32_t width = p.columns.divisor, height = p.rows.divisor, S = 2 * p.radius_w + 1, R = 2 * p.radius_h + 1;
   const int32_t before = int32_t(reinterpret_cast<std::uintptr_t>(index) % 4), rotation = int32_t(threadIdx.x) / 8;
   for (int32_t first = int32_t(threadIdx.x) * 4 - before; first < length; first += kSeparableThreads * 4) {
-    // Where the four are, and the rows of windows over any of them.
-    int32_t h[4], w[4], most = -1, least = R;
-    p.rows.divmod(p.columns.divmod(first + 3, w[3]), h[3]);
-    CNN_UNROLL
-    for (int e = 2; e >= 0; --e) {
-      const bool wraps = w[e + 1] == 0;
-      w[e] = wraps ? width - 1 : w[e + 1] - 1;
-      h[e] = wraps ? (h[e + 1] == 0 ? height - 1 : h[e + 1] - 1) : h[e + 1];
-    }
+    // The rows of windows over any of the four.
+    int32_t row3, column3, most = -1, least = R;
+    p.rows.divmod(p.columns.divmod(first + 3, column3), row3);
+    const auto place = [&](int32_t e, int32_t& h, int32_t& w) {  // of pixel first + e
+      w = column3 - (3 - e), h = row3;
+      while (w < 0) w += width, h = h == 0 ? height - 1 : h - 1;
+    };
     CNN_UNROLL
     for (int e = 0; e < 4; ++e) {
       if (first + e < 0 || first + e >= length) continue;
-      most = max(most, min(R - 1, h[e] + p.radius_h));
-      least = min(least, max(0, h[e] + p.radius_h - (height - 1)));
+      int32_t h, w;
+      place(e, h, w);
+      most = max(most, min(R - 1, h + p.radius_h));
+      least = min(least, max(0, h + p.radius_h - (height - 1)));
     }
     float sum[4] = {};
     for (int32_t r = most; r >= least; --r) {
@@ -64,12 +64,15 @@ __device__ __forceinline__ void gather_planes(const SeparableParams& p, const ui
           if (t >= S) break;
           const uint32_t different = __funnelshift_r(four, four_next, 8 * u) ^ uint32_t(r * S + s) * 0x01010101u;
           if (!has_zero(different)) continue;
-          CNN_UNROLL
-          for (int e = 0; e < 4; ++e) {
-            const int32_t window_row = h[e] - r + p.radius_h, column = w[e] - s + p.radius_w;
-            const bool exists =
-                first + e >= 0 && first + e < length && window_row >= 0 && window_row < height && column >= 0 && column < width;
-            if (exists && (different >> 8 * e & 0xffu) == 0) sum[e] += widen(gradient[row + t + e]);
+          for (int32_t e = 0; e < 4; ++e) {
+            if ((different >> 8 * e & 0xffu) != 0 || first + e < 0 || first + e >= length) continue;
+            int32_t h, w;
+            place(e, h, w);
+            h += p.radius_h - r, w += p.radius_w - s;  // the window
+            if (h < 0 || h >= height || w < 0 || w >= width) continue;
+            const float value = widen(gradient[row + t + e]);
+            CNN_UNROLL
+            for (int i = 0; i < 4; ++i) sum[i] += i == e ? value : 0.0f;
           }
         }
         four = four_next;

@@ -246,30 +246,35 @@ struct Deal {
   int64_t lanes, strip_rows;
 };
 
+// How the lanes of a tile access one tensor in shared memory: elements from one plane, and one row of results (backward: of cells), to the
+// next; column c's element is c * stride / cell; bytes of an element and of an access; how many accesses there are for a row.
+struct LaneAccess {
+  int64_t plane, row, stride, cell, item_bytes, width, count;
+  bool operator==(const LaneAccess&) const = default;
+};
+
 // What the best deal follows from.
 struct DealtTile {
-  int64_t planes, rows, columns;     // results (backward: rows of cells)
-  int64_t plane_at, row_at, width;   // elements of the source from one plane, and one row of results, to the next; bytes of a read
-  int64_t column_stride, column_of;  // column c of the results reads from element c * column_stride / column_of of a row on
-  int64_t item_bytes, halo;          // rows that a strip reads before its first
+  int64_t planes, rows, columns, halo;  // results (backward: rows of cells); rows that a strip reads before its first
+  LaneAccess reads, writes;
   bool operator==(const DealtTile&) const = default;
 };
 
-// Wavefronts of shared memory beyond the fewest, over the fewest, that reads take under a deal: of the first warps, bank by bank. Strips
-// lie their rows apart, whatever bank that is: lanes of two strips in one warp meet unless these are well chosen.
-inline double bank_conflicts(const DealtTile& tile, const Deal& deal) {
+// Wavefronts of shared memory beyond the fewest, over the fewest, that an access takes under a deal: of the first warps, bank by bank.
+// Strips lie their rows apart, whatever bank that is: lanes of two strips in one warp meet unless these are well chosen.
+inline double bank_conflicts(const DealtTile& tile, const LaneAccess& access, const Deal& deal) {
   constexpr int64_t kWarps = 16, kBanks = 32, kBankBytes = 4;
   const int64_t strips = ceil_div(tile.rows, deal.strip_rows), items = std::min(tile.planes * strips * deal.lanes, kWarps * 32);
-  const int64_t together = tile.width <= kBankBytes ? 32 : 16;  // lanes that are served at once
+  const int64_t together = access.width <= kBankBytes ? 32 : 16;  // lanes that are served at once
   int64_t taken = 0, fewest = 0, column = 0, strip = 0, plane = 0;
   for (int64_t first = 0; first < items; first += together) {
     std::array<int64_t, kBanks> words{};
     int64_t last = -1;
     for (int64_t i = first; i < std::min(items, first + together); ++i) {
       if (column < tile.columns) {  // addresses rise with the lanes
-        const int64_t at = plane * tile.plane_at + strip * deal.strip_rows * tile.row_at + column * tile.column_stride / tile.column_of;
-        const int64_t from = at * tile.item_bytes / tile.width * tile.width;
-        for (int64_t word = std::max(last + 1, from / kBankBytes); word <= (from + tile.width - 1) / kBankBytes; ++word)
+        const int64_t at = plane * access.plane + strip * deal.strip_rows * access.row + column * access.stride / access.cell;
+        const int64_t from = at * access.item_bytes / access.width * access.width;
+        for (int64_t word = std::max(last + 1, from / kBankBytes); word <= (from + access.width - 1) / kBankBytes; ++word)
           ++words[std::size_t(word % kBanks)], last = word;
       }
       if (++column == deal.lanes) column = 0, ++strip;
@@ -281,22 +286,25 @@ inline double bank_conflicts(const DealtTile& tile, const Deal& deal) {
 }
 
 // The deal that takes the least time: rounds of the block, times the rows of a strip, longer by the bank conflicts (twice: they hold up
-// the other warps too). Whole warps, halves or quarters of one for the columns of a strip part the strips' banks, at the price of idle
-// lanes; so do some numbers of rows.
+// the other warps too). Idle lanes behind the columns of a strip part the strips' banks; so do some numbers of rows.
 inline Deal best_deal(const DealtTile& tile) {
   constexpr double kConflict = 2, kStripAsRows = 1;  // what a strip takes before its first row, as rows
+  const double accesses = double(tile.reads.count + tile.writes.count);
+  const int64_t step = tile.columns < 16 ? 1 : 8;
   Deal best{};
   double least = 0;
-  for (int64_t whole : {int64_t(1), int64_t(8), int64_t(16), int64_t(32)}) {
-    const int64_t lanes = round_up(tile.columns, whole);
-    if (lanes >= 2 * tile.columns + 8) continue;
+  for (int64_t lanes = tile.columns; lanes <= std::max<int64_t>(8, round_up(3 * tile.columns / 2, 32)); lanes = round_up(lanes + 1, step)) {
     for (int64_t strip_rows = 1; strip_rows <= tile.rows; ++strip_rows) {
       const int64_t strips = ceil_div(tile.rows, strip_rows);
       const double rounds = double(ceil_div(tile.planes * lanes * strips, kPlanarThreads));
       const double time = rounds * (2 * (double(strip_rows) + kStripAsRows) + double(tile.halo));
       if (best.lanes != 0 && time >= least) continue;
-      const double slowed = time * (1 + kConflict * bank_conflicts(tile, {lanes, strip_rows}));
-      if (best.lanes == 0 || slowed < least) best = {lanes, strip_rows}, least = slowed;
+      const Deal deal{lanes, strip_rows};
+      const double extra = (double(tile.reads.count) * bank_conflicts(tile, tile.reads, deal) +
+                            double(tile.writes.count) * bank_conflicts(tile, tile.writes, deal)) /
+                           accesses;
+      const double slowed = time * (1 + kConflict * extra);
+      if (best.lanes == 0 || slowed < least) best = deal, least = slowed;
     }
   }
   return best;
@@ -304,15 +312,23 @@ inline Deal best_deal(const DealtTile& tile) {
 
 // `planes` planes of `rows` rows of results. The last few answers are kept: a launch asks three times.
 inline Deal deal_of(const Problem& p, int64_t planes, int64_t rows) {
-  const bool backward = is_backward(p.op), pairs = !backward && p.stride_w == 2 && shape_of(p) != WindowShape::kAny;
+  const bool backward = is_backward(p.op), any = shape_of(p) == WindowShape::kAny, pairs = !backward && p.stride_w == 2 && !any;
   DealtTile tile{};
-  tile.planes = planes, tile.rows = rows, tile.columns = p.target_columns();
-  tile.plane_at = p.source_rows() * p.source_columns();
-  tile.row_at = (backward ? 1 : p.stride_h) * p.source_columns();
-  tile.column_stride = backward ? 1 : p.stride_w, tile.column_of = backward ? p.stride_w : 1;
-  tile.item_bytes = p.op == Op::kAvgBackward ? int64_t(sizeof(float)) : size_of(p.dtype);
-  tile.width = tile.item_bytes * (pairs ? 2 : 1);
-  tile.halo = ceil_div(p.R, p.stride_h) - 1;
+  tile.planes = planes, tile.rows = rows, tile.columns = p.target_columns(), tile.halo = ceil_div(p.R, p.stride_h) - 1;
+  const int64_t item = size_of(p.dtype), read = p.op == Op::kAvgBackward ? int64_t(sizeof(float)) : item;
+  const int64_t source_row = (backward ? 1 : p.stride_h) * p.source_columns(),
+                target_row = (backward ? p.stride_h : 1) * p.target_columns();
+  const int64_t over = ceil_div(p.S, p.stride_w);
+  tile.reads = {p.source_rows() * p.source_columns(),
+                source_row,
+                backward ? 1 : p.stride_w,
+                backward ? p.stride_w : 1,
+                read,
+                pairs ? 2 * read : read,
+                backward ? over
+                : any    ? p.R * p.S
+                         : p.stride_h * (pairs ? ceil_div(p.S, 2) : p.S)};
+  tile.writes = {p.target_rows() * p.target_columns(), target_row, 1, 1, item, item, backward ? p.stride_h : 1};
 
   constexpr std::size_t kKept = 8;
   static std::array<std::pair<DealtTile, Deal>, kKept> kept;
@@ -328,10 +344,10 @@ inline Deal deal_of(const Problem& p, int64_t planes, int64_t rows) {
 
 // How many small planes a block takes at least, where they are next to each other: enough to read and write long spans, of whole vectors
 // (powers of two of them) whatever the planes' size.
+constexpr double kLeastTileBytes = 1900;
 inline int64_t least_planes(const Problem& p) {
-  constexpr double kLeastBytes = 3 * 1024;
   int64_t planes = 1;
-  while (double(planes) * p.tensor_bytes() / double(p.planes()) < kLeastBytes && 2 * planes <= p.planes()) planes *= 2;
+  while (double(planes) * p.tensor_bytes() / double(p.planes()) < kLeastTileBytes && 2 * planes <= p.planes()) planes *= 2;
   return planes;
 }
 
@@ -360,11 +376,10 @@ inline Configuration configure_tiles(const Problem& p) {
     for (int64_t more = least; more <= most && fits(more, rows); more += least) planes = more;
   }
   if (planes == 1) {
-    constexpr double kLeastBytes = 3 * 1024;  // of a tile
     const double row_bytes = p.tensor_bytes() / double(p.planes() * rows);
     const int64_t unit = p.planes() == 1 ? rows_of_sectors(p) : 1;
     tile_rows = std::min(rows, round_up(std::max(ceil_div(rows, std::min(rows, ceil_div(kTargetBlocks, p.planes()))),
-                                                 std::min(rows, int64_t(std::ceil(kLeastBytes / row_bytes)))),
+                                                 std::min(rows, int64_t(std::ceil(kLeastTileBytes / row_bytes)))),
                                         unit));
     while (tile_rows > unit && !fits(1, tile_rows)) tile_rows = (tile_rows - 1) / unit * unit;
     while (tile_rows > 1 && !fits(1, tile_rows)) --tile_rows;
@@ -562,10 +577,11 @@ inline Configuration configure_separable(const Kernel& kernel, const Problem& p)
 }
 
 inline double cost_separable(const Kernel& kernel, const Problem& p) {
-  constexpr double kItem = 25;   // a pass over one item: two divisions by multiplication, bounds, address, the write
-  constexpr double kTap = 4;     // loop, address, read
-  constexpr double kAsked = 9;   // backward, four windows' indices: their shift, comparison, branch and part of the loop
-  constexpr double kMatch = 10;  // backward, once per window: the byte that matched, bounds, the gradient
+  constexpr double kItem = 25;  // a pass over one item: two divisions by multiplication, bounds, address, the write
+  constexpr double kTap = 4;    // loop, address, read
+  constexpr double kAsked = 9;  // backward, four windows' indices: their shift, comparison, branch and part of the loop
+  constexpr double kMatch =
+      25;  // backward, where one of a warp's matches: which, bounds, the gradient, the sums; of a vector, three a value
   const Configuration c = kernel.configure(kernel, p);
   if (c.blocks == 0) return 0;
   const bool channels = channels_inner(p), indexed = p.index_form != IndexForm::kNone;
@@ -574,8 +590,9 @@ inline double cost_separable(const Kernel& kernel, const Problem& p) {
   work.dram_bytes = work.l2_bytes = p.tensor_bytes();
   work.blocks = double(c.blocks), work.threads = c.threads;
   if (is_backward(p.op)) {
-    const double asked = items * double(p.R * p.S);
-    work.instructions = items * 2 * kItem + asked * (channels ? kTap + kAsked / 4 * values : kAsked) + results_of(p) * kMatch;
+    const double asked = items * double(p.R * p.S), matches = 1 - std::pow(1 - std::min(1.0, 1 / double(p.R * p.S)), 32 * values);
+    work.instructions = items * 2 * kItem + asked * (channels ? kTap + kAsked / 4 * values : kAsked) +
+                        asked * matches * (channels ? kTap + 3 * values : kMatch);
     work.l1_bytes = 3 * p.tensor_bytes() + (channels ? asked * values : items * double(p.R) * double(p.S + 7));
     return microseconds(work);
   }
