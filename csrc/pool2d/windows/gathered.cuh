@@ -4,8 +4,8 @@
 //   dx(h, w) = sum over p, q of dy(p, q) where index(p, q) = r * S + s,   r = h - p + R/2, s = w - q + S/2
 //
 //   A block has whole planes in shared memory: of `group` vectors of channels where those are dense, else several planes next to each
-//   other. A window's index is one byte, so one comparison of a word asks four windows, and of N windows on a pixel's way one is its own on
-//   average: what follows a match (bounds, the gradient, the addition) is rare, what comes before it is all.
+//   other. A window's index is one byte, so one comparison of a word asks four windows. A pixel has R x S windows to ask and one of its
+//   own, on average: matches are kept as bits, and followed (bounds, the gradient, the addition) once for up to eight taps.
 //
 //     columns dense: 4 pixels to a thread, which slides along the windows' rows       channels dense: 16 bytes of channels of one
 //                                                                                     pixel to a thread, and their index bytes
@@ -14,7 +14,7 @@
 //
 // In row-major order of the windows, as everywhere: the bits are those of the direct kernels. The indices may be any.
 // Bytes per pixel and channel: a gradient and an index read, a gradient written. Operations per four pixels and tap: a shift, a
-// comparison in three operations, a branch, and a quarter of a read of shared memory.
+// comparison of bytes in four operations, a shift and an OR into the bits, and a quarter of a read of shared memory.
 #pragma once
 
 #include "pool2d/windows/separable.cuh"
@@ -24,8 +24,8 @@ namespace cnn::pool2d {
 // Indices are read up to R and S around a pixel, and a word further: within the zeros on either side of a span.
 constexpr int kMostGatheredColumns = 17;
 
-// Whether one of four bytes is zero.
-__device__ __forceinline__ bool has_zero(uint32_t bytes) { return ((bytes - 0x01010101u) & ~bytes & 0x80808080u) != 0; }
+// The highest bit of each of four bytes that is zero.
+__device__ __forceinline__ uint32_t zero_bytes(uint32_t bytes) { return ~(((bytes & 0x7f7f7f7fu) + 0x7f7f7f7fu) | bytes) & 0x80808080u; }
 
 template <class T>
 __device__ __forceinline__ void gather_planes(const SeparableParams& p, const uint8_t* index, const T* gradient, T* out, int32_t length) {
@@ -54,28 +54,36 @@ __device__ __forceinline__ void gather_planes(const SeparableParams& p, const ui
       const uint32_t shift = uint32_t(reinterpret_cast<std::uintptr_t>(bytes) % 4) * 8;
       const uint32_t* word = reinterpret_cast<const uint32_t*>(bytes - shift / 8);
       uint32_t next = word[1], four = __funnelshift_r(word[0], next, shift);
-      for (int32_t t0 = 0; t0 < S; t0 += 4) {
-        word += 1;
-        const uint32_t further = word[1], four_next = __funnelshift_r(next, further, shift);
-        next = further;
+      for (int32_t t0 = 0; t0 < S; t0 += 8) {
+        uint32_t matches = 0;  // bit t - t0 of byte e: the window under tap t is of pixel e
         CNN_UNROLL
-        for (int u = 0; u < 4; ++u) {
-          const int32_t t = t0 + u, s = S - 1 - t;
-          if (t >= S) break;
-          const uint32_t different = __funnelshift_r(four, four_next, 8 * u) ^ uint32_t(r * S + s) * 0x01010101u;
-          if (!has_zero(different)) continue;
-          for (int32_t e = 0; e < 4; ++e) {
-            if ((different >> 8 * e & 0xffu) != 0 || first + e < 0 || first + e >= length) continue;
-            int32_t h, w;
-            place(e, h, w);
-            h += p.radius_h - r, w += p.radius_w - s;  // the window
-            if (h < 0 || h >= height || w < 0 || w >= width) continue;
-            const float value = widen(gradient[row + t + e]);
-            CNN_UNROLL
-            for (int i = 0; i < 4; ++i) sum[i] += i == e ? value : 0.0f;
+        for (int half = 0; half < 8; half += 4) {
+          uint32_t four_next = 0;
+          if (t0 + half + 1 < S) {
+            word += 1;
+            const uint32_t further = word[1];
+            four_next = __funnelshift_r(next, further, shift);
+            next = further;
           }
+          CNN_UNROLL
+          for (int u = 0; u < 4; ++u) {
+            const int32_t t = t0 + half + u, number = r * S + S - 1 - t;
+            const uint32_t different = __funnelshift_r(four, four_next, 8 * u) ^ uint32_t(number) * 0x01010101u;
+            if (t < S) matches |= zero_bytes(different) >> (7 - half - u);
+          }
+          four = four_next;
         }
-        four = four_next;
+        for (; matches != 0; matches &= matches - 1) {
+          const int32_t bit = __ffs(int(matches)) - 1, e = bit / 8, t = t0 + bit % 8;
+          if (first + e < 0 || first + e >= length) continue;
+          int32_t h, w;
+          place(e, h, w);
+          h += p.radius_h - r, w += t - p.radius_w;  // the window
+          if (h < 0 || h >= height || w < 0 || w >= width) continue;
+          const float value = widen(gradient[row + t + e]);
+          CNN_UNROLL
+          for (int i = 0; i < 4; ++i) sum[i] += i == e ? value : 0.0f;
+        }
       }
     }
     // Lanes are 4 elements apart: each writes its four in another order than its neighbours' eighths, or they would meet in the banks.
@@ -121,7 +129,8 @@ __device__ __forceinline__ void gather_channels(const SeparableParams& p, unsign
         const Index index = Index::load(indices + at);
         bool any = false;
         CNN_UNROLL
-        for (int word = 0; word < Index::kWords; ++word) any = any || has_zero(index.words.value[word] ^ uint32_t(number) * 0x01010101u);
+        for (int word = 0; word < Index::kWords; ++word)
+          any = any || zero_bytes(index.words.value[word] ^ uint32_t(number) * 0x01010101u) != 0;
         if (any) MaximumGradient<T, kVector>{Gradient::load(gradients + at), index}.add_to(sum, number);
       }
     }

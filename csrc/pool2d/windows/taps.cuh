@@ -123,6 +123,14 @@ struct Maximum {
       tap[i] = better ? number + row[i] : tap[i];
     }
   }
+  __device__ __forceinline__ void take(const Maximum& row, int32_t number) {
+    CNN_UNROLL
+    for (int i = 0; i < N; ++i) {
+      const bool better = row.best[i] > best[i] || isnan(row.best[i]);
+      best[i] = better ? row.best[i] : best[i];
+      tap[i] = better ? number + row.tap[i] : tap[i];
+    }
+  }
   __device__ __forceinline__ Packed<T, N> values(float) const { return narrowed<T>(best); }
   __device__ __forceinline__ Packed<uint8_t, N> index() const {
     Packed<uint8_t, N> result;

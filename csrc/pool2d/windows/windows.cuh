@@ -285,10 +285,10 @@ inline double bank_conflicts(const DealtTile& tile, const LaneAccess& access, co
   return double(taken - fewest) / double(fewest);
 }
 
-// The deal that takes the least time: rounds of the block, times the rows of a strip, longer by the bank conflicts (twice: they hold up
-// the other warps too). Idle lanes behind the columns of a strip part the strips' banks; so do some numbers of rows.
+// The deal that takes the least time: rounds of the block, times the rows of a strip, longer by the bank conflicts (three times: they
+// hold up the other warps too). Idle lanes behind the columns of a strip part the strips' banks; so do some numbers of rows.
 inline Deal best_deal(const DealtTile& tile) {
-  constexpr double kConflict = 2, kStripAsRows = 1;  // what a strip takes before its first row, as rows
+  constexpr double kConflict = 3, kStripAsRows = 1;  // what a strip takes before its first row, as rows
   const double accesses = double(tile.reads.count + tile.writes.count);
   const int64_t step = tile.columns < 16 ? 1 : 8;
   Deal best{};
@@ -404,14 +404,16 @@ inline Configuration configure_planar(const Kernel&, const Problem& p) {
 
 inline double cost_planar(const Kernel& kernel, const Problem& whole) {
   constexpr double kStreamed = 60;  // a thread's: two divisions by multiplication, addresses, three or four accesses
-  constexpr double kStrip = 40;     // two divisions, bounds, base addresses
+  constexpr double kStrip = 30;     // two divisions by multiplication, bounds, base addresses
   constexpr double kRow = 12;       // loop, bounds, addresses, the write to shared memory
   constexpr double kPass = 4;       // bytes of a lane: a warp's read or write of shared memory takes a pass, 128 bytes
-  constexpr double kVector = 15;    // 16 bytes between global and shared memory: bounds, addresses, the copy
+  constexpr double kVector = 10;    // 16 bytes between global and shared memory: bounds, addresses, the copy
   const Configuration c = kernel.configure(kernel, whole);
   if (c.blocks == 0) return 0;
   const Problem p = is_streamed(whole) ? whole : folded(whole);
-  const double per_result = taps_per_result(p) * tap_instructions(p) + (is_backward(p.op) ? 1 : result_instructions(p));
+  const bool row_maxima = p.op == Op::kMax && shape_of(p) == WindowShape::k3x3Stride1;
+  const double taken = row_maxima ? double(p.S + p.R) : taps_per_result(p);
+  const double per_result = taken * tap_instructions(p) + (is_backward(p.op) ? 1 : result_instructions(p));
   const double divisions = p.op == Op::kAvgBackward ? double(p.planes() * p.P * p.Q) * (result_instructions(p) + 8) : 0;
   Work work;
   work.dram_bytes = work.l2_bytes = p.tensor_bytes();
@@ -577,11 +579,10 @@ inline Configuration configure_separable(const Kernel& kernel, const Problem& p)
 }
 
 inline double cost_separable(const Kernel& kernel, const Problem& p) {
-  constexpr double kItem = 25;  // a pass over one item: two divisions by multiplication, bounds, address, the write
-  constexpr double kTap = 4;    // loop, address, read
-  constexpr double kAsked = 9;  // backward, four windows' indices: their shift, comparison, branch and part of the loop
-  constexpr double kMatch =
-      25;  // backward, where one of a warp's matches: which, bounds, the gradient, the sums; of a vector, three a value
+  constexpr double kItem = 25;   // a pass over one item: two divisions by multiplication, bounds, address, the write
+  constexpr double kTap = 4;     // loop, address, read
+  constexpr double kAsked = 8;   // backward, four windows' indices: shifts, comparison, their bits
+  constexpr double kMatch = 18;  // backward, a match followed: its bit, where that is, bounds, the gradient, the sums
   const Configuration c = kernel.configure(kernel, p);
   if (c.blocks == 0) return 0;
   const bool channels = channels_inner(p), indexed = p.index_form != IndexForm::kNone;
@@ -590,9 +591,12 @@ inline double cost_separable(const Kernel& kernel, const Problem& p) {
   work.dram_bytes = work.l2_bytes = p.tensor_bytes();
   work.blocks = double(c.blocks), work.threads = c.threads;
   if (is_backward(p.op)) {
-    const double asked = items * double(p.R * p.S), matches = 1 - std::pow(1 - std::min(1.0, 1 / double(p.R * p.S)), 32 * values);
-    work.instructions = items * 2 * kItem + asked * (channels ? kTap + kAsked / 4 * values : kAsked) +
-                        asked * matches * (channels ? kTap + 3 * values : kMatch);
+    const double asked = items * double(p.R * p.S);
+    if (channels) {  // some lane of a warp has a match under all but every tap: a gradient, and three instructions for each value
+      work.instructions = items * 2 * kItem + asked * (2 * kTap + (kAsked / 4 + 3) * values);
+    } else {  // the lane of a warp with the most matches in a row of windows has some 1.3 + 10 / R (of Poisson's distribution)
+      work.instructions = items * (2 * kItem + (1.3 * double(p.R) + 10) * kMatch) + asked * kAsked;
+    }
     work.l1_bytes = 3 * p.tensor_bytes() + (channels ? asked * values : items * double(p.R) * double(p.S + 7));
     return microseconds(work);
   }
