@@ -59,6 +59,15 @@ PROBLEMS: tuple[Pool2dProblem, ...] = (
         image(1, 5, 4, 48, **_2X2),
     ),
     *pool2d_group(
+        "windows of two rows of pixels whose channels are no whole vectors",
+        *(
+            problem | {"layout": "channels_last", "values": values}
+            for values in ("normal", "special")
+            for problem in (image(3, 6, 28, 28, **_2X2), image(2, 3, 8, 10, **_2X2), image(5, 7, 2, 6, **_2X2))
+        ),
+        image(2, 6, 9, 10, **_2X2, **_LAST),
+    ),
+    *pool2d_group(
         "windows, columns dense in a larger tensor, repeated",
         image(2, 3, 9, 11, **_3X3, layout="expanded"),
         image(2, 3, 8, 32, **_2X2, layout="expanded"),
@@ -176,6 +185,7 @@ CHECK_PROBLEMS: tuple[Pool2dProblem, ...] = (
         image(1, 3, 5, 7, **_3X3, ceil_mode=True),
         image(2, 3, 5, 6, **_DENSE, layout="expanded"),
         image(2, 5, 6, 10, **_2X2),
+        image(2, 6, 6, 4, **_2X2, **_LAST),
         image(1, 3, 12, 13, **_2X2, passes=("max",), indices="none"),
     ),
     *pool2d_group(

@@ -46,7 +46,8 @@ struct PlanarParams {
   WindowAxis h, w;
   Divisor divisor;
   WindowShape shape;
-  bool streamed;  // without shared memory
+  bool streamed;                 // without shared memory
+  FastDiv<int32_t> interleaved;  // 2x2 stride 2: channels of each pixel side by side in a row; else 1
   FastDiv<int32_t> channels, bands;
   FastDiv<int32_t> columns, strips;  // lanes of a strip, strips of a tile; streamed: of 16 bytes of x in a row, and of rows of windows
   FastDiv<int32_t> source_columns, source_rows;  // of a plane of the source
@@ -230,6 +231,24 @@ __device__ __forceinline__ void slide_down(const PlanarParams& p, const PlanarTi
   });
 }
 
+// 2x2 stride 2 of rows of pixels of several channels.
+template <class Result, class T>
+__device__ __forceinline__ void slide_pixels(const PlanarParams& p, const PlanarTile& tile, const Band& band, const T* x, T* out,
+                                             uint8_t* index_out) {
+  const int32_t channels = p.interleaved.divisor;
+  tile.strips(p, p.w.outputs, [&](int32_t, int32_t column, int32_t first, int32_t end) {
+    const T* pixels = x + (2 * first - band.first) * p.w.image + column + p.interleaved.quotient(column) * channels;
+    int32_t at = (first - tile.first) * p.w.outputs + column;
+    for (int32_t row = first; row < end; ++row, at += p.w.outputs, pixels += 2 * p.w.image) {
+      Result result(0);
+      CNN_UNROLL
+      for (int tap = 0; tap < 4; ++tap) result.take(Packed<T, 1>::load(pixels + tap / 2 * p.w.image + tap % 2 * channels), tap);
+      out[at] = result.values(p.divisor.of(2, 2))[0];
+      if (Result::kIndexed && p.target_index) index_out[at] = result.index()[0];
+    }
+  });
+}
+
 // Maxima with a stride of 1: of each row of a window the maximum is kept, for the kTaps windows that have it.
 template <class Result, class T, int kTaps>
 __device__ __forceinline__ void slide_row_maxima(const PlanarParams& p, const PlanarTile& tile, const Band& band, const T* x, T* out,
@@ -340,7 +359,10 @@ __global__ void __launch_bounds__(kPlanarThreads, 4) planar_forward_kernel(const
   await_bands();
 
   switch (p.shape) {
-    case WindowShape::k2x2Stride2: slide_down<Result, T, 2, 2>(p, tile, band, x, out.elements, index_out.elements); break;
+    case WindowShape::k2x2Stride2:
+      if (p.interleaved.divisor > 1) slide_pixels<Result, T>(p, tile, band, x, out.elements, index_out.elements);
+      else slide_down<Result, T, 2, 2>(p, tile, band, x, out.elements, index_out.elements);
+      break;
     case WindowShape::k3x3Stride2: slide_down<Result, T, 3, 2>(p, tile, band, x, out.elements, index_out.elements); break;
     case WindowShape::k3x3Stride1:
       if constexpr (Result::kIndexed) slide_row_maxima<Result, T, 3>(p, tile, band, x, out.elements, index_out.elements);
@@ -414,6 +436,26 @@ __device__ __forceinline__ void gather_down(const PlanarParams& p, const PlanarT
   });
 }
 
+// 2x2 stride 2 of rows of pixels of several channels.
+template <class Window, class T>
+__device__ __forceinline__ void gather_pixels(const PlanarParams& p, const PlanarTile& tile, const Band& band, int32_t first_pixel_row,
+                                              const Gradients<Window, T>& y, T* out) {
+  const int32_t channels = p.interleaved.divisor;
+  tile.strips(p, p.w.image, [&](int32_t, int32_t w, int32_t first, int32_t end) {
+    int32_t channel;
+    const int32_t pixel = p.interleaved.divmod(w, channel), column = pixel / 2 * channels + channel;
+    for (int32_t row = first; row < end; ++row) {
+      const Window window = y[(row - band.first) * p.w.outputs + column];
+      CNN_UNROLL
+      for (int a = 0; a < 2; ++a) {
+        float sum[1] = {};
+        window.add_to(sum, 2 * a + pixel % 2);
+        out[(2 * row + a - first_pixel_row) * p.w.image + w] = narrow<T>(sum[0]);
+      }
+    }
+  });
+}
+
 // 2x2 stride 2 without shared memory: each window's gradient, and zeros, to the four pixels of it.
 template <template <class, int> class Op, class T>
 __device__ __forceinline__ void stream_backward(const PlanarParams& p) {
@@ -480,7 +522,10 @@ __global__ void __launch_bounds__(kPlanarThreads, 4) planar_backward_kernel(cons
   T* const x = static_cast<T*>(p.target) + (tile.plane * p.h.image + first_row) * p.w.image;
   const Span<T> out = Span<T>::at(memory + p.out_at, x);
   switch (p.shape) {
-    case WindowShape::k2x2Stride2: gather_down<Window, T, 2, 2>(p, tile, band, first_row, y, out.elements); break;
+    case WindowShape::k2x2Stride2:
+      if (p.interleaved.divisor > 1) gather_pixels<Window, T>(p, tile, band, first_row, y, out.elements);
+      else gather_down<Window, T, 2, 2>(p, tile, band, first_row, y, out.elements);
+      break;
     case WindowShape::k3x3Stride2: gather_down<Window, T, 3, 2>(p, tile, band, first_row, y, out.elements); break;
     case WindowShape::k3x3Stride1: gather_down<Window, T, 3, 1>(p, tile, band, first_row, y, out.elements); break;
     case WindowShape::kAny: return;  // refused by the plan

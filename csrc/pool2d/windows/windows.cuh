@@ -94,10 +94,15 @@ inline std::string why_not_channels(const Kernel& kernel, const Problem& p) {
 inline Configuration configure_channels(const Kernel& kernel, const Problem& p) {
   constexpr int64_t kMostStripRows = 8;
   if (is_empty(p)) return {};
-  const int columns = shape_of(p) == WindowShape::kAny ? 1 : kSideBySide;
-  const int64_t rows = result_rows(p).count;
-  const int64_t row_threads = p.N * ceil_div(result_columns(p).count, columns) * (p.C / kernel.planes);
-  const int64_t least_strip_rows = shape_of(p) != WindowShape::kAny && p.R > p.stride_h ? 2 : 1;
+  const bool any = shape_of(p) == WindowShape::kAny;
+  const int64_t rows = result_rows(p).count, row_vectors = p.N * (p.C / kernel.planes);
+  // Few results: one to a thread. Of large planes whose windows overlap not: a thread for each would ask L1 for twice as many bytes.
+  constexpr int64_t kSmallPlane = 512;
+  const bool few = row_vectors * ceil_div(result_columns(p).count, kSideBySide) * ceil_div(rows, 2) < kTargetBlocks * kChannelsThreads &&
+                   (p.R <= p.stride_h || p.P * p.Q <= kSmallPlane);
+  const int columns = any || few ? 1 : kSideBySide;
+  const int64_t row_threads = row_vectors * ceil_div(result_columns(p).count, columns);
+  const int64_t least_strip_rows = !any && !few && p.R > p.stride_h ? 2 : 1;
   const int64_t wanted = ceil_div(4 * kTargetBlocks * kChannelsThreads, row_threads);
   const int64_t strips = std::clamp(wanted, ceil_div(rows, kMostStripRows), ceil_div(rows, least_strip_rows));
   Configuration c;
@@ -159,7 +164,7 @@ void run_channels(const Kernel& kernel, const Problem& p, const Configuration& c
   const int64_t vectors = p.C / channels, groups = ceil_div(columns.count, c.tile_columns), strips = ceil_div(rows.count, c.tile_rows);
   q.vectors = FastDiv<int32_t>(vectors), q.groups = FastDiv<int32_t>(groups), q.strips = FastDiv<int32_t>(strips);
   q.first_row = int32_t(rows.first), q.first_column = int32_t(columns.first);
-  q.rows = int32_t(rows.count), q.strip_rows = c.tile_rows;
+  q.rows = int32_t(rows.count), q.strip_rows = c.tile_rows, q.side_by_side = c.tile_columns;
   q.threads = int32_t(p.N * vectors * groups * strips);
   const LaunchShape shape{dim3(unsigned(c.blocks)), dim3(kChannelsThreads), 0, a.stream};
   if constexpr (kBackward) launch(kernel.name.c_str(), shape, channels_backward_kernel<Op_, T>, q);
@@ -211,25 +216,26 @@ inline PlanarMemory planar_memory(const Problem& p, int64_t planes, int64_t rows
   return m;
 }
 
-inline std::string why_not_planar(const Kernel&, const Problem& p) {
-  const auto columns_dense = [](const Strides& s, int64_t columns) { return s.d3 == 1 || columns == 1; };
-  if (p.C > 1 && (p.channels_dense(p.x) || p.channels_dense(p.y)) && p.H * p.W > 1) return "the channels are dense, not the columns";
-  if (!columns_dense(p.x, p.W) || !columns_dense(p.y, p.Q)) return "the columns are not dense";
-  if (!planes_dense(p, p.target(), p.target_rows(), p.target_columns())) return "the result is not dense";
-  if (p.index_form != IndexForm::kNone) {
-    if (!columns_dense(p.index, p.Q)) return "the columns of the indices are not dense";
-    if (!is_backward(p.op) && !planes_dense(p, p.index, p.P, p.Q)) return "the indices are not dense";
-  }
-  const std::string why = why_not_windows(p);
-  if (!why.empty() || is_empty(p)) return why;
-  const int64_t bytes = planar_memory(p, 1, 1).bytes;
-  if (bytes > kMostPlanarBytes) return "the rows of a window take " + std::to_string(bytes) + " bytes of shared memory";
-  return {};
+// 2x2 stride 2 with dense channels that are no whole vectors: rows of W * C elements, whose windows' taps are C apart.
+inline bool is_interleaved(const Problem& p) {
+  const auto dense = [&](const Strides& s, int64_t rows, int64_t columns) {
+    return s.d1 == 1 && s.d3 == p.C && s.d2 == columns * p.C && (p.N == 1 || s.d0 == rows * columns * p.C);
+  };
+  return p.C > 1 && shape_of(p) == WindowShape::k2x2Stride2 && p.pad_h == 0 && p.pad_w == 0 && p.H == 2 * p.P && p.W == 2 * p.Q &&
+         dense(p.x, p.H, p.W) && dense(p.y, p.P, p.Q) && (p.index_form == IndexForm::kNone || dense(p.index, p.P, p.Q));
 }
 
 // Where no window reaches beyond its own `stride` rows, and a plane is whole windows, all planes are one tall plane: its tiles and strips
 // need not end where the planes do.
 inline Problem folded(const Problem& p) {
+  if (is_interleaved(p)) {
+    Problem tall = p;
+    tall.H *= p.N, tall.P *= p.N, tall.W *= p.C, tall.Q *= p.C;
+    tall.N = tall.C = 1;
+    tall.x = {tall.H * tall.W, tall.H * tall.W, tall.W, 1}, tall.y = {tall.P * tall.Q, tall.P * tall.Q, tall.Q, 1};
+    tall.index = p.index_form == IndexForm::kNone ? p.index : tall.y;
+    return tall;
+  }
   const bool apart = p.pad_h == 0 && p.H == p.P * p.stride_h && (p.R - 1) * p.dilation_h < p.stride_h;
   if (!apart || !planes_dense(p, p.source(), p.source_rows(), p.source_columns()) ||
       (p.index_form != IndexForm::kNone && !planes_dense(p, p.index, p.P, p.Q)))
@@ -238,6 +244,24 @@ inline Problem folded(const Problem& p) {
   tall.H *= p.planes(), tall.P *= p.planes();
   tall.N = tall.C = 1;
   return tall;
+}
+
+inline std::string why_not_planar(const Kernel& kernel, const Problem& p) {
+  if (!is_interleaved(p) || p.C % (16 / size_of(kernel.dtype)) == 0) {
+    const auto columns_dense = [](const Strides& s, int64_t columns) { return s.d3 == 1 || columns == 1; };
+    if (p.C > 1 && (p.channels_dense(p.x) || p.channels_dense(p.y)) && p.H * p.W > 1) return "the channels are dense, not the columns";
+    if (!columns_dense(p.x, p.W) || !columns_dense(p.y, p.Q)) return "the columns are not dense";
+    if (!planes_dense(p, p.target(), p.target_rows(), p.target_columns())) return "the result is not dense";
+    if (p.index_form != IndexForm::kNone) {
+      if (!columns_dense(p.index, p.Q)) return "the columns of the indices are not dense";
+      if (!is_backward(p.op) && !planes_dense(p, p.index, p.P, p.Q)) return "the indices are not dense";
+    }
+  }
+  const std::string why = why_not_windows(p);
+  if (!why.empty() || is_empty(p)) return why;
+  const int64_t bytes = planar_memory(folded(p), 1, 1).bytes;
+  if (bytes > kMostPlanarBytes) return "the rows of a window take " + std::to_string(bytes) + " bytes of shared memory";
+  return {};
 }
 
 // How the results (backward: cells) of a tile are dealt to its threads: `lanes` for the columns of a strip, some of them idle, and strips
@@ -463,6 +487,7 @@ void run_planar(const Kernel& kernel, const Problem& whole, const Configuration&
   const Problem p = streamed ? whole : folded(whole);
   PlanarParams q{};
   set_window(q, p, a);
+  q.interleaved = FastDiv<int32_t>(is_interleaved(whole) ? whole.C : 1);
   const auto strides = [&](const Strides& s, int64_t rows, int64_t columns) {
     return plane_strides(s, c.tile_planes > 1 ? planes_dense(p, s, rows, columns) : rows_dense(s, columns));
   };
