@@ -154,10 +154,7 @@ PROBLEMS += (
         image(1, 530, 4, 3, (3, 5), padding=(1, 2), **_ODD),
         image(2, 3, 11, 13, (5, 5), padding=(2, 2), **_ODD, layout="expanded"),
         image(2, 3, 11, 13, (5, 5), padding=(2, 2), **_ODD, layout="sliced"),
-        *(
-            image(2, 8, 7, 9, (5, 5), padding=(2, 2), **_ODD, layout=f"channels_last_sliced_{what}")
-            for what in _SLICES
-        ),
+        *(image(2, 8, 7, 9, (5, 5), padding=(2, 2), **_ODD, layout=f"channels_last_sliced_{what}") for what in _SLICES),
     ),
     *pool2d_group(
         "chains of poolings: both layouts, sliced, infinities and NaN",
