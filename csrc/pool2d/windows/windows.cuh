@@ -96,10 +96,11 @@ inline Configuration configure_channels(const Kernel& kernel, const Problem& p) 
   if (is_empty(p)) return {};
   const bool any = shape_of(p) == WindowShape::kAny;
   const int64_t rows = result_rows(p).count, row_vectors = p.N * (p.C / kernel.planes);
-  // Few results: one to a thread. Of large planes whose windows overlap not: a thread for each would ask L1 for twice as many bytes.
+  // Few results: one to a thread. Not of large planes whose windows overlap, nor where each pixel is in nine windows: a thread for each
+  // result would ask L1 for twice as many bytes.
   constexpr int64_t kSmallPlane = 512;
   const bool few = row_vectors * ceil_div(result_columns(p).count, kSideBySide) * ceil_div(rows, 2) < kTargetBlocks * kChannelsThreads &&
-                   (p.R <= p.stride_h || p.P * p.Q <= kSmallPlane);
+                   (p.R <= p.stride_h || (p.R < 2 * p.stride_h && p.P * p.Q <= kSmallPlane));
   const int columns = any || few ? 1 : kSideBySide;
   const int64_t row_threads = row_vectors * ceil_div(result_columns(p).count, columns);
   const int64_t least_strip_rows = !any && !few && p.R > p.stride_h ? 2 : 1;
