@@ -47,31 +47,54 @@ def moved(launch: Launch, compulsory: int) -> Moved:
 
 VGG, RESNET = "max n1 c64 224x224 2x2 stride 2", "max n1 c64 112x112 3x3 stride 2 pad 1"
 ALEXNET, DENSENET = "max n1 c64 55x55 3x3 stride 2", "avg n1 c128 56x56 2x2 stride 2"
-# layer, layout, dtype, sample; the least that is coalesced and the most bank conflicts
+# layer, layout, dtype, sample; the least that is coalesced and the most bank conflicts; the kernels, forward and backward
+PLANAR, CHANNELS, ODD = ("planar", "planar"), ("channels", "channels"), ("separable", "gathered")
 COUNTED = [
-    (VGG, "channels_last", "bf16", 8, 0.99, 0.0),
-    (VGG, "nchw", "bf16", 8, 0.99, 0.0),
-    (VGG, "nchw", "f32", 8, 0.99, 0.0),
-    (RESNET, "channels_last", "bf16", 1, 0.99, 0.0),
-    (RESNET, "channels_last", "f32", 2, 0.99, 0.0),
-    (RESNET, "nchw", "bf16", 2, 0.98, 0.1),
-    (RESNET, "nchw", "f32", 2, 0.98, 0.1),
-    (ALEXNET, "nchw", "bf16", 1, 0.9, 0.1),
-    (DENSENET, "nchw", "bf16", 1, 0.98, 0.1),
-    (DENSENET, "channels_last", "f32", 1, 0.99, 0.0),
+    (VGG, "channels_last", "bf16", 16, 0.99, 0.0, CHANNELS),
+    (VGG, "nchw", "bf16", 16, 0.99, 0.0, PLANAR),
+    (VGG, "nchw", "f32", 16, 0.99, 0.0, PLANAR),
+    (RESNET, "channels_last", "bf16", 4, 0.99, 0.0, CHANNELS),
+    (RESNET, "channels_last", "f32", 8, 0.99, 0.0, CHANNELS),
+    (RESNET, "nchw", "bf16", 8, 0.98, 0.01, PLANAR),
+    (RESNET, "nchw", "f32", 8, 0.98, 0.01, PLANAR),
+    (ALEXNET, "nchw", "bf16", 4, 0.98, 0.01, PLANAR),
+    (DENSENET, "nchw", "bf16", 4, 0.98, 0.01, PLANAR),
+    (DENSENET, "channels_last", "f32", 4, 0.99, 0.0, CHANNELS),
+    # Planes of 7 to 35 columns: rows of no whole words, strips that share a warp.
+    *(
+        (f"{kind} n1 c{channels} {columns}x{columns} {window}", "nchw", dtype, 1, 0.96, 0.05, PLANAR)
+        for dtype in ("bf16", "f32")
+        for kind, channels, columns, window in (
+            ("max", 8, 27, "3x3 stride 2"),
+            ("max", 16, 13, "3x3 stride 2"),
+            ("max", 8, 14, "3x3 pad 1"),
+            ("max", 32, 7, "3x3 pad 1"),
+            ("avg", 4, 35, "3x3 pad 1"),
+            ("avg", 8, 17, "3x3 pad 1"),
+            ("max", 16, 28, "2x2 stride 2"),
+            ("avg", 32, 14, "2x2 stride 2"),
+            ("max", 32, 10, "2x2 stride 2"),
+        )
+    ),
+    # Windows of any odd size, with indices forward. Channels dense, the host's compiler reads the words of 16 bytes one by one; nvcc
+    # does not: those conflicts are not asserted.
+    ("max n1 c8 20x20 5x5 pad 2", "nchw", "bf16", 1, 0.96, 0.1, ODD),
+    ("max n1 c8 20x20 5x5 pad 2", "nchw", "f32", 1, 0.96, 0.1, ODD),
+    ("max n1 c32 20x20 5x5 pad 2", "channels_last", "bf16", 1, 0.99, 2, ODD),
+    # Channels that are no whole vectors.
+    ("max n4 c6 28x28 2x2 stride 2", "channels_last", "bf16", 1, 0.96, 0.1, PLANAR),
 ]
 
 
 @pytest.mark.checked_emulator
 def test_what_the_kernels_move() -> None:
-    jobs = []
-    for text, layout, dtype, sample, *_ in COUNTED:
+    jobs, limits = [], []
+    for text, layout, dtype, sample, coalesced, conflicts, kernels in COUNTED:
         layer, _ = parse_problem(text)
-        what = "channels" if layout == "channels_last" else "planar"
-        for name, pass_ in (("forward", ""), ("backward", "_backward")):
+        for name, pass_, what in zip(("forward", "backward"), ("", "_backward"), kernels, strict=True):
             kernel = f"pool2d_{layer.op.split('_')[0]}{pass_}_windows_{what}_{dtype}"
             jobs.append(Job(layer, name, dtype, layout, kernel, sample))
-    limits = [row[-2:] for row in COUNTED for _ in range(2)]
+            limits.append((coalesced, conflicts))
     for job, (coalesced, conflicts), (launch,) in zip(jobs, limits, run(jobs), strict=True):
         found = moved(launch, job.layer.useful_bytes(job.name, 4 if job.dtype == "f32" else 2))
         assert launch.kernel == job.kernel
@@ -104,17 +127,14 @@ def test_a_pyramid_reads_once_and_writes_thrice(layout: str) -> None:
 
 # --- When the plan takes them.
 
-# The layers that it leaves to the direct kernels, and why.
-LEFT = {
-    ("pool1", "channels_last"): "6 channels are no multiple of",
-    ("pool2", "channels_last"): "",  # 64 x 16 x 10 x 10: too small to fill the machine with vectors
-    ("pool2", "nchw"): "",
-}
+# The layers that it leaves to the direct kernels: too small to fill the machine, whichever takes them.
+LEFT = {("pool2", "channels_last"), ("pool2", "nchw")}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
-    "suite", ["vgg16", "resnet50", "alexnet", "lenet5", "googlenet", "inception_v3", "unet572", "densenet121"]
+    "suite",
+    ["vgg16", "resnet50", "alexnet", "lenet5", "googlenet", "inception_v3", "unet572", "densenet121", "yolo_spp"],
 )
 def test_the_plan_takes_the_family_for_its_layers(suite: str, dtype: torch.dtype) -> None:
     taken = 0
@@ -129,8 +149,6 @@ def test_the_plan_takes_the_family_for_its_layers(suite: str, dtype: torch.dtype
                     taken += 1
                 else:
                     assert (entry.layer, layout) in LEFT, (entry, name, layout, plan)
-                    reasons = [reason for kernel, reason in plan["refused"] if "_windows_" in kernel]
-                    assert any(LEFT[entry.layer, layout] in reason for reason in reasons)
     assert taken
 
 

@@ -140,8 +140,8 @@ CHECK_PROBLEMS: tuple[Problem, ...] = (
     ),
     *pool2d_group(
         "windows over more than shared memory holds: it is filled again and again, with rows and with pieces of one",
-        image(1, 2, 70, 75, (70, 75), passes=("max", "avg")),
-        image(1, 1, 1, 16500, (1, 16500), passes=("max", "avg")),
+        image(1, 2, 70, 75, (70, 75), passes=("max", "avg"), indices="flat"),
+        image(1, 1, 1, 16500, (1, 16500), passes=("max", "avg"), indices="flat"),
     ),
     *pool2d_group(
         "gradients of more windows than shared memory holds: it is filled again, with a row and with a piece of one",

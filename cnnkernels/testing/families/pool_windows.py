@@ -46,6 +46,9 @@ PROBLEMS: tuple[Pool2dProblem, ...] = (
         image(1, 600, 6, 5, **_3X3 | _PADDED),
         image(2, 300, 4, 4, **_DENSE),
         image(1, 550, 5, 7, **_2X2),
+        image(2, 70, 14, 14, **_2X2),
+        image(1, 9, 17, 17, **_DENSE),
+        image(1, 20, 13, 13, **_3X3),
         image(1, 1, 3, 3000, **_3X3 | _PADDED),
     ),
     *pool2d_group(
@@ -54,6 +57,15 @@ PROBLEMS: tuple[Pool2dProblem, ...] = (
         image(2, 3, 9, 32, **_2X2),
         image(2, 3, 8, 32, **_2X2, ceil_mode=True, padding=(0, 1)),
         image(1, 5, 4, 48, **_2X2),
+    ),
+    *pool2d_group(
+        "windows of two rows of pixels whose channels are no whole vectors",
+        *(
+            problem | {"layout": "channels_last", "values": values}
+            for values in ("normal", "special")
+            for problem in (image(3, 6, 28, 28, **_2X2), image(2, 3, 8, 10, **_2X2), image(5, 7, 2, 6, **_2X2))
+        ),
+        image(2, 6, 9, 10, **_2X2, **_LAST),
     ),
     *pool2d_group(
         "windows, columns dense in a larger tensor, repeated",
@@ -106,6 +118,7 @@ PROBLEMS: tuple[Pool2dProblem, ...] = (
     ),
 )
 
+_ODD: dict[str, Any] = {"stride": (1, 1), "kinds": ("max",)}
 _SEPARABLE: dict[str, Any] = {"stride": (1, 1), "indices": "none", "passes": ("max",)}
 _PYRAMID: dict[str, Any] = {"window": (5, 5), "padding": (2, 2), "levels": 3, **_SEPARABLE}
 
@@ -123,6 +136,25 @@ PROBLEMS += (
         ),
         image(1, 1100, 4, 3, (3, 5), padding=(1, 2), **_SEPARABLE),
         image(2, 3, 11, 13, (5, 5), padding=(2, 2), **_SEPARABLE, layout="expanded"),
+    ),
+    *pool2d_group(
+        "odd windows at stride 1, with indices and their gradients",
+        *(
+            problem | {"layout": layout}
+            for layout in ("contiguous", "channels_last")
+            for problem in (
+                image(1, 8, 20, 20, (5, 5), padding=(2, 2), **_ODD),
+                image(2, 24, 9, 7, (13, 13), padding=(6, 6), **_ODD, values="special"),
+                image(2, 32, 6, 5, (3, 9), padding=(1, 4), **_ODD, values="integers"),
+                image(1, 64, 11, 13, (9, 1), padding=(4, 0), **_ODD),
+                image(1, 8, 3, 20, (1, 17), padding=(0, 8), **_ODD),
+                image(1, 8, 5, 1, (5, 3), padding=(2, 1), **_ODD, values="special"),
+            )
+        ),
+        image(1, 530, 4, 3, (3, 5), padding=(1, 2), **_ODD),
+        image(2, 3, 11, 13, (5, 5), padding=(2, 2), **_ODD, layout="expanded"),
+        image(2, 3, 11, 13, (5, 5), padding=(2, 2), **_ODD, layout="sliced"),
+        *(image(2, 8, 7, 9, (5, 5), padding=(2, 2), **_ODD, layout=f"channels_last_sliced_{what}") for what in _SLICES),
     ),
     *pool2d_group(
         "chains of poolings: both layouts, sliced, infinities and NaN",
@@ -149,6 +181,8 @@ CHECK_PROBLEMS: tuple[Pool2dProblem, ...] = (
         image(1, 2, 4, 32, **_2X2),
         image(1, 3, 5, 7, **_3X3, ceil_mode=True),
         image(2, 3, 5, 6, **_DENSE, layout="expanded"),
+        image(2, 5, 6, 10, **_2X2),
+        image(2, 6, 6, 4, **_2X2, **_LAST),
         image(1, 3, 12, 13, **_2X2, passes=("max",), indices="none"),
     ),
     *pool2d_group(
@@ -161,5 +195,12 @@ CHECK_PROBLEMS: tuple[Pool2dProblem, ...] = (
         image(1, 16, 6, 7, **_PYRAMID, **_LAST),
         image(1, 5, 7, 9, **_PYRAMID),
         image(1, 3, 7, 9, (5, 3), padding=(2, 1), **_SEPARABLE),
+    ),
+    *pool2d_group(
+        "odd windows, rows first and then columns, with indices and their gradients",
+        image(1, 8, 6, 7, (5, 3), padding=(2, 1), **_ODD, **_LAST),
+        image(2, 8, 5, 6, (3, 3), padding=(1, 1), **_ODD, layout="channels_last_sliced_start"),
+        image(1, 5, 7, 9, (5, 5), padding=(2, 2), **_ODD),
+        image(2, 3, 5, 6, (3, 5), padding=(1, 2), **_ODD, layout="expanded"),
     ),
 )

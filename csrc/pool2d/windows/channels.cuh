@@ -26,7 +26,7 @@ namespace cnn::pool2d {
 
 constexpr int kChannelsThreads = 128;
 
-// Windows that have code of their own, and how many results (backward: cells) a thread has side by side.
+// Windows that have code of their own, and how many results (backward: cells) a thread has side by side; 1 where there are few of them.
 enum class WindowShape { k2x2Stride2, k3x3Stride2, k3x3Stride1, kAny };
 constexpr int kSideBySide = 2;
 
@@ -44,6 +44,7 @@ struct ChannelsParams {
   WindowAxis h, w;
   Divisor divisor;
   WindowShape shape;
+  int32_t side_by_side;
   FastDiv<int32_t> vectors, groups, strips;  // of channels in a pixel, of columns in a row, of rows in an image
   int32_t first_row, first_column;           // backward: the first cells; else 0
   int32_t rows;                              // of results (backward: cells) in the image, counted from there
@@ -181,9 +182,12 @@ __global__ void __launch_bounds__(kChannelsThreads, 4) channels_forward_kernel(c
   if (index >= p.threads) return;
   using Shape = WindowShape;
   switch (p.shape) {
-    case Shape::k2x2Stride2: return slide_forward<Op, T, 2, 2, kSideBySide>(p, index);
-    case Shape::k3x3Stride2: return slide_forward<Op, T, 3, 2, kSideBySide>(p, index);
-    case Shape::k3x3Stride1: return slide_forward<Op, T, 3, 1, kSideBySide>(p, index);
+    case Shape::k2x2Stride2:
+      return p.side_by_side == 1 ? slide_forward<Op, T, 2, 2, 1>(p, index) : slide_forward<Op, T, 2, 2, kSideBySide>(p, index);
+    case Shape::k3x3Stride2:
+      return p.side_by_side == 1 ? slide_forward<Op, T, 3, 2, 1>(p, index) : slide_forward<Op, T, 3, 2, kSideBySide>(p, index);
+    case Shape::k3x3Stride1:
+      return p.side_by_side == 1 ? slide_forward<Op, T, 3, 1, 1>(p, index) : slide_forward<Op, T, 3, 1, kSideBySide>(p, index);
     case Shape::kAny: return walk_forward<Op, T>(p, index);
   }
 }
@@ -260,9 +264,12 @@ __global__ void __launch_bounds__(kChannelsThreads, 4) channels_backward_kernel(
   if (index >= p.threads) return;
   using Shape = WindowShape;
   switch (p.shape) {
-    case Shape::k2x2Stride2: return slide_backward<Op, T, 2, 2, kSideBySide>(p, index);
-    case Shape::k3x3Stride2: return slide_backward<Op, T, 3, 2, kSideBySide>(p, index);
-    case Shape::k3x3Stride1: return slide_backward<Op, T, 3, 1, kSideBySide>(p, index);
+    case Shape::k2x2Stride2:
+      return p.side_by_side == 1 ? slide_backward<Op, T, 2, 2, 1>(p, index) : slide_backward<Op, T, 2, 2, kSideBySide>(p, index);
+    case Shape::k3x3Stride2:
+      return p.side_by_side == 1 ? slide_backward<Op, T, 3, 2, 1>(p, index) : slide_backward<Op, T, 3, 2, kSideBySide>(p, index);
+    case Shape::k3x3Stride1:
+      return p.side_by_side == 1 ? slide_backward<Op, T, 3, 1, 1>(p, index) : slide_backward<Op, T, 3, 1, kSideBySide>(p, index);
     case Shape::kAny: return;  // refused by the plan
   }
 }

@@ -4,7 +4,7 @@
 //   its result: whatever the width (55, 27, 13, 7 columns), it moves in 16-byte accesses but for its first and last few elements.
 //
 //       x  ...|#### plane g, rows h0 .. h1 ####|...        cp.async, 16 bytes a thread, all in flight together
-//               |  the same bytes at the same offset from a multiple of 16
+//               |  the same bytes at the same offset from a multiple of 32
 //       tile  [..####################################..]   ".." margins, so that a tap beside the image may be read and thrown away
 //               |  lanes along the columns of the result, a thread slides down a strip of its rows
 //       out   [..################..]  index [..####..]
@@ -12,7 +12,8 @@
 //       y  ...|################|...                        16 bytes a thread
 //
 //   forward:   a thread has one column of y. With a stride of 2 its taps come out of aligned pairs (two elements a read): single
-//              elements two apart would meet in a bank.
+//              elements two apart would meet in a bank. Maxima with a stride of 1 keep the maximum of each row of a window: 3 + 3
+//              comparisons instead of 9.
 //   backward:  a thread has one column of x; the windows over it are those of the cells of channels.cuh. Gradients of averages are divided
 //              once, in shared memory, before they are gathered.
 //   2x2 stride 2, where rows of x begin at whole sectors: no shared memory. A thread reads 16 bytes of two rows and writes 8 of y (4 bytes
@@ -45,7 +46,8 @@ struct PlanarParams {
   WindowAxis h, w;
   Divisor divisor;
   WindowShape shape;
-  bool streamed;  // without shared memory
+  bool streamed;                 // without shared memory
+  FastDiv<int32_t> interleaved;  // 2x2 stride 2: channels of each pixel side by side in a row; else 1
   FastDiv<int32_t> channels, bands;
   FastDiv<int32_t> columns, strips;  // lanes of a strip, strips of a tile; streamed: of 16 bytes of x in a row, and of rows of windows
   FastDiv<int32_t> source_columns, source_rows;  // of a plane of the source
@@ -60,52 +62,50 @@ struct Band {
   int32_t plane, count, first, end;
 };
 
-// A tile's elements in shared memory, in the order of memory: element 0 lies as far from a multiple of 16 bytes as in global memory.
+// A tile's elements in shared memory, in the order of memory: element 0 lies as far from a multiple of 32 bytes, a sector, as in global
+// memory.
 template <class T>
 struct Span {
   static constexpr int kVector = 16 / int(sizeof(T));
   T* elements;  // element 0
 
-  // The span for `length` elements, which are or are going to be at `global`, in memory that holds 3 * 16 bytes more.
+  // The span for `length` elements, which are or are going to be at `global`, in memory that holds 4 * 16 bytes more.
   __device__ __forceinline__ static Span at(unsigned char* memory, const T* global) {
     return {reinterpret_cast<T*>(memory) + kVector + head(global)};
   }
-  // Elements from a multiple of 16 bytes to `global`.
+  // Elements from a multiple of 32 bytes to `global`.
   __device__ __forceinline__ static int32_t head(const T* global) {
-    return int32_t(reinterpret_cast<std::uintptr_t>(global) % 16 / sizeof(T));
+    return int32_t(reinterpret_cast<std::uintptr_t>(global) % 32 / sizeof(T));
   }
-  // Does `body(first, whole)` for each 16 bytes: elements first .. first + kVector, not all of them in the span unless `whole`.
-  template <class Body>
-  __device__ __forceinline__ static void vectors(const T* global, int32_t length, const Body& body) {
-    const int32_t before = head(global), count = (before + length + kVector - 1) / kVector;
-    for (int32_t i = int32_t(threadIdx.x); i < count; i += kPlanarThreads) {
-      const int32_t first = i * kVector - before;
-      body(first, first >= 0 && first + kVector <= length);
-    }
+  // Does `vector(first)` for each 16 bytes of the span, and `single(element)` for what is left before and behind them. A warp's vectors
+  // begin with a sector; what is left has a lane for each element, of one warp before and of another behind.
+  template <class OfVector, class OfSingle>
+  __device__ __forceinline__ static void cover(const T* global, int32_t length, const OfVector& vector, const OfSingle& single) {
+    const int32_t thread = int32_t(threadIdx.x), before = head(global);
+    const int32_t lead = min((2 * kVector - before) % kVector, length), end = lead + (length - lead) / kVector * kVector;
+    for (int32_t first = thread * kVector - before; first < end; first += kPlanarThreads * kVector)
+      if (first >= 0) vector(first);
+    if (thread < lead) single(thread);
+    if (thread >= 32 && thread - 32 < length - end) single(end + thread - 32);
   }
-  // Begins to copy. Beside the span, up to kVector elements on either side, there will be zeros.
+  // Begins to copy. Beside the span, kVector elements on either side, there will be zeros.
   __device__ __forceinline__ void fetch(const T* global, int32_t length) const {
     T* const to = elements;
-    vectors(global, length, [=](int32_t first, bool whole) {
-      if (whole) return copy_async<16>(to + first, global + first);
-      for (int32_t e = first; e < first + kVector; ++e) to[e] = e >= 0 && e < length ? __ldg(global + e) : T(0.0f);
-    });
-    margins(head(global), length);
+    cover(
+        global, length, [=](int32_t first) { copy_async<16>(to + first, global + first); },
+        [=](int32_t element) { to[element] = __ldg(global + element); });
+    margins(length);
   }
-  __device__ __forceinline__ void margins(int32_t before, int32_t length) const {
-    const int32_t i = int32_t(threadIdx.x), whole = (before + length + kVector - 1) / kVector * kVector - before;
-    if (i < kVector) elements[i - before - kVector] = elements[whole + i] = T(0.0f);
+  __device__ __forceinline__ void margins(int32_t length) const {
+    const int32_t i = int32_t(threadIdx.x) - 64;
+    if (i >= 0 && i < kVector) elements[i - kVector] = elements[length + i] = T(0.0f);
   }
   // Writes to global memory what the block has put here.
   __device__ __forceinline__ void write(T* global, int32_t length) const {
     const T* const from = elements;
-    vectors(global, length, [=](int32_t first, bool whole) {
-      if (whole) {
-        *reinterpret_cast<Vector<T, kVector>*>(global + first) = load_vector<kVector>(from + first);
-      } else {
-        for (int32_t e = max(first, 0); e < min(first + kVector, length); ++e) global[e] = from[e];
-      }
-    });
+    cover(
+        global, length, [=](int32_t first) { *reinterpret_cast<Vector<T, kVector>*>(global + first) = load_vector<kVector>(from + first); },
+        [=](int32_t element) { global[element] = from[element]; });
   }
 };
 
@@ -128,7 +128,7 @@ __device__ __forceinline__ Span<T> fetch_band(const PlanarParams& p, unsigned ch
     const int32_t image = p.channels.divmod(band.plane + p.source_rows.divmod(p.source_columns.divmod(e, w), h), c);
     span.elements[e] = __ldg(tensor + image * at.n + c * at.c + (band.first + h) * at.h + w * at.w);
   }
-  span.margins(0, length);
+  span.margins(length);
   return span;
 }
 
@@ -231,6 +231,61 @@ __device__ __forceinline__ void slide_down(const PlanarParams& p, const PlanarTi
   });
 }
 
+// 2x2 stride 2 of rows of pixels of several channels.
+template <class Result, class T>
+__device__ __forceinline__ void slide_pixels(const PlanarParams& p, const PlanarTile& tile, const Band& band, const T* x, T* out,
+                                             uint8_t* index_out) {
+  const int32_t channels = p.interleaved.divisor;
+  tile.strips(p, p.w.outputs, [&](int32_t, int32_t column, int32_t first, int32_t end) {
+    const T* pixels = x + (2 * first - band.first) * p.w.image + column + p.interleaved.quotient(column) * channels;
+    int32_t at = (first - tile.first) * p.w.outputs + column;
+    for (int32_t row = first; row < end; ++row, at += p.w.outputs, pixels += 2 * p.w.image) {
+      Result result(0);
+      CNN_UNROLL
+      for (int tap = 0; tap < 4; ++tap) result.take(Packed<T, 1>::load(pixels + tap / 2 * p.w.image + tap % 2 * channels), tap);
+      out[at] = result.values(p.divisor.of(2, 2))[0];
+      if (Result::kIndexed && p.target_index) index_out[at] = result.index()[0];
+    }
+  });
+}
+
+// Maxima with a stride of 1: of each row of a window the maximum is kept, for the kTaps windows that have it.
+template <class Result, class T, int kTaps>
+__device__ __forceinline__ void slide_row_maxima(const PlanarParams& p, const PlanarTile& tile, const Band& band, const T* x, T* out,
+                                                 uint8_t* index_out) {
+  const int32_t width = p.w.image;
+  tile.strips(p, p.w.outputs, [&](int32_t g, int32_t column, int32_t first, int32_t end) {
+    const int32_t left = p.w.start(column), first_tap = max(0, -left);
+    const auto row_maximum = [&](int32_t h) {
+      Result row(first_tap);
+      if (h < 0 || h >= p.h.image) return row;
+      const T* const pixels = x + (g * p.h.image + h - band.first) * width + left;
+      CNN_UNROLL
+      for (int s = 0; s < kTaps; ++s) {
+        Packed<T, 1> value = Packed<T, 1>::load(pixels + s);
+        if (left + s < 0 || left + s >= width) value.set(0, Result::outside());
+        row.take(value, s);
+      }
+      return row;
+    };
+    Result rows[kTaps] = {Result(0), Result(0), Result(0)};
+    CNN_UNROLL
+    for (int r = 0; r < kTaps - 1; ++r) rows[r] = row_maximum(p.h.start(first) + r);
+    int32_t at = (g * p.h.outputs + first - tile.first) * p.w.outputs + column;
+    for (int32_t row = first; row < end; ++row, at += p.w.outputs) {
+      const int32_t top = p.h.start(row);
+      rows[kTaps - 1] = row_maximum(top + kTaps - 1);
+      Result result(max(0, -top) * kTaps + first_tap);
+      CNN_UNROLL
+      for (int r = 0; r < kTaps; ++r) result.take(rows[r], r * kTaps);
+      out[at] = result.values(1)[0];
+      if (p.target_index) index_out[at] = result.index()[0];
+      CNN_UNROLL
+      for (int r = 0; r < kTaps - 1; ++r) rows[r] = rows[r + 1];
+    }
+  });
+}
+
 // Any window.
 template <class Result, class T>
 __device__ __forceinline__ void walk_down(const PlanarParams& p, const PlanarTile& tile, const Band& band, const T* x, T* out,
@@ -304,9 +359,15 @@ __global__ void __launch_bounds__(kPlanarThreads, 4) planar_forward_kernel(const
   await_bands();
 
   switch (p.shape) {
-    case WindowShape::k2x2Stride2: slide_down<Result, T, 2, 2>(p, tile, band, x, out.elements, index_out.elements); break;
+    case WindowShape::k2x2Stride2:
+      if (p.interleaved.divisor > 1) slide_pixels<Result, T>(p, tile, band, x, out.elements, index_out.elements);
+      else slide_down<Result, T, 2, 2>(p, tile, band, x, out.elements, index_out.elements);
+      break;
     case WindowShape::k3x3Stride2: slide_down<Result, T, 3, 2>(p, tile, band, x, out.elements, index_out.elements); break;
-    case WindowShape::k3x3Stride1: slide_down<Result, T, 3, 1>(p, tile, band, x, out.elements, index_out.elements); break;
+    case WindowShape::k3x3Stride1:
+      if constexpr (Result::kIndexed) slide_row_maxima<Result, T, 3>(p, tile, band, x, out.elements, index_out.elements);
+      else slide_down<Result, T, 3, 1>(p, tile, band, x, out.elements, index_out.elements);
+      break;
     case WindowShape::kAny: walk_down<Result, T>(p, tile, band, x, out.elements, index_out.elements); break;
   }
   __syncthreads();
@@ -370,6 +431,26 @@ __device__ __forceinline__ void gather_down(const PlanarParams& p, const PlanarT
       for (int t = 0; t < kOver - 1; ++t) {
         CNN_UNROLL
         for (int u = 0; u < kOver; ++u) windows[t][u] = windows[t + 1][u];
+      }
+    }
+  });
+}
+
+// 2x2 stride 2 of rows of pixels of several channels.
+template <class Window, class T>
+__device__ __forceinline__ void gather_pixels(const PlanarParams& p, const PlanarTile& tile, const Band& band, int32_t first_pixel_row,
+                                              const Gradients<Window, T>& y, T* out) {
+  const int32_t channels = p.interleaved.divisor;
+  tile.strips(p, p.w.image, [&](int32_t, int32_t w, int32_t first, int32_t end) {
+    int32_t channel;
+    const int32_t pixel = p.interleaved.divmod(w, channel), column = pixel / 2 * channels + channel;
+    for (int32_t row = first; row < end; ++row) {
+      const Window window = y[(row - band.first) * p.w.outputs + column];
+      CNN_UNROLL
+      for (int a = 0; a < 2; ++a) {
+        float sum[1] = {};
+        window.add_to(sum, 2 * a + pixel % 2);
+        out[(2 * row + a - first_pixel_row) * p.w.image + w] = narrow<T>(sum[0]);
       }
     }
   });
@@ -441,7 +522,10 @@ __global__ void __launch_bounds__(kPlanarThreads, 4) planar_backward_kernel(cons
   T* const x = static_cast<T*>(p.target) + (tile.plane * p.h.image + first_row) * p.w.image;
   const Span<T> out = Span<T>::at(memory + p.out_at, x);
   switch (p.shape) {
-    case WindowShape::k2x2Stride2: gather_down<Window, T, 2, 2>(p, tile, band, first_row, y, out.elements); break;
+    case WindowShape::k2x2Stride2:
+      if (p.interleaved.divisor > 1) gather_pixels<Window, T>(p, tile, band, first_row, y, out.elements);
+      else gather_down<Window, T, 2, 2>(p, tile, band, first_row, y, out.elements);
+      break;
     case WindowShape::k3x3Stride2: gather_down<Window, T, 3, 2>(p, tile, band, first_row, y, out.elements); break;
     case WindowShape::k3x3Stride1: gather_down<Window, T, 3, 1>(p, tile, band, first_row, y, out.elements); break;
     case WindowShape::kAny: return;  // refused by the plan

@@ -109,6 +109,28 @@ struct Maximum {
       tap[i] = better ? number : tap[i];
     }
   }
+  // Maxima of rows of windows, whose taps are `number` + `row[i]`; and before the first of them.
+  __device__ __forceinline__ void begin(int32_t number, const Packed<uint8_t, N>& row) {
+    CNN_UNROLL
+    for (int i = 0; i < N; ++i) tap[i] = number + row[i];
+  }
+  __device__ __forceinline__ void take(const Packed<T, N>& maxima, int32_t number, const Packed<uint8_t, N>& row) {
+    CNN_UNROLL
+    for (int i = 0; i < N; ++i) {
+      const float value = widen(maxima[i]);
+      const bool better = value > best[i] || isnan(value);
+      best[i] = better ? value : best[i];
+      tap[i] = better ? number + row[i] : tap[i];
+    }
+  }
+  __device__ __forceinline__ void take(const Maximum& row, int32_t number) {
+    CNN_UNROLL
+    for (int i = 0; i < N; ++i) {
+      const bool better = row.best[i] > best[i] || isnan(row.best[i]);
+      best[i] = better ? row.best[i] : best[i];
+      tap[i] = better ? number + row.tap[i] : tap[i];
+    }
+  }
   __device__ __forceinline__ Packed<T, N> values(float) const { return narrowed<T>(best); }
   __device__ __forceinline__ Packed<uint8_t, N> index() const {
     Packed<uint8_t, N> result;

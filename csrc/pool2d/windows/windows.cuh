@@ -3,10 +3,14 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <mutex>
+#include <utility>
 
 #include "common/cost.h"
 #include "pool2d/plan.h"
+#include "pool2d/windows/gathered.cuh"
 #include "pool2d/windows/planar.cuh"
 #include "pool2d/windows/separable.cuh"
 #include "pool2d/windows/windows.h"
@@ -90,10 +94,16 @@ inline std::string why_not_channels(const Kernel& kernel, const Problem& p) {
 inline Configuration configure_channels(const Kernel& kernel, const Problem& p) {
   constexpr int64_t kMostStripRows = 8;
   if (is_empty(p)) return {};
-  const int columns = shape_of(p) == WindowShape::kAny ? 1 : kSideBySide;
-  const int64_t rows = result_rows(p).count;
-  const int64_t row_threads = p.N * ceil_div(result_columns(p).count, columns) * (p.C / kernel.planes);
-  const int64_t least_strip_rows = shape_of(p) != WindowShape::kAny && p.R > p.stride_h ? 2 : 1;
+  const bool any = shape_of(p) == WindowShape::kAny;
+  const int64_t rows = result_rows(p).count, row_vectors = p.N * (p.C / kernel.planes);
+  // Few results: one to a thread. Not of large planes whose windows overlap, nor where each pixel is in nine windows: a thread for each
+  // result would ask L1 for twice as many bytes.
+  constexpr int64_t kSmallPlane = 512;
+  const bool few = row_vectors * ceil_div(result_columns(p).count, kSideBySide) * ceil_div(rows, 2) < kTargetBlocks * kChannelsThreads &&
+                   (p.R <= p.stride_h || (p.R < 2 * p.stride_h && p.P * p.Q <= kSmallPlane));
+  const int columns = any || few ? 1 : kSideBySide;
+  const int64_t row_threads = row_vectors * ceil_div(result_columns(p).count, columns);
+  const int64_t least_strip_rows = !any && !few && p.R > p.stride_h ? 2 : 1;
   const int64_t wanted = ceil_div(4 * kTargetBlocks * kChannelsThreads, row_threads);
   const int64_t strips = std::clamp(wanted, ceil_div(rows, kMostStripRows), ceil_div(rows, least_strip_rows));
   Configuration c;
@@ -155,7 +165,7 @@ void run_channels(const Kernel& kernel, const Problem& p, const Configuration& c
   const int64_t vectors = p.C / channels, groups = ceil_div(columns.count, c.tile_columns), strips = ceil_div(rows.count, c.tile_rows);
   q.vectors = FastDiv<int32_t>(vectors), q.groups = FastDiv<int32_t>(groups), q.strips = FastDiv<int32_t>(strips);
   q.first_row = int32_t(rows.first), q.first_column = int32_t(columns.first);
-  q.rows = int32_t(rows.count), q.strip_rows = c.tile_rows;
+  q.rows = int32_t(rows.count), q.strip_rows = c.tile_rows, q.side_by_side = c.tile_columns;
   q.threads = int32_t(p.N * vectors * groups * strips);
   const LaunchShape shape{dim3(unsigned(c.blocks)), dim3(kChannelsThreads), 0, a.stream};
   if constexpr (kBackward) launch(kernel.name.c_str(), shape, channels_backward_kernel<Op_, T>, q);
@@ -207,85 +217,228 @@ inline PlanarMemory planar_memory(const Problem& p, int64_t planes, int64_t rows
   return m;
 }
 
-inline std::string why_not_planar(const Kernel&, const Problem& p) {
-  const auto columns_dense = [](const Strides& s, int64_t columns) { return s.d3 == 1 || columns == 1; };
-  if (p.C > 1 && (p.channels_dense(p.x) || p.channels_dense(p.y)) && p.H * p.W > 1) return "the channels are dense, not the columns";
-  if (!columns_dense(p.x, p.W) || !columns_dense(p.y, p.Q)) return "the columns are not dense";
-  if (!planes_dense(p, p.target(), p.target_rows(), p.target_columns())) return "the result is not dense";
-  if (p.index_form != IndexForm::kNone) {
-    if (!columns_dense(p.index, p.Q)) return "the columns of the indices are not dense";
-    if (!is_backward(p.op) && !planes_dense(p, p.index, p.P, p.Q)) return "the indices are not dense";
+// 2x2 stride 2 with dense channels that are no whole vectors: rows of W * C elements, whose windows' taps are C apart.
+inline bool is_interleaved(const Problem& p) {
+  const auto dense = [&](const Strides& s, int64_t rows, int64_t columns) {
+    return s.d1 == 1 && s.d3 == p.C && s.d2 == columns * p.C && (p.N == 1 || s.d0 == rows * columns * p.C);
+  };
+  return p.C > 1 && shape_of(p) == WindowShape::k2x2Stride2 && p.pad_h == 0 && p.pad_w == 0 && p.H == 2 * p.P && p.W == 2 * p.Q &&
+         dense(p.x, p.H, p.W) && dense(p.y, p.P, p.Q) && (p.index_form == IndexForm::kNone || dense(p.index, p.P, p.Q));
+}
+
+// Where no window reaches beyond its own `stride` rows, and a plane is whole windows, all planes are one tall plane: its tiles and strips
+// need not end where the planes do.
+inline Problem folded(const Problem& p) {
+  if (is_interleaved(p)) {
+    Problem tall = p;
+    tall.H *= p.N, tall.P *= p.N, tall.W *= p.C, tall.Q *= p.C;
+    tall.N = tall.C = 1;
+    tall.x = {tall.H * tall.W, tall.H * tall.W, tall.W, 1}, tall.y = {tall.P * tall.Q, tall.P * tall.Q, tall.Q, 1};
+    tall.index = p.index_form == IndexForm::kNone ? p.index : tall.y;
+    return tall;
+  }
+  const bool apart = p.pad_h == 0 && p.H == p.P * p.stride_h && (p.R - 1) * p.dilation_h < p.stride_h;
+  if (!apart || !planes_dense(p, p.source(), p.source_rows(), p.source_columns()) ||
+      (p.index_form != IndexForm::kNone && !planes_dense(p, p.index, p.P, p.Q)))
+    return p;
+  Problem tall = p;
+  tall.H *= p.planes(), tall.P *= p.planes();
+  tall.N = tall.C = 1;
+  return tall;
+}
+
+inline std::string why_not_planar(const Kernel& kernel, const Problem& p) {
+  if (!is_interleaved(p) || p.C % (16 / size_of(kernel.dtype)) == 0) {
+    const auto columns_dense = [](const Strides& s, int64_t columns) { return s.d3 == 1 || columns == 1; };
+    if (p.C > 1 && (p.channels_dense(p.x) || p.channels_dense(p.y)) && p.H * p.W > 1) return "the channels are dense, not the columns";
+    if (!columns_dense(p.x, p.W) || !columns_dense(p.y, p.Q)) return "the columns are not dense";
+    if (!planes_dense(p, p.target(), p.target_rows(), p.target_columns())) return "the result is not dense";
+    if (p.index_form != IndexForm::kNone) {
+      if (!columns_dense(p.index, p.Q)) return "the columns of the indices are not dense";
+      if (!is_backward(p.op) && !planes_dense(p, p.index, p.P, p.Q)) return "the indices are not dense";
+    }
   }
   const std::string why = why_not_windows(p);
   if (!why.empty() || is_empty(p)) return why;
-  const int64_t bytes = planar_memory(p, 1, 1).bytes;
+  const int64_t bytes = planar_memory(folded(p), 1, 1).bytes;
   if (bytes > kMostPlanarBytes) return "the rows of a window take " + std::to_string(bytes) + " bytes of shared memory";
   return {};
 }
 
-// Lanes for the columns of a strip. Where little is lost by it, whole warps, or halves of one: lanes of two strips would meet in banks.
-inline int64_t planar_lanes(const Problem& p) {
-  const int64_t columns = p.target_columns();
-  for (int64_t whole : {32, 16})
-    if (4 * round_up(columns, whole) <= 5 * columns) return round_up(columns, whole);
-  return columns;
-}
+// How the results (backward: cells) of a tile are dealt to its threads: `lanes` for the columns of a strip, some of them idle, and strips
+// of `strip_rows` rows, one behind the other.
+struct Deal {
+  int64_t lanes, strip_rows;
+};
 
-// Into how many strips a tile's rows are cut: as few rounds of the block as can be, and in those as little halo.
-inline int64_t planar_strips(const Problem& p, int64_t planes, int64_t rows) {
-  constexpr int64_t kStripAsRows = 1;  // what a strip takes before its first row, as rows
-  const int64_t lanes = planar_lanes(p), halo = ceil_div(p.R, p.stride_h) - 1;
-  int64_t best = 1, least = INT64_MAX;
-  for (int64_t strips = 1; strips <= std::min<int64_t>(rows, 16); ++strips) {
-    const int64_t time = ceil_div(planes * lanes * strips, kPlanarThreads) * (2 * (ceil_div(rows, strips) + kStripAsRows) + halo);
-    if (time < least) least = time, best = strips;
+// How the lanes of a tile access one tensor in shared memory: elements from one plane, and one row of results (backward: of cells), to the
+// next; column c's element is c * stride / cell; bytes of an element and of an access; how many accesses there are for a row.
+struct LaneAccess {
+  int64_t plane, row, stride, cell, item_bytes, width, count;
+  bool operator==(const LaneAccess&) const = default;
+};
+
+// What the best deal follows from.
+struct DealtTile {
+  int64_t planes, rows, columns, halo;  // results (backward: rows of cells); rows that a strip reads before its first
+  LaneAccess reads, writes;
+  bool operator==(const DealtTile&) const = default;
+};
+
+// Wavefronts of shared memory beyond the fewest, over the fewest, that an access takes under a deal: of the first warps, bank by bank.
+// Strips lie their rows apart, whatever bank that is: lanes of two strips in one warp meet unless these are well chosen.
+inline double bank_conflicts(const DealtTile& tile, const LaneAccess& access, const Deal& deal) {
+  constexpr int64_t kWarps = 16, kBanks = 32, kBankBytes = 4;
+  const int64_t strips = ceil_div(tile.rows, deal.strip_rows), items = std::min(tile.planes * strips * deal.lanes, kWarps * 32);
+  const int64_t together = access.width <= kBankBytes ? 32 : 16;  // lanes that are served at once
+  int64_t taken = 0, fewest = 0, column = 0, strip = 0, plane = 0;
+  for (int64_t first = 0; first < items; first += together) {
+    std::array<int64_t, kBanks> words{};
+    int64_t last = -1;
+    for (int64_t i = first; i < std::min(items, first + together); ++i) {
+      if (column < tile.columns) {  // addresses rise with the lanes
+        const int64_t at = plane * access.plane + strip * deal.strip_rows * access.row + column * access.stride / access.cell;
+        const int64_t from = at * access.item_bytes / access.width * access.width;
+        for (int64_t word = std::max(last + 1, from / kBankBytes); word <= (from + access.width - 1) / kBankBytes; ++word)
+          ++words[std::size_t(word % kBanks)], last = word;
+      }
+      if (++column == deal.lanes) column = 0, ++strip;
+      if (strip == strips) strip = 0, ++plane;
+    }
+    taken += std::max<int64_t>(1, *std::max_element(words.begin(), words.end())), ++fewest;
   }
-  return ceil_div(rows, ceil_div(rows, best));
+  return double(taken - fewest) / double(fewest);
 }
 
-inline Configuration configure_planar(const Kernel&, const Problem& p) {
+// The deal that takes the least time: rounds of the block, times the rows of a strip, longer by the bank conflicts (three times: they
+// hold up the other warps too). Idle lanes behind the columns of a strip part the strips' banks; so do some numbers of rows.
+inline Deal best_deal(const DealtTile& tile) {
+  constexpr double kConflict = 3, kStripAsRows = 1;  // what a strip takes before its first row, as rows
+  const double accesses = double(tile.reads.count + tile.writes.count);
+  const int64_t step = tile.columns < 16 ? 1 : 8;
+  Deal best{};
+  double least = 0;
+  for (int64_t lanes = tile.columns; lanes <= std::max<int64_t>(8, round_up(3 * tile.columns / 2, 32)); lanes = round_up(lanes + 1, step)) {
+    for (int64_t strip_rows = 1; strip_rows <= tile.rows; ++strip_rows) {
+      const int64_t strips = ceil_div(tile.rows, strip_rows);
+      const double rounds = double(ceil_div(tile.planes * lanes * strips, kPlanarThreads));
+      const double time = rounds * (2 * (double(strip_rows) + kStripAsRows) + double(tile.halo));
+      if (best.lanes != 0 && time >= least) continue;
+      const Deal deal{lanes, strip_rows};
+      const double extra = (double(tile.reads.count) * bank_conflicts(tile, tile.reads, deal) +
+                            double(tile.writes.count) * bank_conflicts(tile, tile.writes, deal)) /
+                           accesses;
+      const double slowed = time * (1 + kConflict * extra);
+      if (best.lanes == 0 || slowed < least) best = deal, least = slowed;
+    }
+  }
+  return best;
+}
+
+// `planes` planes of `rows` rows of results. The last few answers are kept: a launch asks three times.
+inline Deal deal_of(const Problem& p, int64_t planes, int64_t rows) {
+  const bool backward = is_backward(p.op), any = shape_of(p) == WindowShape::kAny, pairs = !backward && p.stride_w == 2 && !any;
+  DealtTile tile{};
+  tile.planes = planes, tile.rows = rows, tile.columns = p.target_columns(), tile.halo = ceil_div(p.R, p.stride_h) - 1;
+  const int64_t item = size_of(p.dtype), read = p.op == Op::kAvgBackward ? int64_t(sizeof(float)) : item;
+  const int64_t source_row = (backward ? 1 : p.stride_h) * p.source_columns(),
+                target_row = (backward ? p.stride_h : 1) * p.target_columns();
+  const int64_t over = ceil_div(p.S, p.stride_w);
+  tile.reads = {p.source_rows() * p.source_columns(),
+                source_row,
+                backward ? 1 : p.stride_w,
+                backward ? p.stride_w : 1,
+                read,
+                pairs ? 2 * read : read,
+                backward ? over
+                : any    ? p.R * p.S
+                         : p.stride_h * (pairs ? ceil_div(p.S, 2) : p.S)};
+  tile.writes = {p.target_rows() * p.target_columns(), target_row, 1, 1, item, item, backward ? p.stride_h : 1};
+
+  constexpr std::size_t kKept = 8;
+  static std::array<std::pair<DealtTile, Deal>, kKept> kept;
+  static std::size_t next = 0;
+  static std::mutex mutex;
+  const std::lock_guard lock(mutex);
+  for (const auto& [known, deal] : kept)
+    if (known == tile) return deal;
+  const Deal deal = best_deal(tile);
+  kept[next++ % kKept] = {tile, deal};
+  return deal;
+}
+
+// How many small planes a block takes at least, where they are next to each other: enough to read and write long spans, of whole vectors
+// (powers of two of them) whatever the planes' size.
+constexpr double kLeastTileBytes = 1900;
+inline int64_t least_planes(const Problem& p) {
+  int64_t planes = 1;
+  while (double(planes) * p.tensor_bytes() / double(p.planes()) < kLeastTileBytes && 2 * planes <= p.planes()) planes *= 2;
+  return planes;
+}
+
+// Rows that are whole sectors, in the source and in the target, if there is such a number of them and it is small.
+inline int64_t rows_of_sectors(const Problem& p) {
+  constexpr int64_t kSector = 32;
+  const int64_t source_rows = is_backward(p.op) ? 1 : p.stride_h, target_rows = is_backward(p.op) ? p.stride_h : 1;
+  for (int64_t rows = 1; rows <= kSector; rows *= 2)
+    if (rows * source_rows * p.source_columns() * size_of(p.dtype) % kSector == 0 &&
+        rows * target_rows * p.target_columns() * size_of(p.dtype) % kSector == 0)
+      return rows;
+  return 1;
+}
+
+inline Configuration configure_tiles(const Problem& p) {
   Configuration c;
   c.threads = kPlanarThreads;
-  if (is_empty(p)) return {};
-  const int64_t rows = result_rows(p).count, columns = p.target_columns();
-  if (is_streamed(p)) {
-    const int64_t vector = 16 / size_of(p.dtype);
-    c.tile_planes = 1, c.tile_rows = is_backward(p.op) ? 2 : 1,
-    c.tile_columns = int(is_backward(p.op) ? vector : vector / 2);  // of a thread
-    c.blocks = ceil_div(p.planes() * p.P * (p.W / vector), kPlanarThreads);
-    return c;
-  }
+  const int64_t rows = result_rows(p).count;
   const auto fits = [&](int64_t planes, int64_t tile_rows) { return planar_memory(p, planes, tile_rows).bytes <= kPlanarBytes; };
   // Whole planes, several of them where they are next to each other and small, but no more than leave enough blocks.
   int64_t planes = 1, tile_rows = rows;
   const bool together = planes_dense(p, p.source(), p.source_rows(), p.source_columns()) &&
                         (p.index_form == IndexForm::kNone || planes_dense(p, p.index, p.P, p.Q));
-  if (together && fits(2, rows)) {
-    const int64_t most = std::max<int64_t>(1, p.planes() / (8 * kTargetBlocks)), lanes = planar_lanes(p);
-    while (planes < most && fits(planes + 1, rows)) ++planes;
-    if (planes * lanes > kPlanarThreads) planes = planes * lanes / kPlanarThreads * kPlanarThreads / lanes;  // whole rounds of the block
+  if (together) {
+    const int64_t least = least_planes(p), most = std::max(least, p.planes() / (8 * kTargetBlocks));
+    for (int64_t more = least; more <= most && fits(more, rows); more += least) planes = more;
   }
   if (planes == 1) {
-    const int64_t bands = std::min(rows, ceil_div(kTargetBlocks, p.planes()));
-    tile_rows = ceil_div(rows, bands);
+    const double row_bytes = p.tensor_bytes() / double(p.planes() * rows);
+    const int64_t unit = p.planes() == 1 ? rows_of_sectors(p) : 1;
+    tile_rows = std::min(rows, round_up(std::max(ceil_div(rows, std::min(rows, ceil_div(kTargetBlocks, p.planes()))),
+                                                 std::min(rows, int64_t(std::ceil(kLeastTileBytes / row_bytes)))),
+                                        unit));
+    while (tile_rows > unit && !fits(1, tile_rows)) tile_rows = (tile_rows - 1) / unit * unit;
     while (tile_rows > 1 && !fits(1, tile_rows)) --tile_rows;
-    tile_rows = ceil_div(rows, ceil_div(rows, tile_rows));
+    if (unit == 1) tile_rows = ceil_div(rows, ceil_div(rows, tile_rows));
   }
-  c.tile_planes = int(planes), c.tile_rows = int(tile_rows), c.tile_columns = int(columns);
+  c.tile_planes = int(planes), c.tile_rows = int(tile_rows), c.tile_columns = int(p.target_columns());
   c.shared_bytes = int(planar_memory(p, planes, tile_rows).bytes);
   c.blocks = ceil_div(p.planes(), planes) * ceil_div(rows, tile_rows);
   return c;
 }
 
-inline double cost_planar(const Kernel& kernel, const Problem& p) {
+inline Configuration configure_planar(const Kernel&, const Problem& p) {
+  if (is_empty(p)) return {};
+  if (!is_streamed(p)) return configure_tiles(folded(p));
+  const int64_t vector = 16 / size_of(p.dtype);
+  Configuration c;
+  c.threads = kPlanarThreads;
+  c.tile_planes = 1, c.tile_rows = is_backward(p.op) ? 2 : 1, c.tile_columns = int(is_backward(p.op) ? vector : vector / 2);  // of a thread
+  c.blocks = ceil_div(p.planes() * p.P * (p.W / vector), kPlanarThreads);
+  return c;
+}
+
+inline double cost_planar(const Kernel& kernel, const Problem& whole) {
   constexpr double kStreamed = 60;  // a thread's: two divisions by multiplication, addresses, three or four accesses
-  constexpr double kStrip = 40;     // two divisions, bounds, base addresses
+  constexpr double kStrip = 30;     // two divisions by multiplication, bounds, base addresses
   constexpr double kRow = 12;       // loop, bounds, addresses, the write to shared memory
   constexpr double kPass = 4;       // bytes of a lane: a warp's read or write of shared memory takes a pass, 128 bytes
-  constexpr double kVector = 15;    // 16 bytes between global and shared memory: bounds, addresses, the copy
-  const Configuration c = kernel.configure(kernel, p);
+  constexpr double kVector = 10;    // 16 bytes between global and shared memory: bounds, addresses, the copy
+  const Configuration c = kernel.configure(kernel, whole);
   if (c.blocks == 0) return 0;
-  const double per_result = taps_per_result(p) * tap_instructions(p) + (is_backward(p.op) ? 1 : result_instructions(p));
+  const Problem p = is_streamed(whole) ? whole : folded(whole);
+  const bool row_maxima = p.op == Op::kMax && shape_of(p) == WindowShape::k3x3Stride1;
+  const double taken = row_maxima ? double(p.S + p.R) : taps_per_result(p);
+  const double per_result = taken * tap_instructions(p) + (is_backward(p.op) ? 1 : result_instructions(p));
   const double divisions = p.op == Op::kAvgBackward ? double(p.planes() * p.P * p.Q) * (result_instructions(p) + 8) : 0;
   Work work;
   work.dram_bytes = work.l2_bytes = p.tensor_bytes();
@@ -297,7 +450,8 @@ inline double cost_planar(const Kernel& kernel, const Problem& p) {
     return microseconds(work);
   }
   const double copied = double(c.blocks) * c.shared_bytes;
-  const double strips = double(planar_strips(p, c.tile_planes, c.tile_rows)) * double(planar_lanes(p)) * c.tile_planes;
+  const Deal deal = deal_of(p, c.tile_planes, c.tile_rows);
+  const double strips = double(ceil_div(c.tile_rows, deal.strip_rows) * deal.lanes * c.tile_planes);
   const double rows = results_of(p) / (is_backward(p.op) ? double(p.stride_h) : 1);  // per lane: of cells, backward
   // Reads of shared memory for a row of results (backward: of cells), and what is issued for them: the address, and for each tap its choice
   // of a pair and its bounds.
@@ -323,10 +477,18 @@ inline PlaneStrides plane_strides(const Strides& s, bool span) {
 }
 
 template <template <class, int> class Op_, class T, bool kBackward>
-void run_planar(const Kernel& kernel, const Problem& p, const Configuration& c, const Arguments& a) {
+void run_planar(const Kernel& kernel, const Problem& whole, const Configuration& c, const Arguments& a) {
   if (c.blocks == 0) return;
+  const auto aligned = [](const void* tensor, int64_t bytes) {
+    return reinterpret_cast<std::uintptr_t>(tensor) % std::uintptr_t(bytes) == 0;
+  };
+  const int64_t vector = 16 / size_of(whole.dtype);
+  const bool streamed = is_streamed(whole) && aligned(kBackward ? a.out : a.x, 16) && aligned(kBackward ? a.y : a.out, 8) &&
+                        aligned(a.index, vector / 2) && aligned(a.index_out, vector / 2);
+  const Problem p = streamed ? whole : folded(whole);
   PlanarParams q{};
   set_window(q, p, a);
+  q.interleaved = FastDiv<int32_t>(is_interleaved(whole) ? whole.C : 1);
   const auto strides = [&](const Strides& s, int64_t rows, int64_t columns) {
     return plane_strides(s, c.tile_planes > 1 ? planes_dense(p, s, rows, columns) : rows_dense(s, columns));
   };
@@ -336,30 +498,20 @@ void run_planar(const Kernel& kernel, const Problem& p, const Configuration& c, 
   q.source_columns = FastDiv<int32_t>(p.source_columns()), q.source_rows = FastDiv<int32_t>(p.source_rows());
   q.planes = int32_t(p.planes());
 
-  const auto aligned = [](const void* tensor, int64_t bytes) {
-    return reinterpret_cast<std::uintptr_t>(tensor) % std::uintptr_t(bytes) == 0;
-  };
-  const int64_t vector = 16 / size_of(p.dtype);
   Configuration tile = c;
-  q.streamed = is_streamed(p) && aligned(is_backward(p.op) ? q.target : q.source, 16) &&
-               aligned(is_backward(p.op) ? q.source : q.target, 8) && aligned(q.source_index, vector / 2) &&
-               aligned(q.target_index, vector / 2);
+  q.streamed = streamed;
   if (q.streamed) {
     q.columns = FastDiv<int32_t>(p.W / vector), q.strips = FastDiv<int32_t>(p.P);
     q.threads = int32_t(p.planes() * p.P * (p.W / vector));
   } else {
-    if (is_streamed(p)) {  // but for its address
-      tile.tile_planes = 1, tile.tile_rows = 1;
-      while (tile.tile_rows < p.P && planar_memory(p, 1, tile.tile_rows + 1).bytes <= kPlanarBytes) ++tile.tile_rows;
-      tile.blocks = p.planes() * ceil_div(p.P, tile.tile_rows);
-    }
+    if (is_streamed(whole)) tile = configure_tiles(p);  // but for its address
     const Extent rows = result_rows(p);
     q.bands = FastDiv<int32_t>(ceil_div(rows.count, tile.tile_rows));
     q.tile_planes = tile.tile_planes;
     q.first_row = int32_t(rows.first), q.rows = int32_t(rows.count), q.tile_rows = tile.tile_rows;
-    const int64_t strips = planar_strips(p, tile.tile_planes, tile.tile_rows);
-    q.strips = FastDiv<int32_t>(strips), q.columns = FastDiv<int32_t>(planar_lanes(p));
-    q.strip_rows = int32_t(ceil_div(tile.tile_rows, strips));
+    const Deal deal = deal_of(p, tile.tile_planes, tile.tile_rows);
+    q.strips = FastDiv<int32_t>(ceil_div(tile.tile_rows, deal.strip_rows)), q.columns = FastDiv<int32_t>(deal.lanes);
+    q.strip_rows = int32_t(deal.strip_rows);
     const PlanarMemory memory = planar_memory(p, tile.tile_planes, tile.tile_rows);
     q.index_in_at = int32_t(memory.index_in_at), q.out_at = int32_t(memory.out_at);
     q.index_out_at = int32_t(memory.index_out_at), q.shares_at = int32_t(memory.shares_at);
@@ -370,42 +522,82 @@ void run_planar(const Kernel& kernel, const Problem& p, const Configuration& c, 
   else launch(kernel.name.c_str(), shape, planar_forward_kernel<Op_, T>, q);
 }
 
-// --- Rows first, then columns.
+// --- Odd windows at stride 1: rows first, then columns; backward, all windows of a pixel.
 
 constexpr int64_t kSeparableBytes = 24 * 1024;
 
+// Whether all tensors have their channels dense, or else are taken as planes.
+inline bool channels_inner(const Problem& p) {
+  return p.channels_dense(p.x) && p.channels_dense(p.y) && (p.index_form == IndexForm::kNone || p.channels_dense(p.index));
+}
+
+// Shared memory of a block, region after region: `count` planes, or vectors of each pixel's channels.
+struct SeparableMemory {
+  int64_t rows_at, taps_at, index_at, bytes;
+};
+inline SeparableMemory separable_memory(const Problem& p, int64_t count, int64_t vector) {
+  const int64_t values = count * p.H * p.W, index = bytes_of(p.index_form);
+  SeparableMemory m{};
+  if (channels_inner(p)) {
+    m.rows_at = values * 16;
+    m.taps_at = m.rows_at + (is_backward(p.op) ? 0 : values * 16);
+    m.bytes = m.index_at = m.taps_at + index * values * vector;
+    return m;
+  }
+  const auto span = [](int64_t bytes) { return round_up(bytes, 16) + 64; };
+  m.rows_at = span(values * size_of(p.dtype));
+  m.taps_at = m.rows_at + span(values * size_of(p.dtype));
+  m.index_at = m.taps_at + (index ? span(values) : 0);
+  m.bytes = m.index_at + (index && !is_backward(p.op) ? span(values) : 0);
+  return m;
+}
+
 inline std::string why_not_separable(const Kernel& kernel, const Problem& p) {
   if (!fits_32_bits(p)) return "an index or offset does not fit in 31 bits";
-  if (p.index_form != IndexForm::kNone) return "built without indices";
+  if (p.index_form == IndexForm::kFlat) return "flat indices: built for a byte of index, or none";
   if (p.stride_h != 1 || p.stride_w != 1 || p.dilation_h != 1 || p.dilation_w != 1) return "built for stride 1 and dilation 1";
   if (p.R % 2 == 0 || p.S % 2 == 0 || 2 * p.pad_h + 1 != p.R || 2 * p.pad_w + 1 != p.S || p.P != p.H || p.Q != p.W)
     return "built for odd windows padded to keep the image's size";
-  const bool channels = p.channels_dense(p.x) && p.channels_dense(p.y);
-  if (channels && p.C % kernel.planes != 0)
-    return std::to_string(p.C) + " channels are no multiple of the " + std::to_string(kernel.planes) + " of 16 bytes";
-  if (!channels && ((p.x.d3 != 1 && p.W > 1) || !planes_dense(p, p.y, p.P, p.Q))) return "neither channels nor columns are dense";
-  const int64_t bytes = 2 * p.H * p.W * (channels ? 16 : size_of(p.dtype)) + 128;
+  if (is_backward(p.op) && p.S > kMostGatheredColumns)
+    return "windows of " + std::to_string(p.S) + " columns: built for up to " + std::to_string(kMostGatheredColumns);
+  if (channels_inner(p)) {
+    if (p.C % kernel.planes != 0)
+      return std::to_string(p.C) + " channels are no multiple of the " + std::to_string(kernel.planes) + " of 16 bytes";
+  } else {
+    const auto columns_dense = [&](const Strides& s) { return s.d3 == 1 || p.W <= 1; };
+    const bool indexed = p.index_form != IndexForm::kNone;
+    if (!columns_dense(p.source()) || !planes_dense(p, p.target(), p.H, p.W) ||
+        (indexed && (is_backward(p.op) ? !columns_dense(p.index) : !planes_dense(p, p.index, p.H, p.W))))
+      return "neither channels nor columns are dense";
+  }
+  const int64_t bytes = separable_memory(p, 1, kernel.planes).bytes;
   if (bytes > kMostPlanarBytes) return "an image takes " + std::to_string(bytes) + " bytes of shared memory";
   return {};
 }
 
-// Channels dense: two vectors, a sector of every pixel, where the channels are a multiple of that. Else as many planes as fit.
+// Channels dense: as many vectors as are whole sectors of every pixel, of its indices too, where the channels are a multiple of that. Else
+// as many planes as fit.
 inline Configuration configure_separable(const Kernel& kernel, const Problem& p) {
+  constexpr int64_t kSector = 32;
   if (is_empty(p)) return {};
+  const auto bytes = [&](int64_t count) { return separable_memory(p, count, kernel.planes).bytes; };
   Configuration c;
   c.threads = kSeparableThreads;
   c.tile_rows = int(p.H), c.tile_columns = int(p.W);
-  if (p.channels_dense(p.x) && p.channels_dense(p.y)) {
-    const int64_t vectors = p.C / kernel.planes, group = vectors % 2 == 0 && 4 * p.H * p.W * 16 <= kMostPlanarBytes ? 2 : 1;
+  if (channels_inner(p)) {
+    const int64_t vectors = p.C / kernel.planes;
+    int64_t group = p.index_form == IndexForm::kNone ? 2 : kSector / kernel.planes;
+    while (group > 1 && (vectors % group != 0 || bytes(group) > kMostPlanarBytes)) group /= 2;
     c.tile_planes = int(group * kernel.planes);
-    c.shared_bytes = int(2 * group * p.H * p.W * 16);
+    c.shared_bytes = int(bytes(group));
     c.blocks = p.N * (vectors / group);
     return c;
   }
-  const auto bytes = [&](int64_t planes) { return 2 * round_up(planes * p.H * p.W * size_of(p.dtype), 16) + 64; };
   int64_t planes = 1;
-  if (planes_dense(p, p.x, p.H, p.W))
-    while (planes < p.planes() / (2 * kTargetBlocks) && bytes(planes + 1) <= kSeparableBytes) ++planes;
+  if (planes_dense(p, p.source(), p.H, p.W) && (p.index_form == IndexForm::kNone || planes_dense(p, p.index, p.H, p.W))) {
+    const int64_t least = least_planes(p), most = std::max(least, p.planes() / (2 * kTargetBlocks));
+    for (int64_t more = least; more <= most && bytes(more) <= kSeparableBytes; more += least) planes = more;
+  }
   c.tile_planes = int(planes);
   c.shared_bytes = int(bytes(planes));
   c.blocks = ceil_div(p.planes(), planes);
@@ -413,42 +605,64 @@ inline Configuration configure_separable(const Kernel& kernel, const Problem& p)
 }
 
 inline double cost_separable(const Kernel& kernel, const Problem& p) {
-  constexpr double kItem = 25;  // a pass over one item: two divisions by multiplication, bounds, address, the write
-  constexpr double kTap = 4;    // loop, address, read
+  constexpr double kItem = 25;   // a pass over one item: two divisions by multiplication, bounds, address, the write
+  constexpr double kTap = 4;     // loop, address, read
+  constexpr double kAsked = 8;   // backward, four windows' indices: shifts, comparison, their bits
+  constexpr double kMatch = 18;  // backward, a match followed: its bit, where that is, bounds, the gradient, the sums
   const Configuration c = kernel.configure(kernel, p);
   if (c.blocks == 0) return 0;
-  const bool channels = p.channels_dense(p.x) && p.channels_dense(p.y);
-  const double values = channels ? kernel.planes : 1, items = results_of(p) / values * p.levels, taps = double(p.R + p.S);
+  const bool channels = channels_inner(p), indexed = p.index_form != IndexForm::kNone;
+  const double values = channels ? kernel.planes : is_backward(p.op) ? 4 : 1, items = results_of(p) / values * p.levels;
   Work work;
-  work.instructions = items * (2 * kItem + taps * (kTap + (tap_instructions(p) - 1) * values));
   work.dram_bytes = work.l2_bytes = p.tensor_bytes();
-  work.l1_bytes = items * std::max(4.0, values * size_of(p.dtype)) * (taps + 4);
   work.blocks = double(c.blocks), work.threads = c.threads;
+  if (is_backward(p.op)) {
+    const double asked = items * double(p.R * p.S);
+    if (channels) {  // some lane of a warp has a match under all but every tap: a gradient, and three instructions for each value
+      work.instructions = items * 2 * kItem + asked * (2 * kTap + (kAsked / 4 + 3) * values);
+    } else {  // the lane of a warp with the most matches in a row of windows has some 1.3 + 10 / R (of Poisson's distribution)
+      work.instructions = items * (2 * kItem + (1.3 * double(p.R) + 10) * kMatch) + asked * kAsked;
+    }
+    work.l1_bytes = 3 * p.tensor_bytes() + (channels ? asked * values : items * double(p.R) * double(p.S + 7));
+    return microseconds(work);
+  }
+  const double row_taps = double(p.S), taps = double(p.R) + row_taps, of_index = indexed ? 1.5 : 0;
+  work.instructions = items * (2 * kItem + taps * (kTap + (tap_instructions(p) - 1) * values) + double(p.R) * of_index * values);
+  work.l1_bytes = items * std::max(4.0, values * size_of(p.dtype)) * (taps + 4) + (indexed ? items * values * (double(p.R) + 3) : 0);
   return microseconds(work);
 }
 
-template <class T>
+template <class T, bool kBackward>
 void run_separable(const Kernel& kernel, const Problem& p, const Configuration& c, const Arguments& a) {
   if (c.blocks == 0) return;
   SeparableParams q{};
-  q.source = a.x;
+  q.source = kBackward ? a.y : a.x;
+  q.source_index = static_cast<const uint8_t*>(a.index);
   q.target[0] = a.out;
+  q.target_index = static_cast<uint8_t*>(a.index_out);
   for (int level = 1; level < p.levels; ++level) q.target[level] = a.next_out[level - 1];
   q.levels = p.levels;
-  q.channels_inner = p.channels_dense(p.x) && p.channels_dense(p.y);
-  q.pixels = pixel_strides(p.x, a.x, kernel.planes, size_of(p.dtype));
-  q.result_pixels = pixel_strides(p.y, a.out, kernel.planes, size_of(p.dtype));
+  q.channels_inner = channels_inner(p);
+  const int64_t item = size_of(p.dtype);
+  q.pixels = pixel_strides(p.source(), q.source, kernel.planes, item);
+  q.result_pixels = pixel_strides(p.target(), a.out, kernel.planes, item);
   for (int level = 1; level < p.levels; ++level)
-    q.result_pixels.vector = q.result_pixels.vector && pixel_strides(p.y, q.target[level], kernel.planes, size_of(p.dtype)).vector;
-  q.planes_at = plane_strides(p.x, c.tile_planes > 1 ? planes_dense(p, p.x, p.H, p.W) : rows_dense(p.x, p.W));
+    q.result_pixels.vector = q.result_pixels.vector && pixel_strides(p.y, q.target[level], kernel.planes, item).vector;
+  q.index_pixels = pixel_strides(p.index, kBackward ? a.index : a.index_out, kernel.planes, 1);
+  const auto planes_at = [&](const Strides& s) {
+    return plane_strides(s, c.tile_planes > 1 ? planes_dense(p, s, p.H, p.W) : rows_dense(s, p.W));
+  };
+  q.planes_at = planes_at(p.source()), q.index_planes_at = planes_at(p.index);
   q.columns = FastDiv<int32_t>(p.W), q.rows = FastDiv<int32_t>(p.H), q.channels = FastDiv<int32_t>(p.C);
   const int64_t group = q.channels_inner ? c.tile_planes / kernel.planes : 1;
   q.group = FastDiv<int32_t>(group), q.tiles = FastDiv<int32_t>(std::max<int64_t>(1, p.C / kernel.planes / group));
   q.radius_h = int32_t(p.pad_h), q.radius_w = int32_t(p.pad_w);
   q.planes = int32_t(p.planes()), q.tile_planes = c.tile_planes;
-  q.rows_at = q.channels_inner ? c.shared_bytes / 2 : c.shared_bytes - int32_t(round_up(c.tile_planes * p.H * p.W * size_of(p.dtype), 16));
+  const SeparableMemory memory = separable_memory(p, q.channels_inner ? group : c.tile_planes, kernel.planes);
+  q.rows_at = int32_t(memory.rows_at), q.taps_at = int32_t(memory.taps_at), q.index_at = int32_t(memory.index_at);
   const LaunchShape shape{dim3(unsigned(c.blocks)), dim3(kSeparableThreads), std::size_t(c.shared_bytes), a.stream};
-  launch(kernel.name.c_str(), shape, separable_max_kernel<T>, q);
+  if constexpr (kBackward) launch(kernel.name.c_str(), shape, gathered_max_backward_kernel<T>, q);
+  else launch(kernel.name.c_str(), shape, separable_max_kernel<T>, q);
 }
 
 // --- The catalogue.
@@ -480,22 +694,28 @@ void add_layouts(std::vector<Kernel>& catalogue, Op op) {
   catalogue.push_back(planar);
 }
 
+template <class T, bool kBackward>
+void add_separable(std::vector<Kernel>& catalogue, const char* how) {
+  Kernel row{};
+  row.op = kBackward ? Op::kMaxBackward : Op::kMax;
+  row.name = std::string("pool2d_") + name_of(row.op) + "_windows_" + how + "_" + short_name(TypeTraits<T>::kDType);
+  row.family = "windows";
+  row.dtype = TypeTraits<T>::kDType;
+  row.index_bits = 32;
+  row.planes = 16 / int(sizeof(T));
+  row.threads = kSeparableThreads;
+  row.shared_bytes = int(kSeparableBytes);
+  row.why_not = why_not_separable, row.cost = cost_separable, row.configure = configure_separable;
+  row.run = run_separable<T, kBackward>;
+  catalogue.push_back(row);
+}
+
 template <class T>
 void add_windows_kernels(std::vector<Kernel>& catalogue) {
   add_layouts<Maximum, T, false>(catalogue, Op::kMax);
-  Kernel separable{};
-  separable.name = std::string("pool2d_max_windows_separable_") + short_name(TypeTraits<T>::kDType);
-  separable.family = "windows";
-  separable.dtype = TypeTraits<T>::kDType;
-  separable.op = Op::kMax;
-  separable.index_bits = 32;
-  separable.planes = 16 / int(sizeof(T));
-  separable.threads = kSeparableThreads;
-  separable.shared_bytes = int(kSeparableBytes);
-  separable.why_not = why_not_separable, separable.cost = cost_separable, separable.configure = configure_separable;
-  separable.run = run_separable<T>;
-  catalogue.push_back(separable);
+  add_separable<T, false>(catalogue, "separable");
   add_layouts<MaximumGradient, T, true>(catalogue, Op::kMaxBackward);
+  add_separable<T, true>(catalogue, "gathered");
   add_layouts<Mean, T, false>(catalogue, Op::kAvg);
   add_layouts<MeanGradient, T, true>(catalogue, Op::kAvgBackward);
 }
