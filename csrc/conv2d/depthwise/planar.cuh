@@ -31,6 +31,13 @@ struct PlanarTiling {
   int64_t threads() const { return round_up(planes * groups * strips, 32); }
 };
 
+// How a run lies in shared memory (planar_planes.cuh).
+struct PlanarLayout {
+  int64_t group = 0, plane = 0;  // words left out
+  int64_t unit = 4;
+  int64_t elements = 0;  // that it may take
+};
+
 // What is read (in) and written (out) at the positions.
 struct PlanarView {
   const Strides &in, &out;
@@ -59,20 +66,57 @@ inline int64_t run_elements(int64_t count) { return round_up(count + kRunSlack, 
 // padding's start, up to a multiple of 2.
 inline int64_t block_origin(int64_t pad, int64_t taps) { return (pad + (taps - 1) / 2) % 2; }
 
-inline int64_t planar_run(const PlanarTiling& t, int64_t rows, int64_t height, int64_t width) {
-  return run_elements(t.planes * std::min(rows, height) * width);
+// How far the first position's window begins before the image.
+inline int64_t planar_pad(const Problem& p, int64_t pad, int64_t taps, int64_t dilation) {
+  if (p.pass != Pass::kDgrad) return pad;
+  if (p.stride_h == 1) return dilation * (taps - 1) - pad;
+  // Block i begins at h' = h + pad = 2 (i + first) + parity, and its window at row i + first + parity - ((taps + 1) / 2 - 1).
+  const int64_t parity = (taps - 1) / 2 % 2, first = (pad - block_origin(pad, taps) - parity) / 2;
+  return (taps + 1) / 2 - 1 - parity - first;
+}
+
+// A run of `rows` rows of each plane. Threads are `words` words apart, their groups group_rows rows, of which the first group's begin
+// `before` rows before the run at most.
+inline PlanarLayout planar_layout(const Problem& p, const PlanarTiling& t, int64_t rows, int64_t width, int64_t words, int64_t group_rows,
+                                  int64_t before) {
+  PlanarLayout layout;
+  if (p.stride_h == 2) {
+    const auto banks = [](int64_t n) { return (n % 32 + 32) % 32; };
+    layout.group = banks(t.strips * words - group_rows * width);
+    const int64_t within = (rows - 1 + std::max<int64_t>(0, before)) / group_rows * layout.group;  // of a plane
+    layout.plane = within + banks(t.groups * t.strips * words - rows * width - within);
+    const int64_t all = width | layout.group | layout.plane;
+    layout.unit = all % 4 == 0 ? 4 : all % 2 == 0 ? 2 : 1;
+  }
+  layout.elements = run_elements(t.planes * (rows * width + layout.plane));
+  return layout;
+}
+
+inline PlanarLayout planar_in_layout(const Problem& p, const PlanarTiling& t) {
+  const PlanarView view(p);
+  const int64_t before = is_stride2_dgrad(p) ? planar_pad(p, p.pad_h, p.R, 1) : p.pad_h;
+  return planar_layout(p, t, std::min(t.in_rows, view.in_h), view.in_w, kPlanarTile * t.stride, t.rows * t.stride, before);
+}
+
+// wgrad: of dy at the positions.
+inline PlanarLayout planar_out_layout(const Problem& p, const PlanarTiling& t) {
+  const PlanarView view(p);
+  const int64_t results = is_stride2_dgrad(p) ? 2 : 1;  // of a position
+  return planar_layout(p, t, std::min(t.band_rows * results, view.out_h), view.out_w, kPlanarTile * results, t.rows * results,
+                       is_stride2_dgrad(p) ? block_origin(p.pad_h, p.R) : 0);
 }
 
 // Floats for a run of what is read, in which later a run of results lies.
-inline int64_t planar_gather_values(const PlanarTiling& t, const PlanarView& view) {
-  const int64_t results = view.out_h == t.positions_h ? t.band_rows : 2 * t.band_rows;
-  return std::max(planar_run(t, t.in_rows, view.in_h, view.in_w), planar_run(t, results, view.out_h, view.out_w));
+inline int64_t planar_gather_values(const Problem& p, const PlanarTiling& t) {
+  return std::max(planar_in_layout(p, t).elements, planar_out_layout(p, t).elements);
 }
 
+// For the filters of a block as they land.
+inline int64_t planar_raw_filters(const Problem& p, const PlanarTiling& t) { return run_elements(t.planes * p.R * p.S); }
+
 inline int64_t planar_gather_shared(const Problem& p, const PlanarTiling& t) {
-  const PlanarView view(p);
-  const int64_t raw = size_of(p.dtype) < 4 ? planar_run(t, t.in_rows, view.in_h, view.in_w) * size_of(p.dtype) : 0;
-  return planar_gather_values(t, view) * 4 + round_up(t.planes * p.R * p.S, 4) * 4 + raw;
+  const int64_t raw = size_of(p.dtype) < 4 ? planar_in_layout(p, t).elements : 0;
+  return (planar_gather_values(p, t) + round_up(t.planes * p.R * p.S, 4)) * 4 + (planar_raw_filters(p, t) + raw) * size_of(p.dtype);
 }
 
 inline int64_t planar_readers(const Problem& p, const PlanarTiling& t) {
@@ -80,7 +124,7 @@ inline int64_t planar_readers(const Problem& p, const PlanarTiling& t) {
 }
 
 inline int64_t planar_wgrad_shared(const Problem& p, const PlanarTiling& t) {
-  const int64_t values = planar_run(t, t.in_rows, p.H, p.W) + planar_run(t, t.band_rows, p.P, p.Q);
+  const int64_t values = planar_in_layout(p, t).elements + planar_out_layout(p, t).elements;
   const int64_t sums = (t.threads() + t.planes * planar_readers(p, t)) * p.R * p.S * 4;
   return std::max(values * (4 + size_of(p.dtype)), sums);
 }
@@ -101,7 +145,7 @@ inline PlanarTiling planar_tiling(const Problem& p) {
   t.positions_h = blocks2 ? ceil_div(view.out_h + block_origin(p.pad_h, p.R), 2) : view.out_h;
   t.positions_w = blocks2 ? ceil_div(view.out_w + block_origin(p.pad_w, p.S), 2) : view.out_w;
   t.taps_h = blocks2 ? (p.R + 1) / 2 : p.R;
-  t.rows = blocks2 ? 2 : t.stride == 2 ? 4 : kPlanarTile;
+  t.rows = blocks2 ? 2 : t.stride == 2 ? kPlanarRows2 : kPlanarTile;
   t.strips = t.dilation_w * ceil_div(ceil_div(t.positions_w, t.dilation_w), kPlanarTile);
   const int64_t groups = t.dilation_h * ceil_div(ceil_div(t.positions_h, t.dilation_h), t.rows);
   const int64_t step = t.dilation_h;  // a band has as many groups of each residue class
@@ -215,21 +259,16 @@ inline double planar_gather_cost(const Kernel& kernel, const Problem& p) {
 
 inline FastDiv<int> planar_div(int64_t divisor) { return FastDiv<int>(std::max<int64_t>(1, divisor)); }
 
+inline Skew skew_of(const PlanarLayout& layout, int64_t height, int64_t width) {
+  return {planar_div(width), planar_div(height), int(layout.group), int(layout.plane), int(layout.unit)};
+}
+
 inline Planes planes_of(const Strides& s, int64_t height, int64_t width, bool runs) {
   return {int(s.d0), int(s.d1), int(s.d2), int(height), int(width), runs};
 }
 
-// `pad`: how far the first position's window begins before the image.
 inline PlanarAxis planar_axis(int64_t threads, int64_t dilation, int64_t pad) {
   return {planar_div(threads / dilation), int(dilation), int(pad)};
-}
-
-inline int64_t planar_pad(const Problem& p, int64_t pad, int64_t taps, int64_t dilation) {
-  if (p.pass != Pass::kDgrad) return pad;
-  if (p.stride_h == 1) return dilation * (taps - 1) - pad;
-  // Block i begins at h' = h + pad = 2 (i + first) + parity, and its window at row i + first + parity - ((taps + 1) / 2 - 1).
-  const int64_t parity = (taps - 1) / 2 % 2, first = (pad - block_origin(pad, taps) - parity) / 2;
-  return (taps + 1) / 2 - 1 - parity - first;
 }
 
 // Whether which columns to skip follows from the strip being the first or the last one.
@@ -249,7 +288,11 @@ void run_planar_gather(const Kernel& kernel, const Problem& p, const Configurati
   q.in_planes =
       planes_of(view.in, view.in_h, view.in_w, in_order && in_runs(view.in, view.in_c, view.in_h, view.in_w, one_plane, p.N == 1));
   q.out_planes = planes_of(view.out, view.out_h, view.out_w, in_runs(view.out, view.out_c, view.out_h, view.out_w, one_plane, p.N == 1));
+  q.in_skew = skew_of(planar_in_layout(p, t), view.in_h, view.in_w);
+  q.out_skew = skew_of(planar_out_layout(p, t), view.out_h, view.out_w);
   q.filter_k = int(p.w.d0), q.filter_r = int(p.w.d2), q.filter_s = int(p.w.d3), q.bias_stride = int(a.bias_stride);
+  const bool filters_follow = p.w.d0 == p.R * p.S && p.w.d2 == p.S && p.w.d3 == 1;
+  q.filters_in_runs = filters_follow && (fprop || p.K == p.C || one_plane);
   q.channels = planar_div(view.out_c), q.multiplier = planar_div(p.K / p.C), q.fprop = fprop;
   q.total_planes = int(p.N * view.out_c), q.planes = int(t.planes);
   q.bands = planar_div(t.bands), q.band_rows = int(t.band_rows), q.in_rows = int(t.in_rows);
@@ -258,7 +301,7 @@ void run_planar_gather(const Kernel& kernel, const Problem& p, const Configurati
   q.w = planar_axis(t.strips, t.dilation_w, planar_pad(p, p.pad_w, p.S, p.dilation_w));
   if (is_stride2_dgrad(p)) q.origin_h = int(block_origin(p.pad_h, p.R)), q.origin_w = int(block_origin(p.pad_w, p.S));
   q.even = planar_even(p, t, view);
-  q.values = int(planar_gather_values(t, view));
+  q.values = int(planar_gather_values(p, t)), q.raw_filters = int(planar_raw_filters(p, t));
   const LaunchShape shape{dim3(unsigned(configuration.blocks)), dim3(unsigned(configuration.threads)),
                           std::size_t(configuration.shared_bytes), a.stream};
   const auto kernel_of = is_stride2_dgrad(p) ? planar_gather_kernel<T, kTaps, PlanarGather::kStride2Dgrad>
@@ -312,7 +355,9 @@ void run_planar_wgrad(const Kernel& kernel, const Problem& p, const Configuratio
   q.plane_threads = planar_div(t.groups * t.strips), q.strips = planar_div(t.strips);
   q.h = planar_axis(t.groups, t.dilation_h, p.pad_h), q.w = planar_axis(t.strips, t.dilation_w, p.pad_w);
   q.even = planar_even(p, t, view);
-  q.x_values = int(planar_run(t, t.in_rows, p.H, p.W)), q.y_values = int(planar_run(t, t.band_rows, p.P, p.Q));
+  const PlanarLayout x_layout = planar_in_layout(p, t), y_layout = planar_out_layout(p, t);
+  q.x_skew = skew_of(x_layout, p.H, p.W), q.y_skew = skew_of(y_layout, p.P, p.Q);
+  q.x_values = int(x_layout.elements), q.y_values = int(y_layout.elements);
   q.readers = int(planar_readers(p, t));
   const LaunchShape shape{dim3(unsigned(configuration.blocks)), dim3(unsigned(configuration.threads)),
                           std::size_t(configuration.shared_bytes), a.stream};
