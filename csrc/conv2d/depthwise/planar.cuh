@@ -34,7 +34,7 @@ struct PlanarTiling {
 // How a run lies in shared memory (planar_planes.cuh).
 struct PlanarLayout {
   int64_t group = 0, plane = 0;  // words left out
-  int64_t unit = 4;
+  int64_t unit = 0;              // elements that stay together; 0: nothing is left out
   int64_t elements = 0;  // that it may take
 };
 
@@ -75,21 +75,45 @@ inline int64_t planar_pad(const Problem& p, int64_t pad, int64_t taps, int64_t d
   return (taps + 1) / 2 - 1 - parity - first;
 }
 
+// Wavefronts in which a block's first two warps would each read or write a word, or of even `words` two.
+inline int64_t planar_wavefronts(const PlanarTiling& t, int64_t words, int64_t group_pitch, int64_t plane_pitch) {
+  const int64_t size = words % 2 == 0 ? 2 : 1, lanes = 32 / size, threads = std::min<int64_t>(64, t.planes * t.groups * t.strips);
+  int64_t wavefronts = 0;
+  for (int64_t first = 0; first < threads; first += lanes) {
+    int64_t used[32] = {}, most = 0;
+    for (int64_t thread = first; thread < std::min(first + lanes, threads); ++thread) {
+      const int64_t group = thread / t.strips % t.groups, plane = thread / t.strips / t.groups;
+      most = std::max(most, ++used[(thread % t.strips * words + group * group_pitch + plane * plane_pitch) / size % lanes]);
+    }
+    wavefronts += most;
+  }
+  return wavefronts;
+}
+
 // A run of `rows` rows of each plane. Threads are `words` words apart, their groups group_rows rows, of which the first group's begin
 // `before` rows before the run at most.
 inline PlanarLayout planar_layout(const Problem& p, const PlanarTiling& t, int64_t rows, int64_t width, int64_t words, int64_t group_rows,
                                   int64_t before) {
-  PlanarLayout layout;
-  if (p.stride_h == 2) {
-    const auto banks = [](int64_t n) { return (n % 32 + 32) % 32; };
-    layout.group = banks(t.strips * words - group_rows * width);
-    const int64_t within = (rows - 1 + std::max<int64_t>(0, before)) / group_rows * layout.group;  // of a plane
-    layout.plane = within + banks(t.groups * t.strips * words - rows * width - within);
-    const int64_t all = width | layout.group | layout.plane;
-    layout.unit = all % 4 == 0 ? 4 : all % 2 == 0 ? 2 : 1;
+  PlanarLayout best;
+  best.elements = run_elements(t.planes * rows * width);
+  if (p.stride_h == 1) return best;
+  const auto banks = [](int64_t n) { return (n % 32 + 32) % 32; };
+  int64_t fewest = planar_wavefronts(t, words, group_rows * width, rows * width);
+  const int64_t none = planar_wavefronts(t, words, t.strips * words, t.groups * t.strips * words);  // without conflicts
+  // Nothing left out, else something behind planes alone, else behind groups as well: places that are side by side should stay so.
+  for (const int64_t group : {int64_t(0), banks(t.strips * words - group_rows * width)}) {
+    const int64_t within = (rows - 1 + std::max<int64_t>(0, before)) / group_rows * group;  // of a plane
+    for (const int64_t unit : {4, 2, 1}) {
+      if (width % unit != 0 || group % unit != 0) continue;
+      for (int64_t plane = within; fewest > none && plane < within + (t.planes > 1 ? 32 : 1); plane += unit) {
+        const int64_t wavefronts = planar_wavefronts(t, words, group_rows * width + group, rows * width + plane);
+        if (wavefronts >= fewest) continue;
+        fewest = wavefronts;
+        best = {group, plane, unit, run_elements(t.planes * (rows * width + plane))};
+      }
+    }
   }
-  layout.elements = run_elements(t.planes * (rows * width + layout.plane));
-  return layout;
+  return best;
 }
 
 inline PlanarLayout planar_in_layout(const Problem& p, const PlanarTiling& t) {
@@ -145,7 +169,7 @@ inline PlanarTiling planar_tiling(const Problem& p) {
   t.positions_h = blocks2 ? ceil_div(view.out_h + block_origin(p.pad_h, p.R), 2) : view.out_h;
   t.positions_w = blocks2 ? ceil_div(view.out_w + block_origin(p.pad_w, p.S), 2) : view.out_w;
   t.taps_h = blocks2 ? (p.R + 1) / 2 : p.R;
-  t.rows = blocks2 ? 2 : t.stride == 2 ? kPlanarRows2 : kPlanarTile;
+  t.rows = blocks2 ? 2 : kPlanarTile;
   t.strips = t.dilation_w * ceil_div(ceil_div(t.positions_w, t.dilation_w), kPlanarTile);
   const int64_t groups = t.dilation_h * ceil_div(ceil_div(t.positions_h, t.dilation_h), t.rows);
   const int64_t step = t.dilation_h;  // a band has as many groups of each residue class

@@ -51,7 +51,7 @@ template <int kTaps, PlanarGather kMode>
 struct PlanarWindow {
   static constexpr bool kDgrad2 = kMode == PlanarGather::kStride2Dgrad;
   static constexpr int kStride = kMode == PlanarGather::kStride2 ? 2 : 1;  // of positions over `in`
-  static constexpr int kRows = kDgrad2 ? 2 : kStride == 2 ? kPlanarRows2 : kPlanarTile, kOut = kDgrad2 ? 2 : 1;
+  static constexpr int kRows = kDgrad2 ? 2 : kPlanarTile, kOut = kDgrad2 ? 2 : 1;
   static constexpr int kTapsHere = kDgrad2 ? (kTaps + 1) / 2 : kTaps;  // of the window over `in`, along each axis
   static constexpr bool kSkewed = kMode != PlanarGather::kStride1;
   static constexpr int kGroupRows = kRows * kStride;  // of `in`, from one group of threads to the next

@@ -24,7 +24,6 @@ namespace cnn::conv2d {
 // A thread's positions: 7 columns of 7 rows. ImageNet's planes are 7 * 2^i wide, so nothing is left over; and lanes whose columns begin 7
 // words apart are in 32 different banks without vectors, alignment or padding.
 constexpr int kPlanarTile = 7;
-constexpr int kPlanarRows2 = 4;  // with stride 2: more threads, since their windows are larger
 
 // Of a block, and blocks that have to fit on a multiprocessor: 128 registers for a thread, and 168 for the 49 taps of 7 x 7.
 constexpr int planar_max_threads(int taps) { return taps == 7 ? 128 : 256; }
@@ -94,7 +93,7 @@ __device__ __forceinline__ void widen_run(float* values, const T* narrow_values,
 struct Skew {
   FastDiv<int> width, height;  // of a plane
   int group, plane;            // words left out
-  int unit;                    // 4, 2 or 1: so many elements, and words left out, stay together
+  int unit;                    // 4, 2 or 1 elements stay together, and are left out together; 0: nothing is left out
 };
 
 // Where the elements of a run lie. kRows: of a group.
@@ -111,6 +110,7 @@ struct SkewedRun {
   }
   // Elements of which it is known that they lie side by side.
   __device__ __forceinline__ int unit() const { return lead % skew.unit == 0 ? skew.unit : 1; }
+  __device__ __forceinline__ bool in_order() const { return skew.unit == 0; }
 };
 
 // Calls visit(integer) with the constant that `unit` is.
@@ -158,6 +158,9 @@ __device__ __forceinline__ void place_quad(float* values, const SkewedRun<kRows>
 template <class T, int kRows>
 __device__ __forceinline__ void place_run(float* values, const T* from, int count, const SkewedRun<kRows>& place) {
   const int lead = place.lead, end = lead + count;
+  if constexpr (sizeof(T) < sizeof(float)) {
+    if (place.in_order()) return widen_run(values, from, lead, end);
+  }
   with_unit(place.unit(), [&](auto unit) {
     for (int v = lead / 4 * 4 + int(threadIdx.x) * 4; v < end; v += int(blockDim.x) * 4) {
       if (v >= lead && v + 4 <= end) {
@@ -177,6 +180,7 @@ __device__ __forceinline__ void place_run(float* values, const T* from, int coun
 template <int kRows>
 __device__ __forceinline__ void copy_run_skewed(float* values, const Run<const float>& run, const SkewedRun<kRows>& place) {
   const int lead = place.lead, end = lead + run.count();
+  if (place.in_order()) return copy_run(values, run);
   if (place.unit() < 4) return place_run(values, run.first - lead, run.count(), place);
   for (int v = int(threadIdx.x) * 4; v < end; v += int(blockDim.x) * 4)
     copy_async<16>(values + place.at(v), run.first + v, min(16, (end - v) * 4));  // the lead is 0: a place's unit is 4 then
@@ -220,6 +224,7 @@ __device__ __forceinline__ void store_run(const Run<T>& run, const float* values
 template <class T, int kRows>
 __device__ __forceinline__ void store_run_skewed(const Run<T>& run, const float* values, const SkewedRun<kRows>& place) {
   constexpr int kVector = 16 / int(sizeof(T));
+  if (place.in_order()) return store_run(run, values);
   const int lead = place.lead, end = lead + run.count();
   T* const to = run.first - lead;
   with_unit(place.unit(), [&](auto unit) {
