@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,8 @@
 
 namespace cnn::conv2d {
 
+constexpr int64_t kPlanarLeastThreads = 128;  // of a block: 2 KB in flight with one copy of each thread
+
 // How planes are cut. Positions are those of y, or for dgrad those of dx, of stride-2 dgrad its blocks of 2 x 2.
 struct PlanarTiling {
   int64_t stride = 1, dilation_h = 1, dilation_w = 1;  // of positions over the rows that are read
@@ -28,14 +31,16 @@ struct PlanarTiling {
   int64_t bands = 1, planes = 1;   // of a plane; of a block
   int64_t band_rows = 0, in_rows = 0;
 
-  int64_t threads() const { return round_up(planes * groups * strips, 32); }
+  // Some have no positions, and help to move planes.
+  int64_t threads() const { return std::max<int64_t>(busy_threads(), kPlanarLeastThreads); }
+  int64_t busy_threads() const { return round_up(planes * groups * strips, 32); }
 };
 
 // How a run lies in shared memory (planar_planes.cuh).
 struct PlanarLayout {
   int64_t group = 0, plane = 0;  // words left out
   int64_t unit = 0;              // elements that stay together; 0: nothing is left out
-  int64_t elements = 0;  // that it may take
+  int64_t elements = 0;          // that it may take
 };
 
 // What is read (in) and written (out) at the positions.
@@ -56,11 +61,7 @@ struct PlanarView {
 
 inline bool is_stride2_dgrad(const Problem& p) { return p.pass == Pass::kDgrad && p.stride_h == 2; }
 
-// Elements from a multiple of 16 bytes on, before the first and behind the last element of a run.
-constexpr int64_t kRunSlack = 16;
 constexpr int64_t kMostSharedBytes = 227 * 1024;
-
-inline int64_t run_elements(int64_t count) { return round_up(count + kRunSlack, 16); }
 
 // Stride-2 dgrad: how far the first block of 2 x 2 begins before the image, so that block i's first row is 2i + kPad % 2 rows behind the
 // padding's start, up to a multiple of 2.
@@ -228,7 +229,7 @@ inline bool in_runs(const Strides& s, int64_t channels, int64_t height, int64_t 
 // Threads are the same in every plane, so each is charged for its whole tile, results outside included. Instructions of one, per row of its
 // window: a read and, at the edges, a select for each column, and the FMAs; besides, per result, kPlanarResult: the addition of the bias,
 // the bound and the write to shared memory, and for each element moved in vectors the address, the bound, and of halves the conversions.
-constexpr double kPlanarResult = 3, kPlanarMove = 2, kPlanarMoveHalf = 3.5;
+constexpr double kPlanarResult = 3, kPlanarMove = 2, kPlanarMoveHalf = 3.5, kPlanarPlace = 4;
 
 inline double planar_plane_instructions(const Problem& p, const PlanarTiling& t) {
   const PlanarView view(p);
@@ -252,12 +253,20 @@ inline Work planar_work(const Problem& p, const PlanarTiling& t, const Configura
   const double elements = double(p.N) * (double(p.C) * double(p.H * p.W) + double(p.K) * double(p.P * p.Q));
   const double halo = 1 + double(t.bands - 1) * double(t.in_rows - t.band_rows * t.stride) / double(std::max<int64_t>(1, p.H));
   const double columns = double((kPlanarTile - 1) * t.stride + t.taps_h), rows = double((t.rows - 1) * t.stride + t.taps_h);
+  // Windows are worked on by the warps that have positions, of which so many fewer are there to hide each other's latency.
+  const auto stalls = [&](int64_t threads) {
+    return std::max(1.0, kHidingWarps / (std::ceil(double(configuration.blocks) / kMultiprocessors) * double(ceil_div(threads, 32))));
+  };
+  const double waits = stalls(t.busy_threads()) / stalls(t.threads());
+  // With stride 2 a quad is besides brought to its place: two divisions by multiplication, bounds, and the address.
+  const double places = p.stride_h == 2 ? kPlanarPlace : 0;
   Work work;
-  work.instructions = double(images) * planar_plane_instructions(p, t) + elements * (size_of(p.dtype) < 4 ? kPlanarMoveHalf : kPlanarMove);
+  work.instructions = double(images) * planar_plane_instructions(p, t) * waits +
+                      elements * ((size_of(p.dtype) < 4 ? kPlanarMoveHalf : kPlanarMove) + places);
   work.dram_bytes = p.tensor_bytes();
   work.l2_bytes = p.tensor_bytes() * std::max(1.0, halo);
   // Windows; landing, widening, results there and back.
-  work.l1_bytes = 4 * (tiles * rows * columns + (size_of(p.dtype) < 4 ? 3 : 2) * elements);
+  work.l1_bytes = 4 * (tiles * rows * columns * waits + (size_of(p.dtype) < 4 ? 3 : 2) * elements);
   work.blocks = double(configuration.blocks);
   work.threads = configuration.threads;
   return work;
