@@ -282,7 +282,8 @@ void run_large(const Kernel& kernel, const Problem& p, const Configuration& conf
                 : together % 2 == 0 ? 2
                                     : 1};
   const bool filters_follow = p.w.d0 == p.R * p.S && p.w.d2 == p.S && p.w.d3 == 1;
-  q.filters_land = !wgrad && filters_follow && run_elements(t.channels * p.R * p.S) * int64_t(sizeof(T)) <= t.image_values * 4;
+  const int64_t room = t.image_values * 4 / int64_t(sizeof(T)) - run_elements(0);
+  q.landing_filters = !wgrad && filters_follow ? int(std::min(t.channels, room / (p.R * p.S))) : 0;
   const LaunchShape shape{dim3(unsigned(configuration.blocks)), dim3(unsigned(configuration.threads)),
                           std::size_t(configuration.shared_bytes), a.stream};
   if (wgrad) launch(kernel.name.c_str(), shape, large_kernel<T, kNhwc, true>, q);

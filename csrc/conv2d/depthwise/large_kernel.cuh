@@ -65,7 +65,7 @@ struct LargeParams {
   int image_values, filter_values;   // floats of shared memory
   int image_landing;                 // elements of it
   Skew out_skew;                     // NCHW: of several planes in a run of results
-  bool filters_land;                 // fprop, dgrad: filters are a run, and fit where the image will be
+  int landing_filters;               // fprop, dgrad: filters that fit where the image will be, if they are a run; else 0
 };
 
 // The planes of a block: channels of one or several images.
@@ -316,38 +316,47 @@ __global__ void __launch_bounds__(kLargeThreads, 2) large_kernel(const LargePara
     commit_async();
   };
 
-  // The block's filters land, if they may, where the image will be.
+  // fprop, dgrad: the block's filters land where the image will be, some at a time.
   const int taps = p.filter_tensor.height * filter_width;
   T* const landed = reinterpret_cast<T*>(image);
-  const Run<const T> filter_run{filter_from + at.first_c * p.filter_tensor.c, at.channels, 0, 1, taps};
-  if (!kWgrad && p.filters_land) {
-    copy_run(landed, filter_run);
+  const auto filters_from = [&](int first, int count) {
+    return Run<const T>{filter_from + (at.first_c + first) * p.filter_tensor.c, count, 0, 1, taps};
+  };
+  const bool land = !kWgrad && p.landing_filters > 0;
+  const int step = land ? min(p.landing_filters, at.channels) : at.channels;
+  if (land) {
+    copy_run(landed, filters_from(0, step));
     commit_async();
   }
   load(first_stage);
-  if (!kWgrad) {
-    const int lead = filter_run.lead();
-    if (p.filters_land) {
+  for (int first_filter = 0; !kWgrad && first_filter < at.channels; first_filter += step) {
+    const int count = min(step, at.channels - first_filter);
+    const Run<const T> run = filters_from(first_filter, count);
+    if (land && first_filter == 0) {
       wait_async<1>();  // for the filters, not for the stage
-      __syncthreads();
+    } else if (land) {
+      copy_run(landed, run);
+      commit_async();
+      wait_async<0>();
     }
+    if (land) __syncthreads();
     // Word by word of where they go, as an image's rows.
-    for (int e = thread; e < at.channels * p.filter_tile.plane_pitch.divisor; e += int(blockDim.x)) {
+    for (int e = thread; e < count * p.filter_tile.plane_pitch.divisor; e += int(blockDim.x)) {
       int in_plane, s;
       const int channel = p.filter_tile.plane_pitch.divmod(e, in_plane), r = p.filter_tile.row_pitch.divmod(in_plane, s);
       float value = 0;
       if (r < p.filter_tensor.height && s < filter_width) {
         const int tap = r * filter_width + s, source = p.flip ? taps - 1 - tap : tap;
-        if (p.filters_land) {
-          value = widen(landed[lead + channel * taps + source]);
+        if (land) {
+          value = widen(landed[run.lead() + channel * taps + source]);
         } else {
-          value = widen(__ldg(filter_from + (at.first_c + channel) * p.filter_tensor.c + source / filter_width * p.filter_tensor.h +
+          value = widen(__ldg(run.first + channel * p.filter_tensor.c + source / filter_width * p.filter_tensor.h +
                               source % filter_width * p.filter_tensor.w));
         }
       }
-      filter[e] = value;
+      filter[first_filter * p.filter_tile.plane_pitch.divisor + e] = value;
     }
-    if (p.filters_land) __syncthreads();  // before the image overwrites them
+    if (land) __syncthreads();  // before the next ones, or the image, overwrite them
   }
   if (kNhwc) {  // the margins of rows
     const Vector<float, 4> zeros{{0, 0, 0, 0}};

@@ -20,6 +20,7 @@
 #pragma once
 
 #include "common/launch.h"
+#include "common/recompute.h"
 #include "conv2d/depthwise/planar_planes.cuh"
 
 namespace cnn::conv2d {
@@ -158,11 +159,14 @@ __global__ void __launch_bounds__(planar_max_threads(kTaps), planar_least_blocks
   const int last_in = whole ? p.in_planes.height : min(p.in_planes.height, first_window + p.in_rows);
 
   // This thread's positions.
-  int in_plane, strip;
-  const int plane = p.plane_threads.divmod(thread, in_plane);
-  const int group = p.strips.divmod(in_plane, strip);
-  const int row = first_position + p.h.first<Window::kRows>(group), column = p.w.first<kPlanarTile>(strip);
-  const int in_row = row * Window::kStride - p.h.pad, in_column = column * Window::kStride - p.w.pad;
+  struct Positions {
+    int plane, group, row, column;
+  };
+  const auto positions_of = [&](int index) {
+    int in_plane, strip;
+    const int at_plane = p.plane_threads.divmod(index, in_plane), at_group = p.strips.divmod(in_plane, strip);
+    return Positions{at_plane, at_group, first_position + p.h.first<Window::kRows>(at_group), p.w.first<kPlanarTile>(strip)};
+  };
 
   // Where a plane of `out` reads: its j-th plane of `in`, which with the same number is its filter.
   const auto channel_of = [&](int out_plane, int j, int& n) {
@@ -229,7 +233,9 @@ __global__ void __launch_bounds__(planar_max_threads(kTaps), planar_least_blocks
     __syncthreads();
 
     // Compute.
+    const auto [plane, group, row, column] = positions_of(thread);
     if (plane < planes) {
+      const int in_row = row * Window::kStride - p.h.pad, in_column = column * Window::kStride - p.w.pad;
       float w[kFilter];
       CNN_UNROLL
       for (int tap = 0; tap < kFilter; ++tap) w[tap] = weights[(turned ? planes - 1 - plane : plane) * kFilter + tap];
@@ -243,7 +249,8 @@ __global__ void __launch_bounds__(planar_max_threads(kTaps), planar_least_blocks
   }
   __syncthreads();
 
-  // Store.
+  // Store. Where the positions are is worked out again, so that it takes no registers from the sums.
+  const auto [plane, group, row, column] = positions_of(recompute(thread));
   const int first_out = max(0, first_position * kOut - p.origin_h);
   const int last_out = whole ? p.out_planes.height : min(p.out_planes.height, (first_position + p.band_rows) * kOut - p.origin_h);
   const auto target = [&](int out_plane) {
