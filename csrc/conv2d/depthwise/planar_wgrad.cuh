@@ -14,6 +14,7 @@
 #pragma once
 
 #include "common/launch.h"
+#include "common/recompute.h"
 #include "conv2d/depthwise/planar_gather.cuh"
 
 namespace cnn::conv2d {
@@ -78,11 +79,15 @@ __global__ void __launch_bounds__(planar_max_threads(kTaps), planar_least_blocks
   const int first_filter = filter_block * p.planes, planes = min(p.planes, p.filters - first_filter);
   const int first_unit = slab * p.slab_units, last_unit = min(first_unit + p.slab_units, p.units);
 
-  int in_plane, strip;
-  const int plane = p.plane_threads.divmod(thread, in_plane);
-  const int group = p.strips.divmod(in_plane, strip);
-  const int band_row = p.h.first<Window::kRows>(group), column = p.w.first<kPlanarTile>(strip);
-  const int in_column = column * kStride - p.w.pad;
+  // The positions of a thread, in the band. Worked out for each unit, so that they take no registers from the sums.
+  struct Positions {
+    int plane, group, band_row, column;
+  };
+  const auto positions_of = [&](int index) {
+    int in_plane, strip;
+    const int at_plane = p.plane_threads.divmod(index, in_plane), at_group = p.strips.divmod(in_plane, strip);
+    return Positions{at_plane, at_group, p.h.first<Window::kRows>(at_group), p.w.first<kPlanarTile>(strip)};
+  };
 
   struct Runs {
     Run<const T> x, y;
@@ -155,7 +160,9 @@ __global__ void __launch_bounds__(planar_max_threads(kTaps), planar_least_blocks
     }
     load_unit(unit + 1);
 
+    const auto [plane, group, band_row, column] = positions_of(recompute(thread));
     if (plane < planes) {
+      const int in_column = column * kStride - p.w.pad;
       float dy[Window::kRows][kPlanarTile];
       const int y_left_out = Window::kSkewed ? plane * p.y_skew.plane + group * p.y_skew.group : 0;
       const int x_left_out = Window::kSkewed ? plane * p.x_skew.plane + group * p.x_skew.group : 0;
@@ -181,7 +188,7 @@ __global__ void __launch_bounds__(planar_max_threads(kTaps), planar_least_blocks
   float* const all = shared;                                // [thread][tap]: an odd number of words from one thread to the next
   float* const parts = shared + int(blockDim.x) * kFilter;  // [plane][reader][tap]
   __syncthreads();
-  if (plane < planes) {
+  if (positions_of(recompute(thread)).plane < planes) {
     CNN_UNROLL
     for (int tap = 0; tap < kFilter; ++tap) all[thread * kFilter + tap] = sums[tap];
   }
