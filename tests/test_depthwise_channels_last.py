@@ -87,11 +87,13 @@ DEPTHWISE = [
 def test_the_plan_takes_them_for_every_depthwise_layer(dtype: torch.dtype) -> None:
     assert len(DEPTHWISE) > 30
     for entry in DEPTHWISE:
+        # Where many taps lie in the padding (7 x 7 on 14 x 14: a quarter of the rows), the kernels for large filters may be cheaper, which
+        # skip them.
+        wide = entry.problem.R > 3 and entry.problem.H <= 2 * entry.problem.R
         for name in PASSES:
             kernel = tune.problem_of(entry.problem, name, dtype, "channels_last").plan()["kernel"]
-            assert kernel.startswith(FAMILY) and "channels_last" in kernel, (
-                f"{entry.net}:{entry.layer} {name}: {kernel}"
-            )
+            expected = "channels_last" in kernel or (wide and kernel.startswith(f"{FAMILY}large_"))
+            assert kernel.startswith(FAMILY) and expected, f"{entry.net}:{entry.layer} {name}: {kernel}"
 
 
 @pytest.mark.parametrize(

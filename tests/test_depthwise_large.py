@@ -5,7 +5,6 @@ The layers are RepLKNet's and UniRepLKNet's with fewer channels and images.
 
 from __future__ import annotations
 
-import cnnkernels._C as native
 import pytest
 import torch
 
@@ -39,9 +38,11 @@ def test_images_move_in_whole_sectors_and_without_conflicts(layout: str, dtype: 
         sectors, least = sum(s.sectors for s in images), sum(s.least_sectors for s in images)
         assert least >= 0.9 * sectors, f"{launch.kernel}: {least} of {sectors} sectors"
         assert all(s.width == 16 for s in images if s.space == "global"), launch.kernel
+        filters = [s for s in launch.sites if s.buffer == "weight" and s.space == "global"]
+        assert all(s.width == 16 for s in filters), f"{launch.kernel}: filters in single elements"
         shared = [s for s in launch.sites if s.space == "shared"]
         wavefronts, fewest = sum(s.wavefronts for s in shared), sum(s.least_wavefronts for s in shared)
-        assert wavefronts <= 1.1 * fewest, f"{launch.kernel}: {wavefronts} wavefronts, {fewest} without conflicts"
+        assert wavefronts <= 1.08 * fewest, f"{launch.kernel}: {wavefronts} wavefronts, {fewest} without conflicts"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -58,11 +59,10 @@ def test_taps_in_the_padding_are_skipped(layout: str) -> None:
 @pytest.mark.parametrize("name", PASSES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_plan_takes_them_for_their_layers(layout: str, name: str, dtype: torch.dtype) -> None:
-    family = {row["name"]: row["family"] for row in native.catalogue()}
     for net in ("replknet_31b", "unireplknet_t"):
         for entry in suites.load(net).entries:
             layer = entry.problem
             if layer.is_pooling or layer.groups != layer.C or layer.R < 9:
                 continue
             planned = tune.problem_of(layer, name, dtype, layout).plan()["kernel"]
-            assert family[planned] == "depthwise_large", f"{layer}: {planned}"
+            assert planned.startswith("conv2d_depthwise_large_"), f"{layer}: {planned}"

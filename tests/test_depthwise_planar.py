@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import cnnkernels._C as native
 import pytest
 import torch
 
@@ -21,58 +20,75 @@ from cnnkernels.profile.subject import parse_problem
 pytestmark = pytest.mark.checked_emulator
 
 PASSES = ("fprop", "dgrad", "wgrad")
+DTYPES = ("bf16", "f32")
+PLANES = ("input", "output", "grad_output", "grad_input")
+KERNELS = "conv2d_depthwise_planar_"
 #: Planes, taps and strides of the layers; 32 channels and more make 7 x 7 planes whole sectors together.
 SHAPES = {
     "112x112": "n1 c2 112x112 k2 3x3 pad 1 groups 2",
     "112x112, stride 2": "n1 c2 112x112 k2 3x3 stride 2 pad 1 groups 2",
     "56x56": "n1 c2 56x56 k2 7x7 pad 3 groups 2",
-    "28x28, stride 2": "n1 c4 28x28 k4 5x5 stride 2 pad 2 groups 4",
+    "56x56, 5x5, stride 2": "n1 c2 56x56 k2 5x5 stride 2 pad 2 groups 2",
+    "28x28, 3x3, stride 2": "n1 c8 28x28 k8 3x3 stride 2 pad 1 groups 8",
     "14x14": "n1 c16 14x14 k16 5x5 pad 2 groups 16",
+    "14x14, stride 2": "n1 c32 14x14 k32 5x5 stride 2 pad 2 groups 32",
     "7x7": "n1 c64 7x7 k64 3x3 pad 1 groups 64",
+    "7x7, 7x7 taps": "n1 c64 7x7 k64 7x7 pad 3 groups 64",
 }
+#: Wavefronts of shared memory over the fewest. dx of 14 x 14 has one strip of threads, 4 rows high, to a plane of 3.5 such groups: its
+#: results are written without conflicts only with 2 words left out behind each plane, which most reads of 16 bytes then meet.
+MOST_WAVEFRONTS = {("14x14, stride 2", "dgrad"): 1.25}
 
 
-def family(name: str) -> str:
-    rows = [row for row in native.catalogue() if row["name"] == name]
-    return rows[0]["family"] if rows else ""
-
-
-def launches(dtype: str) -> Iterator[tuple[str, str, Launch]]:
+@pytest.fixture(scope="module")
+def launches() -> dict[tuple[str, str, str], Launch]:
+    """The kernel's launch of each shape, pass and element type; the sums over slabs, which may follow, are another family's."""
     jobs = []
     for title, text in SHAPES.items():
         layer, _ = parse_problem(text)
-        taps = f"{layer.R}x{layer.S}"
         for name in PASSES:
             what = "wgrad" if name == "wgrad" else "gather"
-            jobs.append((title, Job(layer, name, dtype, "nchw", f"conv2d_depthwise_planar_{what}_{taps}_{dtype}")))
-    for (title, job), result in zip(jobs, run([job for _, job in jobs]), strict=True):
-        yield title, job.name, result[0]
+            kernel = f"{KERNELS}{what}_{layer.R}x{layer.S}"
+            jobs += [(title, Job(layer, name, dtype, "nchw", f"{kernel}_{dtype}")) for dtype in DTYPES]
+    results = run([job for _, job in jobs])
+    return {(title, job.name, job.dtype): result[0] for (title, job), result in zip(jobs, results, strict=True)}
 
 
-@pytest.mark.parametrize("dtype", ["bf16", "f32"])
-def test_every_sector_is_used_and_no_bank_conflicts(dtype: str) -> None:
-    for title, name, launch in launches(dtype):
-        # Weights and partial sums are few, and begin where they begin: planes are what counts.
-        planes = [s for s in launch.sites if s.buffer in ("input", "output", "grad_output", "grad_input")]
-        sectors, least = sum(s.sectors for s in planes), sum(s.least_sectors for s in planes)
-        assert least >= 0.97 * sectors, f"{title} {name}: {least} of {sectors} sectors"
-        shared = [s for s in launch.sites if s.space == "shared"]
-        wavefronts, fewest = sum(s.wavefronts for s in shared), sum(s.least_wavefronts for s in shared)
-        assert wavefronts <= 1.05 * fewest, f"{title} {name}: {wavefronts} wavefronts, {fewest} without conflicts"
+def test_every_sector_is_used(launches: dict[tuple[str, str, str], Launch]) -> None:
+    for subject, launch in launches.items():
+        # Filters and partial sums are few here, and begin where they begin: planes are what counts.
+        planes = [site for site in launch.sites if site.buffer in PLANES and site.space == "global"]
+        sectors, least = sum(site.sectors for site in planes), sum(site.least_sectors for site in planes)
+        assert least >= 0.97 * sectors, f"{subject}: {least} of {sectors} sectors"
+        every = [site for site in launch.sites if site.space == "global"]
+        sectors, least = sum(site.sectors for site in every), sum(site.least_sectors for site in every)
+        assert least >= 0.9 * sectors, f"{subject}: {least} of {sectors} sectors"
 
 
-@pytest.mark.parametrize("dtype", ["bf16", "f32"])
-def test_planes_move_in_vectors_and_once(dtype: str) -> None:
-    size = 2 if dtype == "bf16" else 4
-    for title, name, launch in launches(dtype):
+def test_shared_memory_has_hardly_a_bank_conflict(launches: dict[tuple[str, str, str], Launch]) -> None:
+    for subject, launch in launches.items():
+        shared = [site for site in launch.sites if site.space == "shared"]
+        wavefronts, fewest = sum(site.wavefronts for site in shared), sum(site.least_wavefronts for site in shared)
+        most = MOST_WAVEFRONTS.get(subject[:2], 1.1)
+        assert wavefronts <= most * fewest, f"{subject}: {wavefronts} wavefronts, {fewest} without conflicts"
+
+
+def test_planes_and_filters_move_in_vectors_and_once(launches: dict[tuple[str, str, str], Launch]) -> None:
+    for (title, name, dtype), launch in launches.items():
         layer, _ = parse_problem(SHAPES[title])
-        P = layer.H // layer.stride[0]
+        P, size = layer.H // layer.stride[0], 2 if dtype == "bf16" else 4
         x, y = layer.N * layer.C * layer.H**2 * size, layer.N * layer.C * P**2 * size
         moved = {"input": x, "output": y, "grad_output": y, "grad_input": x}
-        for site in launch.sites:
-            if site.buffer in moved and site.space == "global":
-                # All but the ends of runs that do not begin at a multiple of 16 bytes; here there are none.
-                assert site.width == 16, f"{title} {name}: {site.access} of {site.buffer} in {site.width} bytes"
+        # All but the ends of runs that do not begin at a multiple of 16 bytes: bands of rows of 56 bytes.
+        images = [site for site in launch.sites if site.buffer in moved and site.space == "global"]
+        in_vectors = sum(site.bytes_asked for site in images if site.width == 16)
+        assert in_vectors >= 0.99 * sum(site.bytes_asked for site in images), f"{title} {name}"
+        filters = [site for site in launch.sites if site.buffer == "weight" and site.space == "global"]
+        in_vectors = sum(site.bytes_asked for site in filters if site.width == 16)
+        if layer.H == 7:  # many planes to a block, whose filters are as many bytes
+            assert in_vectors >= 0.9 * sum(site.bytes_asked for site in filters), (
+                f"{title} {name}: {in_vectors} of filters"
+            )
         for buffer, bytes_ in moved.items():
             asked = sum(s.bytes_asked for s in launch.sites if s.buffer == buffer and s.space == "global")
             # The halo of a band of rows is asked for twice.
@@ -94,7 +110,7 @@ def depthwise_layers() -> Iterator[Layer]:
 def test_the_plan_takes_them_for_their_layers(name: str, dtype: torch.dtype) -> None:
     for layer in depthwise_layers():
         planned = tune.problem_of(layer, name, dtype, "nchw").plan()["kernel"]
-        assert family(planned) == "depthwise_planar", f"{layer}: {planned}"
+        assert planned.startswith(KERNELS), f"{layer}: {planned}"
 
 
 @pytest.mark.parametrize("start", [(0, 0), (1, 0), (0, 3), (1, 3)])

@@ -48,6 +48,7 @@ struct WgradParams {
   int units_of_group;  // that a group of threads goes through
   int unit_bytes;      // of one group's rings
   FastDiv<int32_t> block_channels;
+  int tap_gap;     // words of shared memory between the sums of two taps
   float* partial;  // or null: one slab, written to out
   void* out;
   int filter_k, filter_r, filter_s;
@@ -158,10 +159,12 @@ __global__ void __launch_bounds__(kThreads, 2) wgrad_kernel(const WgradParams p)
     y_slot = y_slot + 1 < kRing ? y_slot + 1 : 0;
   }
 
-  // A row of taps of every thread: [tap][group and strip][vector of channels], a vector's V sums and one
-  // float, which makes the distance of neighbouring threads odd.
+  // A row of taps of every thread: [tap][group and strip][channel]. Threads are V words apart, so that every 32 / V of them begin with
+  // another of their words: sum v lies at v ^ order. Read along the channels, 32 words remain 32 words. Between taps lie as many words as
+  // make the next tap's channels follow in the next banks.
   const int thread_row = int(threadIdx.z * blockDim.y + threadIdx.y), thread_rows = int(blockDim.z * blockDim.y);
   const int vectors = int(blockDim.x), threads = thread_rows * vectors, thread = thread_row * vectors + int(threadIdx.x);
+  const int order = thread / (32 / V) % V, tap_pitch = threads * V + p.tap_gap;
   float* const sums = reinterpret_cast<float*>(shared);
   CNN_UNROLL
   for (int r = 0; r < K; ++r) {
@@ -169,15 +172,18 @@ __global__ void __launch_bounds__(kThreads, 2) wgrad_kernel(const WgradParams p)
     CNN_UNROLL
     for (int s = 0; s < K; ++s) {
       CNN_UNROLL
-      for (int v = 0; v < V; ++v) sums[(s * threads + thread) * (V + 1) + v] = sum[r][s][v];
+      for (int v = 0; v < V; ++v) sums[s * tap_pitch + thread * V + (v ^ order)] = sum[r][s][v];
     }
     __syncthreads();
     for (int e = thread; e < K * channels; e += threads) {
       int c;
       const int s = p.block_channels.divmod(e, c), k = channel + c;
-      const float* const from = sums + s * threads * (V + 1) + c + c / V;
+      const float* const from = sums + s * tap_pitch;
       float total = 0.0f;
-      for (int row = 0; row < thread_rows; ++row) total += from[row * vectors * (V + 1)];
+      for (int row = 0; row < thread_rows; ++row) {
+        const int writer = row * vectors + c / V;
+        total += from[writer * V + (c % V ^ writer / (32 / V) % V)];
+      }
       if (k >= p.grid.channels) continue;
       if (p.partial) p.partial[(slab * K * K + r * K + s) * p.grid.channels + k] = total;
       else static_cast<T*>(p.out)[k * p.filter_k + r * p.filter_r + s * p.filter_s] = narrow<T>(total);

@@ -52,6 +52,7 @@ struct LargeTiling {
   int64_t bands = 1, units = 1, slab_units = 1, slabs = 1;
   int64_t blocks = 0;
   LargeTile image{}, filter{}, out{};
+  int64_t out_left_out = 0;                                                            // words behind a plane of a run of results
   int64_t image_values = 0, filter_values = 0, image_landing = 0, filter_landing = 0;  // elements
 
   int64_t planes() const { return images * channels; }
@@ -74,23 +75,32 @@ inline void lay_out_large(const Problem& p, bool nhwc, LargeTiling& t) {
 
   // Lanes are planes, then strips 7 words apart: with planes an odd multiple of 32 / planes words apart they are in 32 banks.
   t.image.first_column = kLargeMargin;
-  t.image.row_pitch = int(v.image_w) + kLargeMargin;
+  t.image.row_pitch = FastDiv<int>(v.image_w + kLargeMargin);
   const int64_t step = std::max<int64_t>(1, 32 / t.planes());
-  int64_t pitch = round_up(t.image_rows * t.image.row_pitch + kLargeMargin, step);
+  int64_t pitch = round_up(t.image_rows * t.image.row_pitch.divisor + kLargeMargin, step);
   if (pitch / step % 2 == 0) pitch += step;
-  t.image.plane_pitch = int(pitch);
+  t.image.plane_pitch = FastDiv<int>(pitch);
   t.image.landing_plane = int(run(t.image_rows, v.image_w));
   // Taps are read in fours: an odd number of them from one channel to the next.
-  t.filter.row_pitch = int(round_up(v.filter_w, kLargeChunk));
-  pitch = filter_rows * t.filter.row_pitch;
+  t.filter.row_pitch = FastDiv<int>(round_up(v.filter_w, kLargeChunk));
+  pitch = filter_rows * t.filter.row_pitch.divisor;
   if (pitch / 4 % 2 == 0) pitch += 4;
-  t.filter.plane_pitch = int(pitch);
+  t.filter.plane_pitch = FastDiv<int>(pitch);
   t.filter.landing_plane = int(run(filter_rows, v.filter_w));
   t.out.landing_plane = int(run(rows, v.out_w));
 
-  const int64_t results = nhwc || wgrad ? t.planes() * rows * v.out_w : t.planes() * int64_t(t.out.landing_plane);
-  t.image_values = round_up(std::max(t.planes() * t.image.plane_pitch, results), 4);
-  t.filter_values = round_up(t.channels * t.filter.plane_pitch, 4);
+  // Results of a plane are written by lanes of their own: as the image's planes, an odd multiple of `step` words apart.
+  t.out_left_out = 0;
+  if (!nhwc && !wgrad && rows == v.out_h) {
+    const int64_t plane = v.out_h * v.out_w, apart = round_up(plane, step);
+    t.out_left_out = apart + (apart / step % 2 == 0 ? step : 0) - plane;
+    t.out_left_out = t.out_left_out % 32;
+  }
+  const int64_t results = nhwc || wgrad
+                              ? t.planes() * rows * v.out_w
+                              : t.planes() * (t.out.landing_plane + std::max<int64_t>(kLargeRunGap, t.out_left_out)) + 8 * t.images;
+  t.image_values = round_up(std::max(t.planes() * int64_t(t.image.plane_pitch.divisor), results), 4);
+  t.filter_values = round_up(t.channels * t.filter.plane_pitch.divisor, 4);
   t.image_landing = nhwc ? round_up(t.planes() * t.image_rows * v.image_w, 16) : t.planes() * t.image.landing_plane;
   t.filter_landing = !wgrad ? 0 : nhwc ? round_up(t.channels * filter_rows * v.filter_w, 16) : t.channels * t.filter.landing_plane;
 }
@@ -184,11 +194,13 @@ Configuration configure_large(const Kernel&, const Problem& p) {
 }
 
 // Counted in large_kernel.cuh: a step of 4 taps is 28 FMAs, a read of taps and, where not all seven rows are there, two tests for each row
-// of results; and 10 reads of the image and 6 of the loop for a row of the image. Besides, for each element that is brought to its plane:
-// two divisions, a read, a write and addresses. 128 bytes of shared memory are read by a warp at a time, taps in four parts.
+// of results; and 10 reads of the image and 6 of the loop for a row of the image. Besides, for each word of a plane or filter that is
+// brought there: two divisions by multiplication, bounds, a read, a write and addresses (NHWC: for each element, by dividing); for each
+// result an addition, two bounds, its address and a write, and for 16 bytes of them three divisions, reads, conversions and a store.
+// 128 bytes of shared memory are read by a warp at a time, taps in four parts.
 template <bool kNhwc>
 double large_cost(const Kernel& kernel, const Problem& p) {
-  constexpr double kStepRow = 30, kStep = 16, kSpread = 30;
+  constexpr double kStepRow = 30, kStep = 16, kSpread = kNhwc ? 30 : 22, kFilterWord = 22, kResult = 6, kStore = 60;
   const LargeView v(p);
   const LargeTiling t = large_tiling(p, kNhwc);
   const Configuration configuration = kernel.configure(kernel, p);
@@ -218,11 +230,17 @@ double large_cost(const Kernel& kernel, const Problem& p) {
   const double rereads =
       wgrad ? double(t.group_blocks) * double(t.image_rows) / double(std::min(t.stage_rows, v.filter_h))
             : double(t.group_blocks) * double(std::min(v.image_h, t.groups * kLargeTile + v.filter_h - 1)) / double(v.image_h);
+  const double margins = kNhwc ? 1 : double(t.image.row_pitch.divisor) / double(v.image_w);
+  const double filters = wgrad ? double(p.N * p.C) * double(v.filter_h * t.filter.row_pitch.divisor) * double(t.group_blocks)
+                               : double(t.blocks * t.channels) * double(t.filter.plane_pitch.divisor);
+  const double results = wgrad ? double(p.C * t.slabs) * double(v.out_h * v.out_w) : double(p.N * p.C) * double(v.out_h * v.out_w);
   Work work;
-  work.instructions = planes * steps * (pairs * kStepRow + rows * kStep) + image * rereads * kSpread;
+  work.instructions = planes * steps * (pairs * kStepRow + rows * kStep) + image * rereads * margins * kSpread + filters * kFilterWord +
+                      results * (kResult + kStore * double(size_of(p.dtype)) / 16);
   work.dram_bytes = p.tensor_bytes() + 2 * double(configuration.workspace_bytes);
   work.l2_bytes = p.tensor_bytes() + image * (rereads - 1) * size_of(p.dtype) + 2 * double(configuration.workspace_bytes);
-  work.l1_bytes = 4 * planes * steps * (pairs * 4 + rows * kLargeWindow);
+  work.l1_bytes = 4 * planes * steps * (pairs * 4 + rows * kLargeWindow) + 8 * results +
+                  (image * rereads + filters) * (4 * margins + 2 * size_of(p.dtype));  // landing, read there, written
   work.blocks = double(configuration.blocks), work.threads = configuration.threads;
   work.launches = configuration.slabs > 1 ? 2 : 1;
   return microseconds(work);
@@ -257,6 +275,15 @@ void run_large(const Kernel& kernel, const Problem& p, const Configuration& conf
   q.pad_h = int(v.pad_h), q.pad_w = int(v.pad_w), q.flip = p.pass == Pass::kDgrad;
   q.stage_rows = int(t.stage_rows), q.units = int(t.units), q.slab_units = int(t.slab_units), q.bands = int(t.bands);
   q.image_values = int(t.image_values), q.filter_values = int(t.filter_values), q.image_landing = int(t.image_landing);
+  const int64_t left_out = t.out_left_out, together = v.out_h * v.out_w | left_out;
+  q.out_skew = {FastDiv<int>(v.out_w), FastDiv<int>(v.out_h), 0, int(left_out),
+                left_out == 0       ? 0
+                : together % 4 == 0 ? 4
+                : together % 2 == 0 ? 2
+                                    : 1};
+  const bool filters_follow = p.w.d0 == p.R * p.S && p.w.d2 == p.S && p.w.d3 == 1;
+  const int64_t room = t.image_values * 4 / int64_t(sizeof(T)) - run_elements(0);
+  q.landing_filters = !wgrad && filters_follow ? int(std::min(t.channels, room / (p.R * p.S))) : 0;
   const LaunchShape shape{dim3(unsigned(configuration.blocks)), dim3(unsigned(configuration.threads)),
                           std::size_t(configuration.shared_bytes), a.stream};
   if (wgrad) launch(kernel.name.c_str(), shape, large_kernel<T, kNhwc, true>, q);

@@ -33,6 +33,7 @@ constexpr int kLargeTile = 7, kLargeChunk = 4;              // results of a thre
 constexpr int kLargeWindow = kLargeTile + kLargeChunk - 1;  // columns of the image that a step reads
 constexpr int kLargeMargin = kLargeWindow - 1;              // columns beside the image that a step may read
 constexpr int kLargeThreads = 256;
+constexpr int kLargeRunGap = 4;  // words between runs of results, which take a multiple of 8: lanes have one plane each
 
 // A tensor, of which a stage has some rows of some planes.
 struct LargeTensor {
@@ -43,7 +44,8 @@ struct LargeTensor {
 
 // Its place in shared memory: floats [plane][row][column], and where copies of it land.
 struct LargeTile {
-  int row_pitch, plane_pitch, first_column;
+  FastDiv<int> row_pitch, plane_pitch;
+  int first_column;
   int landing_plane;  // NCHW: elements that a plane's run may take where it lands
 };
 
@@ -62,6 +64,8 @@ struct LargeParams {
   int units, slab_units, bands;      // wgrad: bands of all images, of a slab, of an image
   int image_values, filter_values;   // floats of shared memory
   int image_landing;                 // elements of it
+  Skew out_skew;                     // NCHW: of several planes in a run of results
+  int landing_filters;               // fprop, dgrad: filters that fit where the image will be, if they are a run; else 0
 };
 
 // The planes of a block: channels of one or several images.
@@ -129,47 +133,64 @@ struct LargeLayout {
     }
   }
 
-  // Brings what has landed to [plane][row][column], in fp32.
+  // Brings what has landed to [plane][row][column], in fp32. NCHW: word by word of where it goes, so that a warp writes to 32 banks, zeros
+  // between rows included; NHWC: element by element, whose channels are in as many banks.
   template <class T>
   __device__ static __forceinline__ void spread(float* values, const T* landing, const T* from, const LargeTensor& t, const LargeTile& tile,
                                                 const LargePlanes& at, int block_channels, int first, int rows) {
     const int pixels = rows * t.width;
-    const auto put = [&](int plane, int pixel, T value) {
-      values[plane * tile.plane_pitch + pixel / t.width * tile.row_pitch + tile.first_column + pixel % t.width] = widen(value);
-    };
     if constexpr (kNhwc) {
+      const auto put = [&](int plane, int pixel, T value) {
+        values[plane * tile.plane_pitch.divisor + pixel / t.width * tile.row_pitch.divisor + tile.first_column + pixel % t.width] =
+            widen(value);
+      };
       for (int e = int(threadIdx.x); e < at.images * pixels * block_channels; e += int(blockDim.x)) {
         const int c = e % block_channels, n = e / block_channels / pixels;
         if (c < at.channels) put(n * block_channels + c, e / block_channels % pixels, landing[e]);
       }
     } else {
       const Runs<const T> runs(from, t, tile, at, first, rows);
-      for (int r = 0; r < runs.count(); ++r) {
-        const Run<const T> run = runs.run(r);
-        const int first_plane = runs.merged ? r * block_channels : r / at.channels * block_channels + r % at.channels;
-        const T* const landed = landing + r * runs.pitch + runs.lead(run);
-        for (int e = int(threadIdx.x); e < run.count(); e += int(blockDim.x)) put(first_plane + e / pixels, e % pixels, landed[e]);
+      const int planes = at.images * block_channels;  // those of channels that do not exist are never read
+      for (int e = int(threadIdx.x); e < planes * tile.plane_pitch.divisor; e += int(blockDim.x)) {
+        int in_plane, column;
+        const int plane = tile.plane_pitch.divmod(e, in_plane), row = tile.row_pitch.divmod(in_plane, column);
+        const int n = block_channels == 1 ? plane : plane / block_channels, c = plane - n * block_channels;
+        column -= tile.first_column;
+        float value = 0;
+        if (row < rows && unsigned(column) < unsigned(t.width) && c < at.channels) {
+          const int r = runs.index(n, c);
+          const int in_run = (runs.merged ? c * pixels : 0) + row * t.width + column;
+          value = widen(landing[r * runs.pitch + runs.lead(runs.run(r)) + in_run]);
+        }
+        values[e] = value;
       }
     }
   }
 
-  // Where a plane's result lies in shared memory before it is stored: as in global memory, so that 16 bytes of it are 16 bytes there.
+  // Words from one run of results to the next.
+  template <class T>
+  __device__ static __forceinline__ int staged_pitch(const Runs<T>& runs, const LargePlanes& at, const Skew& skew) {
+    return runs.pitch + (runs.merged ? (at.channels * skew.plane + 7) / 8 * 8 : kLargeRunGap);
+  }
+
+  // Where a plane's result lies in shared memory before it is stored: as in global memory, so that 16 bytes of it are 16 bytes there, but
+  // for what is left out between planes.
   template <class T>
   __device__ static __forceinline__ int staged(T* out, const LargeTensor& t, const LargeTile& tile, const LargePlanes& at,
-                                               int block_channels, int first, int rows, int n, int c) {
+                                               int block_channels, int first, int rows, int n, int c, const Skew& skew) {
     if constexpr (kNhwc) {
       return n * rows * t.width * block_channels + c;
     } else {
       const Runs<T> runs(out, t, tile, at, first, rows);
       const int r = runs.index(n, c);
-      return r * runs.pitch + runs.lead(runs.run(r)) + (runs.merged ? c * rows * t.width : 0);
+      return r * staged_pitch(runs, at, skew) + runs.lead(runs.run(r)) + (runs.merged ? c * (rows * t.width + skew.plane) : 0);
     }
   }
 
   // Writes rows [first, first + rows) of the planes.
   template <class T>
   __device__ static __forceinline__ void store(T* out, const float* values, const LargeTensor& t, const LargeTile& tile,
-                                               const LargePlanes& at, int block_channels, int first, int rows) {
+                                               const LargePlanes& at, int block_channels, int first, int rows, const Skew& skew) {
     if constexpr (kNhwc) {
       constexpr int kVector = 16 / int(sizeof(T));
       T* const origin = out + at.first_n * t.n + at.first_c * t.c + first * t.h;
@@ -188,12 +209,16 @@ struct LargeLayout {
       const Runs<T> runs(out, t, tile, at, first, rows);
       for (int r = 0; r < runs.count(); ++r) {
         const Run<T> run = runs.run(r);
-        const float* const results = values + r * runs.pitch;
-        if (t.vectors) {
+        const float* const results = values + r * staged_pitch(runs, at, skew);
+        const SkewedRun<1> place{skew, runs.lead(run), 0};
+        if (t.vectors && runs.merged) {
+          store_run_skewed(run, results, place);
+        } else if (t.vectors) {
           store_run(run, results);
         } else {
-          for_each_element(run,
-                           [&](int e, int plane, int h, int w) { run.first[plane * t.c + h * t.h + w * t.w] = narrow<T>(results[e]); });
+          for_each_element(run, [&](int e, int plane, int h, int w) {
+            run.first[plane * t.c + h * t.h + w * t.w] = narrow<T>(results[runs.merged ? place.at(e) : e]);
+          });
         }
       }
     }
@@ -291,19 +316,53 @@ __global__ void __launch_bounds__(kLargeThreads, 2) large_kernel(const LargePara
     commit_async();
   };
 
+  // fprop, dgrad: the block's filters land where the image will be, some at a time.
+  const int taps = p.filter_tensor.height * filter_width;
+  T* const landed = reinterpret_cast<T*>(image);
+  const auto filters_from = [&](int first, int count) {
+    return Run<const T>{filter_from + (at.first_c + first) * p.filter_tensor.c, count, 0, 1, taps};
+  };
+  const bool land = !kWgrad && p.landing_filters > 0;
+  const int step = land ? min(p.landing_filters, at.channels) : at.channels;
+  if (land) {
+    copy_run(landed, filters_from(0, step));
+    commit_async();
+  }
   load(first_stage);
-  const Vector<float, 4> zeros{{0, 0, 0, 0}};  // the margins of rows
-  for (int i = thread * 4; i < p.image_values + p.filter_values; i += int(blockDim.x) * 4)
-    *reinterpret_cast<Vector<float, 4>*>(image + i) = zeros;
-  __syncthreads();
-  if (!kWgrad) {
-    const int taps = p.filter_tensor.height * filter_width;
-    for (int e = thread; e < at.channels * taps; e += int(blockDim.x)) {
-      const int channel = e / taps, tap = e % taps, source = p.flip ? taps - 1 - tap : tap;
-      filter[channel * p.filter_tile.plane_pitch + tap / filter_width * p.filter_tile.row_pitch + tap % filter_width] =
-          widen(__ldg(filter_from + (at.first_c + channel) * p.filter_tensor.c + source / filter_width * p.filter_tensor.h +
-                      source % filter_width * p.filter_tensor.w));
+  for (int first_filter = 0; !kWgrad && first_filter < at.channels; first_filter += step) {
+    const int count = min(step, at.channels - first_filter);
+    const Run<const T> run = filters_from(first_filter, count);
+    if (land && first_filter == 0) {
+      wait_async<1>();  // for the filters, not for the stage
+    } else if (land) {
+      copy_run(landed, run);
+      commit_async();
+      wait_async<0>();
     }
+    if (land) __syncthreads();
+    // Word by word of where they go, as an image's rows.
+    for (int e = thread; e < count * p.filter_tile.plane_pitch.divisor; e += int(blockDim.x)) {
+      int in_plane, s;
+      const int channel = p.filter_tile.plane_pitch.divmod(e, in_plane), r = p.filter_tile.row_pitch.divmod(in_plane, s);
+      float value = 0;
+      if (r < p.filter_tensor.height && s < filter_width) {
+        const int tap = r * filter_width + s, source = p.flip ? taps - 1 - tap : tap;
+        if (land) {
+          value = widen(landed[run.lead() + channel * taps + source]);
+        } else {
+          value = widen(__ldg(run.first + channel * p.filter_tensor.c + source / filter_width * p.filter_tensor.h +
+                              source % filter_width * p.filter_tensor.w));
+        }
+      }
+      filter[first_filter * p.filter_tile.plane_pitch.divisor + e] = value;
+    }
+    if (land) __syncthreads();  // before the next ones, or the image, overwrite them
+  }
+  if (kNhwc) {  // the margins of rows
+    const Vector<float, 4> zeros{{0, 0, 0, 0}};
+    float* const from = image;
+    const int words = p.image_values + (kWgrad ? p.filter_values : 0);
+    for (int i = thread * 4; i < words; i += int(blockDim.x) * 4) *reinterpret_cast<Vector<float, 4>*>(from + i) = zeros;
   }
 
   float sums[kLargeTile][kLargeTile];
@@ -326,17 +385,17 @@ __global__ void __launch_bounds__(kLargeThreads, 2) large_kernel(const LargePara
     load(index + 1);
 
     if (!there) continue;
-    const float* const x = image + plane * p.image_tile.plane_pitch + p.image_tile.first_column - left;
-    const float* const w = filter + c * p.filter_tile.plane_pitch;
+    const float* const x = image + plane * p.image_tile.plane_pitch.divisor + p.image_tile.first_column - left;
+    const float* const w = filter + c * p.filter_tile.plane_pitch.divisor;
     for (int h = 0; h < s.rows; ++h) {
       const int f = s.first + h + p.pad_h - row - s.first_filter;  // what the thread's first row of results meets; its i-th meets f - i
       const int filters = s.last_filter - s.first_filter;
       if (f < 0 || f - (kLargeTile - 1) >= filters) continue;
-      const float* const x_row = x + h * p.image_tile.row_pitch;
-      const float* const w_row = w + f * p.filter_tile.row_pitch;
+      const float* const x_row = x + h * p.image_tile.row_pitch.divisor;
+      const float* const w_row = w + f * p.filter_tile.row_pitch.divisor;
       if (f >= kLargeTile - 1 && f < filters)
-        add_large_row<true>(sums, x_row, w_row, p.filter_tile.row_pitch, first_tap, last_tap, 0, kLargeTile);
-      else add_large_row<false>(sums, x_row, w_row, p.filter_tile.row_pitch, first_tap, last_tap, f - filters + 1, f + 1);
+        add_large_row<true>(sums, x_row, w_row, p.filter_tile.row_pitch.divisor, first_tap, last_tap, 0, kLargeTile);
+      else add_large_row<false>(sums, x_row, w_row, p.filter_tile.row_pitch.divisor, first_tap, last_tap, f - filters + 1, f + 1);
     }
   }
   __syncthreads();  // the image is no longer read
@@ -347,9 +406,10 @@ __global__ void __launch_bounds__(kLargeThreads, 2) large_kernel(const LargePara
     const float bias = p.bias ? widen(__ldg(static_cast<const T*>(p.bias) + (at.first_c + c) * p.bias_stride)) : 0.f;
     // wgrad: [channel][row][column]
     const int pixel = !kWgrad && kNhwc ? p.block_channels : 1;
-    float* const to =
-        image + (kWgrad ? c * rows * width : Layout::staged(out, p.out_tensor, p.out_tile, at, p.block_channels, first_row, rows, n, c)) +
-        ((row - first_row) * width + column) * pixel;
+    float* const to = image +
+                      (kWgrad ? c * rows * width
+                              : Layout::staged(out, p.out_tensor, p.out_tile, at, p.block_channels, first_row, rows, n, c, p.out_skew)) +
+                      ((row - first_row) * width + column) * pixel;
     CNN_UNROLL
     for (int i = 0; i < kLargeTile; ++i) {
       CNN_UNROLL
@@ -360,7 +420,7 @@ __global__ void __launch_bounds__(kLargeThreads, 2) large_kernel(const LargePara
   }
   __syncthreads();
   if (!kWgrad) {
-    Layout::store(out, image, p.out_tensor, p.out_tile, at, p.block_channels, first_row, rows);
+    Layout::store(out, image, p.out_tensor, p.out_tile, at, p.block_channels, first_row, rows, p.out_skew);
     return;
   }
   for (int e = thread; e < at.channels * rows * width; e += int(blockDim.x)) {

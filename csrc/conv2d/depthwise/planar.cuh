@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,8 @@
 
 namespace cnn::conv2d {
 
+constexpr int64_t kPlanarLeastThreads = 128;  // of a block: 2 KB in flight with one copy of each thread
+
 // How planes are cut. Positions are those of y, or for dgrad those of dx, of stride-2 dgrad its blocks of 2 x 2.
 struct PlanarTiling {
   int64_t stride = 1, dilation_h = 1, dilation_w = 1;  // of positions over the rows that are read
@@ -28,7 +31,16 @@ struct PlanarTiling {
   int64_t bands = 1, planes = 1;   // of a plane; of a block
   int64_t band_rows = 0, in_rows = 0;
 
-  int64_t threads() const { return round_up(planes * groups * strips, 32); }
+  // Some have no positions, and help to move planes.
+  int64_t threads() const { return std::max<int64_t>(busy_threads(), kPlanarLeastThreads); }
+  int64_t busy_threads() const { return round_up(planes * groups * strips, 32); }
+};
+
+// How a run lies in shared memory (planar_planes.cuh).
+struct PlanarLayout {
+  int64_t group = 0, plane = 0;  // words left out
+  int64_t unit = 0;              // elements that stay together; 0: nothing is left out
+  int64_t elements = 0;          // that it may take
 };
 
 // What is read (in) and written (out) at the positions.
@@ -49,30 +61,87 @@ struct PlanarView {
 
 inline bool is_stride2_dgrad(const Problem& p) { return p.pass == Pass::kDgrad && p.stride_h == 2; }
 
-// Elements from a multiple of 16 bytes on, before the first and behind the last element of a run.
-constexpr int64_t kRunSlack = 16;
 constexpr int64_t kMostSharedBytes = 227 * 1024;
-
-inline int64_t run_elements(int64_t count) { return round_up(count + kRunSlack, 16); }
 
 // Stride-2 dgrad: how far the first block of 2 x 2 begins before the image, so that block i's first row is 2i + kPad % 2 rows behind the
 // padding's start, up to a multiple of 2.
 inline int64_t block_origin(int64_t pad, int64_t taps) { return (pad + (taps - 1) / 2) % 2; }
 
-inline int64_t planar_run(const PlanarTiling& t, int64_t rows, int64_t height, int64_t width) {
-  return run_elements(t.planes * std::min(rows, height) * width);
+// How far the first position's window begins before the image.
+inline int64_t planar_pad(const Problem& p, int64_t pad, int64_t taps, int64_t dilation) {
+  if (p.pass != Pass::kDgrad) return pad;
+  if (p.stride_h == 1) return dilation * (taps - 1) - pad;
+  // Block i begins at h' = h + pad = 2 (i + first) + parity, and its window at row i + first + parity - ((taps + 1) / 2 - 1).
+  const int64_t parity = (taps - 1) / 2 % 2, first = (pad - block_origin(pad, taps) - parity) / 2;
+  return (taps + 1) / 2 - 1 - parity - first;
+}
+
+// Wavefronts in which a block's first two warps would each read or write a word, or of even `words` two.
+inline int64_t planar_wavefronts(const PlanarTiling& t, int64_t words, int64_t group_pitch, int64_t plane_pitch) {
+  const int64_t size = words % 2 == 0 ? 2 : 1, lanes = 32 / size, threads = std::min<int64_t>(64, t.planes * t.groups * t.strips);
+  int64_t wavefronts = 0;
+  for (int64_t first = 0; first < threads; first += lanes) {
+    int64_t used[32] = {}, most = 0;
+    for (int64_t thread = first; thread < std::min(first + lanes, threads); ++thread) {
+      const int64_t group = thread / t.strips % t.groups, plane = thread / t.strips / t.groups;
+      most = std::max(most, ++used[(thread % t.strips * words + group * group_pitch + plane * plane_pitch) / size % lanes]);
+    }
+    wavefronts += most;
+  }
+  return wavefronts;
+}
+
+// A run of `rows` rows of each plane. Threads are `words` words apart, their groups group_rows rows, of which the first group's begin
+// `before` rows before the run at most.
+inline PlanarLayout planar_layout(const Problem& p, const PlanarTiling& t, int64_t rows, int64_t width, int64_t words, int64_t group_rows,
+                                  int64_t before) {
+  PlanarLayout best;
+  best.elements = run_elements(t.planes * rows * width);
+  if (p.stride_h == 1) return best;
+  const auto banks = [](int64_t n) { return (n % 32 + 32) % 32; };
+  int64_t fewest = planar_wavefronts(t, words, group_rows * width, rows * width);
+  const int64_t none = planar_wavefronts(t, words, t.strips * words, t.groups * t.strips * words);  // without conflicts
+  // Nothing left out, else something behind planes alone, else behind groups as well: places that are side by side should stay so.
+  for (const int64_t group : {int64_t(0), banks(t.strips * words - group_rows * width)}) {
+    const int64_t within = (rows - 1 + std::max<int64_t>(0, before)) / group_rows * group;  // of a plane
+    for (const int64_t unit : {4, 2, 1}) {
+      if (width % unit != 0 || group % unit != 0) continue;
+      for (int64_t plane = within; fewest > none && plane < within + (t.planes > 1 ? 32 : 1); plane += unit) {
+        const int64_t wavefronts = planar_wavefronts(t, words, group_rows * width + group, rows * width + plane);
+        if (wavefronts >= fewest) continue;
+        fewest = wavefronts;
+        best = {group, plane, unit, run_elements(t.planes * (rows * width + plane))};
+      }
+    }
+  }
+  return best;
+}
+
+inline PlanarLayout planar_in_layout(const Problem& p, const PlanarTiling& t) {
+  const PlanarView view(p);
+  const int64_t before = is_stride2_dgrad(p) ? planar_pad(p, p.pad_h, p.R, 1) : p.pad_h;
+  return planar_layout(p, t, std::min(t.in_rows, view.in_h), view.in_w, kPlanarTile * t.stride, t.rows * t.stride, before);
+}
+
+// wgrad: of dy at the positions.
+inline PlanarLayout planar_out_layout(const Problem& p, const PlanarTiling& t) {
+  const PlanarView view(p);
+  const int64_t results = is_stride2_dgrad(p) ? 2 : 1;  // of a position
+  return planar_layout(p, t, std::min(t.band_rows * results, view.out_h), view.out_w, kPlanarTile * results, t.rows * results,
+                       is_stride2_dgrad(p) ? block_origin(p.pad_h, p.R) : 0);
 }
 
 // Floats for a run of what is read, in which later a run of results lies.
-inline int64_t planar_gather_values(const PlanarTiling& t, const PlanarView& view) {
-  const int64_t results = view.out_h == t.positions_h ? t.band_rows : 2 * t.band_rows;
-  return std::max(planar_run(t, t.in_rows, view.in_h, view.in_w), planar_run(t, results, view.out_h, view.out_w));
+inline int64_t planar_gather_values(const Problem& p, const PlanarTiling& t) {
+  return std::max(planar_in_layout(p, t).elements, planar_out_layout(p, t).elements);
 }
 
+// For the filters of a block as they land.
+inline int64_t planar_raw_filters(const Problem& p, const PlanarTiling& t) { return run_elements(t.planes * p.R * p.S); }
+
 inline int64_t planar_gather_shared(const Problem& p, const PlanarTiling& t) {
-  const PlanarView view(p);
-  const int64_t raw = size_of(p.dtype) < 4 ? planar_run(t, t.in_rows, view.in_h, view.in_w) * size_of(p.dtype) : 0;
-  return planar_gather_values(t, view) * 4 + round_up(t.planes * p.R * p.S, 4) * 4 + raw;
+  const int64_t raw = size_of(p.dtype) < 4 ? planar_in_layout(p, t).elements : 0;
+  return (planar_gather_values(p, t) + round_up(t.planes * p.R * p.S, 4)) * 4 + (planar_raw_filters(p, t) + raw) * size_of(p.dtype);
 }
 
 inline int64_t planar_readers(const Problem& p, const PlanarTiling& t) {
@@ -80,7 +149,7 @@ inline int64_t planar_readers(const Problem& p, const PlanarTiling& t) {
 }
 
 inline int64_t planar_wgrad_shared(const Problem& p, const PlanarTiling& t) {
-  const int64_t values = planar_run(t, t.in_rows, p.H, p.W) + planar_run(t, t.band_rows, p.P, p.Q);
+  const int64_t values = planar_in_layout(p, t).elements + planar_out_layout(p, t).elements;
   const int64_t sums = (t.threads() + t.planes * planar_readers(p, t)) * p.R * p.S * 4;
   return std::max(values * (4 + size_of(p.dtype)), sums);
 }
@@ -101,7 +170,7 @@ inline PlanarTiling planar_tiling(const Problem& p) {
   t.positions_h = blocks2 ? ceil_div(view.out_h + block_origin(p.pad_h, p.R), 2) : view.out_h;
   t.positions_w = blocks2 ? ceil_div(view.out_w + block_origin(p.pad_w, p.S), 2) : view.out_w;
   t.taps_h = blocks2 ? (p.R + 1) / 2 : p.R;
-  t.rows = blocks2 ? 2 : t.stride == 2 ? 4 : kPlanarTile;
+  t.rows = blocks2 ? 2 : kPlanarTile;
   t.strips = t.dilation_w * ceil_div(ceil_div(t.positions_w, t.dilation_w), kPlanarTile);
   const int64_t groups = t.dilation_h * ceil_div(ceil_div(t.positions_h, t.dilation_h), t.rows);
   const int64_t step = t.dilation_h;  // a band has as many groups of each residue class
@@ -160,7 +229,7 @@ inline bool in_runs(const Strides& s, int64_t channels, int64_t height, int64_t 
 // Threads are the same in every plane, so each is charged for its whole tile, results outside included. Instructions of one, per row of its
 // window: a read and, at the edges, a select for each column, and the FMAs; besides, per result, kPlanarResult: the addition of the bias,
 // the bound and the write to shared memory, and for each element moved in vectors the address, the bound, and of halves the conversions.
-constexpr double kPlanarResult = 3, kPlanarMove = 2, kPlanarMoveHalf = 3.5;
+constexpr double kPlanarResult = 3, kPlanarMove = 2, kPlanarMoveHalf = 3.5, kPlanarPlace = 4;
 
 inline double planar_plane_instructions(const Problem& p, const PlanarTiling& t) {
   const PlanarView view(p);
@@ -184,12 +253,20 @@ inline Work planar_work(const Problem& p, const PlanarTiling& t, const Configura
   const double elements = double(p.N) * (double(p.C) * double(p.H * p.W) + double(p.K) * double(p.P * p.Q));
   const double halo = 1 + double(t.bands - 1) * double(t.in_rows - t.band_rows * t.stride) / double(std::max<int64_t>(1, p.H));
   const double columns = double((kPlanarTile - 1) * t.stride + t.taps_h), rows = double((t.rows - 1) * t.stride + t.taps_h);
+  // Windows are worked on by the warps that have positions, of which so many fewer are there to hide each other's latency.
+  const auto stalls = [&](int64_t threads) {
+    return std::max(1.0, kHidingWarps / (std::ceil(double(configuration.blocks) / kMultiprocessors) * double(ceil_div(threads, 32))));
+  };
+  const double waits = stalls(t.busy_threads()) / stalls(t.threads());
+  // With stride 2 a quad is besides brought to its place: two divisions by multiplication, bounds, and the address.
+  const double places = p.stride_h == 2 ? kPlanarPlace : 0;
   Work work;
-  work.instructions = double(images) * planar_plane_instructions(p, t) + elements * (size_of(p.dtype) < 4 ? kPlanarMoveHalf : kPlanarMove);
+  work.instructions = double(images) * planar_plane_instructions(p, t) * waits +
+                      elements * ((size_of(p.dtype) < 4 ? kPlanarMoveHalf : kPlanarMove) + places);
   work.dram_bytes = p.tensor_bytes();
   work.l2_bytes = p.tensor_bytes() * std::max(1.0, halo);
   // Windows; landing, widening, results there and back.
-  work.l1_bytes = 4 * (tiles * rows * columns + (size_of(p.dtype) < 4 ? 3 : 2) * elements);
+  work.l1_bytes = 4 * (tiles * rows * columns * waits + (size_of(p.dtype) < 4 ? 3 : 2) * elements);
   work.blocks = double(configuration.blocks);
   work.threads = configuration.threads;
   return work;
@@ -215,21 +292,16 @@ inline double planar_gather_cost(const Kernel& kernel, const Problem& p) {
 
 inline FastDiv<int> planar_div(int64_t divisor) { return FastDiv<int>(std::max<int64_t>(1, divisor)); }
 
+inline Skew skew_of(const PlanarLayout& layout, int64_t height, int64_t width) {
+  return {planar_div(width), planar_div(height), int(layout.group), int(layout.plane), int(layout.unit)};
+}
+
 inline Planes planes_of(const Strides& s, int64_t height, int64_t width, bool runs) {
   return {int(s.d0), int(s.d1), int(s.d2), int(height), int(width), runs};
 }
 
-// `pad`: how far the first position's window begins before the image.
 inline PlanarAxis planar_axis(int64_t threads, int64_t dilation, int64_t pad) {
   return {planar_div(threads / dilation), int(dilation), int(pad)};
-}
-
-inline int64_t planar_pad(const Problem& p, int64_t pad, int64_t taps, int64_t dilation) {
-  if (p.pass != Pass::kDgrad) return pad;
-  if (p.stride_h == 1) return dilation * (taps - 1) - pad;
-  // Block i begins at h' = h + pad = 2 (i + first) + parity, and its window at row i + first + parity - ((taps + 1) / 2 - 1).
-  const int64_t parity = (taps - 1) / 2 % 2, first = (pad - block_origin(pad, taps) - parity) / 2;
-  return (taps + 1) / 2 - 1 - parity - first;
 }
 
 // Whether which columns to skip follows from the strip being the first or the last one.
@@ -249,7 +321,11 @@ void run_planar_gather(const Kernel& kernel, const Problem& p, const Configurati
   q.in_planes =
       planes_of(view.in, view.in_h, view.in_w, in_order && in_runs(view.in, view.in_c, view.in_h, view.in_w, one_plane, p.N == 1));
   q.out_planes = planes_of(view.out, view.out_h, view.out_w, in_runs(view.out, view.out_c, view.out_h, view.out_w, one_plane, p.N == 1));
+  q.in_skew = skew_of(planar_in_layout(p, t), view.in_h, view.in_w);
+  q.out_skew = skew_of(planar_out_layout(p, t), view.out_h, view.out_w);
   q.filter_k = int(p.w.d0), q.filter_r = int(p.w.d2), q.filter_s = int(p.w.d3), q.bias_stride = int(a.bias_stride);
+  const bool filters_follow = p.w.d0 == p.R * p.S && p.w.d2 == p.S && p.w.d3 == 1;
+  q.filters_in_runs = filters_follow && (fprop || p.K == p.C || one_plane);
   q.channels = planar_div(view.out_c), q.multiplier = planar_div(p.K / p.C), q.fprop = fprop;
   q.total_planes = int(p.N * view.out_c), q.planes = int(t.planes);
   q.bands = planar_div(t.bands), q.band_rows = int(t.band_rows), q.in_rows = int(t.in_rows);
@@ -258,7 +334,7 @@ void run_planar_gather(const Kernel& kernel, const Problem& p, const Configurati
   q.w = planar_axis(t.strips, t.dilation_w, planar_pad(p, p.pad_w, p.S, p.dilation_w));
   if (is_stride2_dgrad(p)) q.origin_h = int(block_origin(p.pad_h, p.R)), q.origin_w = int(block_origin(p.pad_w, p.S));
   q.even = planar_even(p, t, view);
-  q.values = int(planar_gather_values(t, view));
+  q.values = int(planar_gather_values(p, t)), q.raw_filters = int(planar_raw_filters(p, t));
   const LaunchShape shape{dim3(unsigned(configuration.blocks)), dim3(unsigned(configuration.threads)),
                           std::size_t(configuration.shared_bytes), a.stream};
   const auto kernel_of = is_stride2_dgrad(p) ? planar_gather_kernel<T, kTaps, PlanarGather::kStride2Dgrad>
@@ -312,7 +388,9 @@ void run_planar_wgrad(const Kernel& kernel, const Problem& p, const Configuratio
   q.plane_threads = planar_div(t.groups * t.strips), q.strips = planar_div(t.strips);
   q.h = planar_axis(t.groups, t.dilation_h, p.pad_h), q.w = planar_axis(t.strips, t.dilation_w, p.pad_w);
   q.even = planar_even(p, t, view);
-  q.x_values = int(planar_run(t, t.in_rows, p.H, p.W)), q.y_values = int(planar_run(t, t.band_rows, p.P, p.Q));
+  const PlanarLayout x_layout = planar_in_layout(p, t), y_layout = planar_out_layout(p, t);
+  q.x_skew = skew_of(x_layout, p.H, p.W), q.y_skew = skew_of(y_layout, p.P, p.Q);
+  q.x_values = int(x_layout.elements), q.y_values = int(y_layout.elements);
   q.readers = int(planar_readers(p, t));
   const LaunchShape shape{dim3(unsigned(configuration.blocks)), dim3(unsigned(configuration.threads)),
                           std::size_t(configuration.shared_bytes), a.stream};

@@ -20,6 +20,7 @@
 #pragma once
 
 #include "common/launch.h"
+#include "common/recompute.h"
 #include "conv2d/depthwise/planar_planes.cuh"
 
 namespace cnn::conv2d {
@@ -30,7 +31,9 @@ struct PlanarGatherParams {
   const void *in, *filter, *bias;
   void* out;
   Planes in_planes, out_planes;
+  Skew in_skew, out_skew;  // stride 2
   int filter_k, filter_r, filter_s, bias_stride;
+  bool filters_in_runs;     // as in_planes
   FastDiv<int> channels;    // of out
   FastDiv<int> multiplier;  // K / C
   bool fprop;
@@ -39,9 +42,9 @@ struct PlanarGatherParams {
   int band_rows, in_rows;    // positions of a band; rows of `in` that they see
   FastDiv<int> plane_threads, strips;
   PlanarAxis h, w;
-  int origin_h, origin_w;  // stride-2 dgrad: the first block of 2 x 2 begins so far before the image, 0 or 1
-  bool even;               // columns divide into strips of 7 and the padding is (taps - 1) / 2: which columns to skip is known beforehand
-  int values;              // floats of shared memory for a run of in or out
+  int origin_h, origin_w;   // stride-2 dgrad: the first block of 2 x 2 begins so far before the image, 0 or 1
+  bool even;                // columns divide into strips of 7 and the padding is (taps - 1) / 2: which columns to skip is known beforehand
+  int values, raw_filters;  // floats of shared memory for a run of in or out; elements of it for filters as they land
 };
 
 // What a thread computes: kRows x 7 positions, at each of which there are kOut x kOut results.
@@ -49,8 +52,10 @@ template <int kTaps, PlanarGather kMode>
 struct PlanarWindow {
   static constexpr bool kDgrad2 = kMode == PlanarGather::kStride2Dgrad;
   static constexpr int kStride = kMode == PlanarGather::kStride2 ? 2 : 1;  // of positions over `in`
-  static constexpr int kRows = kDgrad2 ? 2 : kStride == 2 ? 4 : kPlanarTile, kOut = kDgrad2 ? 2 : 1;
+  static constexpr int kRows = kDgrad2 ? 2 : kPlanarTile, kOut = kDgrad2 ? 2 : 1;
   static constexpr int kTapsHere = kDgrad2 ? (kTaps + 1) / 2 : kTaps;  // of the window over `in`, along each axis
+  static constexpr bool kSkewed = kMode != PlanarGather::kStride1;
+  static constexpr int kGroupRows = kRows * kStride;  // of `in`, from one group of threads to the next
   static constexpr int kPad = (kTaps - 1) / 2, kParity = kPad % 2;
   // Columns before the image that the first window sees when the padding is kPad.
   static constexpr int kLeft = kDgrad2 ? kTapsHere - 1 - kParity - kPad / 2 : kPad;
@@ -98,17 +103,19 @@ __device__ __forceinline__ void read_window_row(float (&x)[Window::kInColumns], 
   }
 }
 
-// sums += window * taps. `rows` is where row 0, column 0 of the thread's window would lie in shared memory.
+// sums += window * taps. `rows` is where row 0, column 0 of the thread's window would lie in shared memory; behind each group's rows of it
+// `skew` words are left out.
 template <int kTaps, class Window>
 __device__ CNN_INNER_LOOP void add_window(float (&sums)[Window::kRows * Window::kOut][kPlanarTile * Window::kOut], const float* rows,
                                           const float (&w)[kTaps * kTaps], int first_row, int height, int row_dilation, int row_pitch,
-                                          bool even, int first_column, int width, int dilation) {
+                                          int skew, bool even, int first_column, int width, int dilation) {
   constexpr int kOut = Window::kOut, kStride = Window::kStride, kTapsHere = Window::kTapsHere;
   CNN_UNROLL
   for (int i = 0; i < Window::kInRows; ++i) {
     if (unsigned(first_row + i * row_dilation) >= unsigned(height)) continue;  // in the padding
     float x[Window::kInColumns];
-    read_window_row<Window>(x, rows + i * row_pitch, even, first_column, width, dilation);
+    const int left_out = Window::kSkewed ? i / Window::kGroupRows * skew : 0;
+    read_window_row<Window>(x, rows + i * row_pitch + left_out, even, first_column, width, dilation);
     CNN_UNROLL
     for (int j = 0; j < kTapsHere; ++j) {  // row i is the j-th of position (i - j) / kStride
       if ((i - j) % kStride != 0 || i < j || (i - j) / kStride >= Window::kRows) continue;
@@ -136,9 +143,10 @@ template <class T, int kTaps, PlanarGather kMode>
 __global__ void __launch_bounds__(planar_max_threads(kTaps), planar_least_blocks(kTaps)) planar_gather_kernel(const PlanarGatherParams p) {
   using Window = PlanarWindow<kTaps, kMode>;
   constexpr int kFilter = kTaps * kTaps, kOut = Window::kOut;
-  CNN_DYNAMIC_SHARED(values, float);                                                // a run of `in`, then one of `out`
-  float* const weights = values + p.values;                                         // [plane][r][s]
-  T* const raw = reinterpret_cast<T*>(weights + (p.planes * kFilter + 3) / 4 * 4);  // a run of `in`, where T is not float
+  CNN_DYNAMIC_SHARED(values, float);         // a run of `in`, then one of `out`
+  float* const weights = values + p.values;  // [plane][r][s]
+  T* const raw_filters = reinterpret_cast<T*>(weights + (p.planes * kFilter + 3) / 4 * 4);
+  T* const raw = raw_filters + p.raw_filters;  // a run of `in`, where T is not float
   const int thread = int(threadIdx.x);
 
   int band;
@@ -146,15 +154,19 @@ __global__ void __launch_bounds__(planar_max_threads(kTaps), planar_least_blocks
   const int planes = min(p.planes, p.total_planes - first_plane);
   const int first_position = band * p.band_rows;
   const bool whole = p.bands.divisor == 1;
-  const int first_in = whole ? 0 : max(0, first_position * Window::kStride - p.h.pad);
-  const int last_in = whole ? p.in_planes.height : min(p.in_planes.height, first_position * Window::kStride - p.h.pad + p.in_rows);
+  const int first_window = first_position * Window::kStride - p.h.pad;  // the first row of the first windows
+  const int first_in = whole ? 0 : max(0, first_window);
+  const int last_in = whole ? p.in_planes.height : min(p.in_planes.height, first_window + p.in_rows);
 
   // This thread's positions.
-  int in_plane, strip;
-  const int plane = p.plane_threads.divmod(thread, in_plane);
-  const int group = p.strips.divmod(in_plane, strip);
-  const int row = first_position + p.h.first<Window::kRows>(group), column = p.w.first<kPlanarTile>(strip);
-  const int in_row = row * Window::kStride - p.h.pad, in_column = column * Window::kStride - p.w.pad;
+  struct Positions {
+    int plane, group, row, column;
+  };
+  const auto positions_of = [&](int index) {
+    int in_plane, strip;
+    const int at_plane = p.plane_threads.divmod(index, in_plane), at_group = p.strips.divmod(in_plane, strip);
+    return Positions{at_plane, at_group, first_position + p.h.first<Window::kRows>(at_group), p.w.first<kPlanarTile>(strip)};
+  };
 
   // Where a plane of `out` reads: its j-th plane of `in`, which with the same number is its filter.
   const auto channel_of = [&](int out_plane, int j, int& n) {
@@ -183,43 +195,62 @@ __global__ void __launch_bounds__(planar_max_threads(kTaps), planar_least_blocks
     constexpr bool kNarrow = sizeof(T) < sizeof(float);
     T* const landing = kNarrow ? raw : reinterpret_cast<T*>(values);
     const int lead = p.in_planes.in_runs ? run.lead() : 0;
+    const SkewedRun<Window::kGroupRows> place{p.in_skew, lead, first_in - first_window};
     if (j > 0) __syncthreads();  // the last filter's image is being read
     if (p.in_planes.in_runs) {
-      copy_run(landing, run);
+      if constexpr (Window::kSkewed && !kNarrow) copy_run_skewed(values, run, place);
+      else copy_run(landing, run);
     } else {
       for_each_element(run, [&](int e, int plane_here, int h, int w) {
-        landing[e] = __ldg(source(first_plane + plane_here, j) + (first_in + h) * p.in_planes.h + w);
+        landing[Window::kSkewed && !kNarrow ? place.at(e) : e] =
+            __ldg(source(first_plane + plane_here, j) + (first_in + h) * p.in_planes.h + w);
       });
     }
-    commit_async();
-    for (int e = thread; e < planes * kFilter; e += int(blockDim.x)) {
-      int n;
-      const int plane_here = e / kFilter, tap = kMode == PlanarGather::kStride1 && !p.fprop ? kFilter - 1 - e % kFilter : e % kFilter;
-      const int k = channel_of(first_plane + plane_here, j, n);
-      weights[e] = widen(__ldg(static_cast<const T*>(p.filter) + k * p.filter_k + tap / kTaps * p.filter_r + tap % kTaps * p.filter_s));
+    // Filters are a run, too, unless the block's planes are those of several images.
+    int n, first_filter = channel_of(first_plane, j, n);
+    const Run<const T> filter_run{static_cast<const T*>(p.filter) + first_filter * p.filter_k, planes, 0, 1, kFilter};
+    const bool filters_run = p.filters_in_runs && first_filter + planes <= p.channels.divisor;
+    const int filter_lead = filters_run ? filter_run.lead() : 0;
+    if (filters_run) {
+      copy_run(raw_filters, filter_run);
+    } else {
+      for (int e = thread; e < planes * kFilter; e += int(blockDim.x)) {
+        const int k = channel_of(first_plane + e / kFilter, j, n), tap = e % kFilter;
+        raw_filters[e] = __ldg(static_cast<const T*>(p.filter) + k * p.filter_k + tap / kTaps * p.filter_r + tap % kTaps * p.filter_s);
+      }
     }
+    commit_async();
     wait_async<0>();
     __syncthreads();
     if constexpr (kNarrow) {
-      widen_run(values, raw, lead, lead + run.count());
-      __syncthreads();
+      if constexpr (Window::kSkewed) place_run(values, raw, run.count(), place);
+      else widen_run(values, raw, lead, lead + run.count());
     }
+    // With the taps in reverse the block's filters are, too.
+    const bool turned = kMode == PlanarGather::kStride1 && !p.fprop;
+    for (int e = thread; e < planes * kFilter; e += int(blockDim.x))
+      weights[turned ? planes * kFilter - 1 - e : e] = widen(raw_filters[filter_lead + e]);
+    __syncthreads();
 
     // Compute.
+    const auto [plane, group, row, column] = positions_of(thread);
     if (plane < planes) {
+      const int in_row = row * Window::kStride - p.h.pad, in_column = column * Window::kStride - p.w.pad;
       float w[kFilter];
       CNN_UNROLL
-      for (int tap = 0; tap < kFilter; ++tap) w[tap] = weights[plane * kFilter + tap];
+      for (int tap = 0; tap < kFilter; ++tap) w[tap] = weights[(turned ? planes - 1 - plane : plane) * kFilter + tap];
       const bool even = p.even && (Window::kStride == 1 || lead % 2 == 0);
       const int width = run.width;
-      const float* const rows = values + lead + (plane * run.rows + in_row - first_in) * width + in_column;
-      add_window<kTaps, Window>(sums, rows, w, in_row, p.in_planes.height, p.h.dilation, p.h.dilation * width, even, in_column, width,
-                                p.w.dilation);
+      const int left_out = Window::kSkewed ? plane * p.in_skew.plane + group * p.in_skew.group : 0;
+      const float* const rows = values + lead + (plane * run.rows + in_row - first_in) * width + in_column + left_out;
+      add_window<kTaps, Window>(sums, rows, w, in_row, p.in_planes.height, p.h.dilation, p.h.dilation * width, p.in_skew.group, even,
+                                in_column, width, p.w.dilation);
     }
   }
   __syncthreads();
 
-  // Store.
+  // Store. Where the positions are is worked out again, so that it takes no registers from the sums.
+  const auto [plane, group, row, column] = positions_of(recompute(thread));
   const int first_out = max(0, first_position * kOut - p.origin_h);
   const int last_out = whole ? p.out_planes.height : min(p.out_planes.height, (first_position + p.band_rows) * kOut - p.origin_h);
   const auto target = [&](int out_plane) {
@@ -229,12 +260,14 @@ __global__ void __launch_bounds__(planar_max_threads(kTaps), planar_least_blocks
   };
   const Run<T> run{target(first_plane) + first_out * p.out_planes.h, planes, first_out, max(0, last_out - first_out), p.out_planes.width};
   const int lead = p.out_planes.in_runs ? run.lead() : 0;
+  const SkewedRun<Window::kRows * kOut> place{p.out_skew, lead, first_out - (first_position * kOut - p.origin_h)};
   if (plane < planes) {
     int channel;
     p.channels.divmod(first_plane + plane, channel);
     const float bias = p.bias ? widen(__ldg(static_cast<const T*>(p.bias) + channel * p.bias_stride)) : 0.f;
     const int width = run.width;
-    float* const to = values + lead + plane * run.rows * width;
+    const int left_out = Window::kSkewed ? plane * p.out_skew.plane + group * p.out_skew.group : 0;
+    float* const to = values + lead + plane * run.rows * width + left_out;
     const bool pairs = kOut == 2 && p.even && lead % 2 == 0;
     CNN_UNROLL
     for (int i = 0; i < Window::kRows * kOut; ++i) {
@@ -258,10 +291,11 @@ __global__ void __launch_bounds__(planar_max_threads(kTaps), planar_least_blocks
   }
   __syncthreads();
   if (p.out_planes.in_runs) {
-    store_run(run, values);
+    if constexpr (Window::kSkewed) store_run_skewed(run, values, place);
+    else store_run(run, values);
   } else {
     for_each_element(run, [&](int e, int plane_here, int h, int w) {
-      target(first_plane + plane_here)[(run.first_row + h) * p.out_planes.h + w] = narrow<T>(values[e]);
+      target(first_plane + plane_here)[(run.first_row + h) * p.out_planes.h + w] = narrow<T>(values[Window::kSkewed ? place.at(e) : e]);
     });
   }
 }

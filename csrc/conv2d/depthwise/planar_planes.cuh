@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "common/async_copy.h"
 #include "common/fastdiv.h"
@@ -86,6 +87,105 @@ __device__ __forceinline__ void widen_run(float* values, const T* narrow_values,
   }
 }
 
+// With stride 2 the rows of neighbouring threads lie an even number of rows apart, in the same banks: 8 rows of 112 are 28 * 32 words. So
+// some words are left out behind the rows of each group of threads, and behind each plane, as many as make every thread's place 7 (stride
+// 2: 14) words behind its neighbour's, modulo 32, also where the neighbour has other rows or another plane.
+struct Skew {
+  FastDiv<int> width, height;  // of a plane
+  int group, plane;            // words left out
+  int unit;                    // 4, 2 or 1 elements stay together, and are left out together; 0: nothing is left out
+};
+
+// Where the elements of a run lie. kRows: of a group.
+template <int kRows>
+struct SkewedRun {
+  const Skew& skew;
+  int lead;
+  int before;  // rows of the first group before the run's first row
+
+  __device__ __forceinline__ int at(int e) const {
+    int row;
+    const int plane = skew.height.divmod(skew.width.quotient(e), row);
+    return lead + e + plane * skew.plane + int(unsigned(max(0, row + before)) / kRows) * skew.group;
+  }
+  // Elements of which it is known that they lie side by side.
+  __device__ __forceinline__ int unit() const { return lead % skew.unit == 0 ? skew.unit : 1; }
+  __device__ __forceinline__ bool in_order() const { return skew.unit == 0; }
+};
+
+// Calls visit(integer) with the constant that `unit` is.
+template <class Visit>
+__device__ __forceinline__ void with_unit(int unit, Visit visit) {
+  if (unit == 4) visit(std::integral_constant<int, 4>());
+  else if (unit == 2) visit(std::integral_constant<int, 2>());
+  else visit(std::integral_constant<int, 1>());
+}
+
+// units[i] = units[i ^ order]
+template <int kUnits, class Unit>
+__device__ __forceinline__ void exchange(Unit (&units)[kUnits], int order) {
+  CNN_UNROLL
+  for (int bit = 1; bit < kUnits; bit *= 2) {
+    CNN_UNROLL
+    for (int i = 0; i < kUnits; ++i) {
+      if (i & bit) continue;
+      const Unit low = units[i], high = units[i | bit];
+      CNN_UNROLL
+      for (int j = 0; j < int(sizeof(Unit) / sizeof(float)); ++j) {
+        units[i].value[j] = order & bit ? high.value[j] : low.value[j];
+        units[i | bit].value[j] = order & bit ? low.value[j] : high.value[j];
+      }
+    }
+  }
+}
+
+// Four floats, elements e .. e + 3 of a run, to their places. A warp's quads are four words apart, so that writing them unit by unit would
+// meet each bank twice or four times: every eight lanes begin with another unit.
+template <int kUnit, int kRows>
+__device__ __forceinline__ void place_quad(float* values, const SkewedRun<kRows>& place, int e, const Vector<float, 4>& quad) {
+  constexpr int kUnits = 4 / kUnit;
+  const int order = int(threadIdx.x) / 8 % kUnits;
+  Vector<float, kUnit> units[kUnits];
+  CNN_UNROLL
+  for (int i = 0; i < 4; ++i) units[i / kUnit].value[i % kUnit] = quad.value[i];
+  exchange(units, order);
+  CNN_UNROLL
+  for (int i = 0; i < kUnits; ++i) *reinterpret_cast<Vector<float, kUnit>*>(values + place.at(e + (i ^ order) * kUnit)) = units[i];
+}
+
+// Brings elements to their places, as floats, from where they are in order: a run's first element is from[place.lead]. Halves have landed
+// in shared memory before; floats come from global memory.
+template <class T, int kRows>
+__device__ __forceinline__ void place_run(float* values, const T* from, int count, const SkewedRun<kRows>& place) {
+  const int lead = place.lead, end = lead + count;
+  if constexpr (sizeof(T) < sizeof(float)) {
+    if (place.in_order()) return widen_run(values, from, lead, end);
+  }
+  with_unit(place.unit(), [&](auto unit) {
+    for (int v = lead / 4 * 4 + int(threadIdx.x) * 4; v < end; v += int(blockDim.x) * 4) {
+      if (v >= lead && v + 4 <= end) {
+        const Vector<T, 4> four = load_vector<4>(from + v);
+        Vector<float, 4> quad;
+        CNN_UNROLL
+        for (int j = 0; j < 4; ++j) quad.value[j] = widen(four.value[j]);
+        place_quad<decltype(unit)::value>(values, place, v - lead, quad);
+      } else {
+        for (int i = max(v, lead); i < min(v + 4, end); ++i) values[place.at(i - lead)] = widen(from[i]);
+      }
+    }
+  });
+}
+
+// Brings a run of floats from global memory to their places. To be committed and waited for.
+template <int kRows>
+__device__ __forceinline__ void copy_run_skewed(float* values, const Run<const float>& run, const SkewedRun<kRows>& place) {
+  const int lead = place.lead, end = lead + run.count();
+  if (place.in_order()) return copy_run(values, run);
+  if (place.unit() < 4) return place_run(values, run.first - lead, run.count(), place);
+  for (int v = int(threadIdx.x) * 4; v < end; v += int(blockDim.x) * 4)
+    copy_async<16>(values + place.at(v), run.first + v, min(16, (end - v) * 4));  // the lead is 0: a place's unit is 4 then
+}
+
 // Writes 16 bytes of results, from as many floats that begin at a multiple of 16 bytes.
 template <class T>
 __device__ __forceinline__ void store_vector(T* to, const float* values) {
@@ -118,6 +218,33 @@ __device__ __forceinline__ void store_run(const Run<T>& run, const float* values
       for (int i = max(v, lead); i < min(v + kVector, end); ++i) to[i] = narrow<T>(values[i]);
     }
   }
+}
+
+// The same, of results that lie skewed.
+template <class T, int kRows>
+__device__ __forceinline__ void store_run_skewed(const Run<T>& run, const float* values, const SkewedRun<kRows>& place) {
+  constexpr int kVector = 16 / int(sizeof(T));
+  if (place.in_order()) return store_run(run, values);
+  const int lead = place.lead, end = lead + run.count();
+  T* const to = run.first - lead;
+  with_unit(place.unit(), [&](auto unit) {
+    constexpr int kUnit = decltype(unit)::value, kUnits = kVector / kUnit;
+    for (int v = int(threadIdx.x) * kVector; v < end; v += int(blockDim.x) * kVector) {
+      if (v >= lead && v + kVector <= end) {
+        const int order = int(threadIdx.x) / (32 / kVector) % kUnits;  // as in place_quad
+        Vector<float, kUnit> units[kUnits];
+        CNN_UNROLL
+        for (int i = 0; i < kUnits; ++i) units[i] = load_vector<kUnit>(values + place.at(v - lead + (i ^ order) * kUnit));
+        exchange(units, order);
+        Vector<T, kVector> vector;
+        CNN_UNROLL
+        for (int i = 0; i < kVector; ++i) vector.value[i] = narrow<T>(units[i / kUnit].value[i % kUnit]);
+        *reinterpret_cast<Vector<T, kVector>*>(to + v) = vector;
+      } else {
+        for (int i = max(v, lead); i < min(v + kVector, end); ++i) to[i] = narrow<T>(values[place.at(i - lead)]);
+      }
+    }
+  });
 }
 
 // A row or column of threads' positions. Dilated, the positions fall into residue classes, in each of which the taps lie side by side; a

@@ -1,4 +1,5 @@
-// How a sum over units (images, or bands of their rows) is cut into slabs.
+// What the host sides of the depthwise kernels share: the room for a run of memory (planar_planes.cuh), and how a sum over units (images,
+// or bands of their rows) is cut into slabs.
 #pragma once
 
 #include <algorithm>
@@ -10,6 +11,9 @@
 #include "conv2d/problem.h"
 
 namespace cnn::conv2d {
+
+// Elements of shared memory for a run of so many, which begins up to 15 elements behind a multiple of 16 bytes.
+inline int64_t run_elements(int64_t count) { return round_up(count + 16, 16); }
 
 // Units of a slab, of which each has `blocks` blocks of `threads` threads. The time relative to that of the reading or summing alone, as
 // common/cost.h has it: the multiprocessor with the most blocks is waited for, and few warps stall; a block's first unit is loaded while
