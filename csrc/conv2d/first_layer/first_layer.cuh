@@ -162,10 +162,9 @@ void run_wgrad(const Kernel& kernel, const Problem& p, const Configuration& conf
   const grouped::WgradView view = wgrad_view_of(kernel, p);
   grouped::WgradShape s = wgrad_slab_of(view);
   wgrad_tile(s, view, configuration.tile[2], configuration.tile[0], configuration.tile[1]);
-  const Strides w = Filter(p).strides;
   const LaunchShape shape{dim3(unsigned(configuration.blocks)), dim3(unsigned(s.threads)), std::size_t(s.shared), a.stream};
-  launch(kernel.name.c_str(), shape, grouped::wgrad_kernel<T, kResults, kTaps, kChannels, true>, grouped::wgrad_params<T>(s, view, w, a));
-  sum_wgrad_slabs<T>(s, view, w, a);
+  launch(kernel.name.c_str(), shape, grouped::wgrad_kernel<T, kResults, kTaps, kChannels, true>, grouped::wgrad_params<T>(s, view, a));
+  sum_wgrad_slabs<T>(s, view, a);
 }
 
 template <class T, int kChannels>

@@ -98,8 +98,8 @@ void run_wgrad(const Kernel& kernel, const Problem& p, const Configuration& conf
   WgradShape s = wgrad_slab(view);
   wgrad_tile(s, view, configuration.tile[2], configuration.tile[0], configuration.tile[1]);
   const LaunchShape shape{dim3(unsigned(configuration.blocks)), dim3(unsigned(s.threads)), std::size_t(s.shared), a.stream};
-  launch(kernel.name.c_str(), shape, wgrad_kernel<T, kFilters, kTaps, 4, false>, wgrad_params<T>(s, view, p.w, a));
-  sum_wgrad_slabs<T>(s, view, p.w, a);
+  launch(kernel.name.c_str(), shape, wgrad_kernel<T, kFilters, kTaps, 4, false>, wgrad_params<T>(s, view, a));
+  sum_wgrad_slabs<T>(s, view, a);
 }
 
 template <class T>

@@ -10,8 +10,9 @@
 //
 // For a pixel a thread reads kFilters / 4 vectors of y and kTaps of x, 16 bytes each, for kFilters * 4 * kTaps FMAs: 5 vectors for 96, or
 // 4 for 48. Lanes: 4 chunks (8 of 4 filters), then quads, then tap groups; their vectors lie in different banks or are the same.
-// At the end the readers of an element are added in order in shared memory, in rounds of as many copies as fit, and the sums of the slab
-// are written in the order of w: partial[slab][k][element], which sum_slabs adds, or w itself if there is one slab.
+// At the end the readers of an element are added in order in shared memory, in rounds of as many copies as fit: rows of elements in the
+// order of w, in such an order and at such a pitch that the chunks, quads and tap groups of a warp hit different banks. From there they
+// are written 16 bytes at a time: partial[slab][k][element], which sum_slabs adds, or w itself if there is one slab.
 // FMAs per element: pixels. Bytes: x once but for the halos, y once, partial sums once.
 #pragma once
 
@@ -38,9 +39,14 @@ struct WgradParams {
   int chunks, low_lanes, tap_groups, readers;
   FastDiv<int32_t> by_tiles_h, by_tiles_w;
   int tiles, tiles_per_block, images, rows, columns;                                // of a tile, in output pixels
-  int all_filters, group_channels, part_channels, elements, element_pitch, copies;  // elements: of a part
-  FastDiv<int32_t> by_pitch, by_inner;                                              // inner: channels if they are innermost in w, else taps
-  bool channel_innermost;
+  int all_filters, part_channels, elements, element_pitch, copies;                  // elements: of a part of a filter
+  bool channel_innermost;                                                           // in w, else taps
+  // An element of a part is (outer, inner), that of the filter outer * inner_step + inner + part * part_step if inner < inner_exists.
+  FastDiv<int32_t> by_elements, by_inner;
+  int inner_exists, inner_step, part_step, filter_elements;
+  // And that is (high, low): (tap, channel) or (channel, tap).
+  FastDiv<int32_t> by_low, by_columns;
+  bool low_is_tap, w_vector;  // w_vector: w's filters are dense
   int x_at, y_at, table_at, raw_at;  // bytes into shared memory; the copies of the sums lie at its start, when the tiles are done
 };
 
@@ -168,25 +174,40 @@ __global__ void __launch_bounds__(kMostWgradThreads, 2) wgrad_kernel(const __gri
   }
 
   const WgradLane lane = lanes[thread];
-  float* const total = reinterpret_cast<float*>(memory);  // [copy][filter][element], rows of element_pitch, an odd number
+  float* const total = reinterpret_cast<float*>(memory);  // [copy][k of a chunk][chunk][element], rows of element_pitch
   const int copy_step = p.filters * p.element_pitch;
+  // Channels of a quad are one vector where they are innermost.
+  constexpr int kV = kFew ? 1 : 4;
   CNN_NO_UNROLL
   for (int first = 0; first < p.readers; first += p.copies) {
     __syncthreads();
     if (lane.reader >= first && lane.reader < min(first + p.copies, p.readers)) {
-      float* const to = total + (lane.reader - first) * copy_step + lane.chunk * kFilters * p.element_pitch;
+      float* const to = total + (lane.reader - first) * copy_step + lane.chunk * p.element_pitch;
+      const int row_step = p.chunks * p.element_pitch;
       const int channel_step = p.channel_innermost ? 1 : p.taps, tap_step = p.channel_innermost ? p.part_channels : 1;
       CNN_UNROLL
       for (int t = 0; t < kTaps; ++t) {
         if (lane.tap_group * kTaps + t >= p.taps) break;
         float* const element = to + lane.quad * 4 * channel_step + (lane.tap_group * kTaps + t) * tap_step;
-        CNN_UNROLL
-        for (int c = 0; c < kChannels; ++c) {
-          if (kFew && c >= p.part_channels) break;
+        if (!kFew && p.channel_innermost) {
           CNN_UNROLL
           for (int k = 0; k < kFilters; ++k) {
-            float& sum = element[c * channel_step + k * p.element_pitch];
-            sum = first == 0 ? sums.value[t][c][k] : sum + sums.value[t][c][k];
+            Vector<float, 4>& four = *reinterpret_cast<Vector<float, 4>*>(element + k * row_step);
+            Vector<float, 4> sum{};
+            if (first > 0) sum = four;
+            CNN_UNROLL
+            for (int c = 0; c < kChannels; ++c) sum.value[c] += sums.value[t][c][k];
+            four = sum;
+          }
+        } else {
+          CNN_UNROLL
+          for (int c = 0; c < kChannels; ++c) {
+            if (kFew && c >= p.part_channels) break;
+            CNN_UNROLL
+            for (int k = 0; k < kFilters; ++k) {
+              float& sum = element[c * channel_step + k * row_step];
+              sum = first == 0 ? sums.value[t][c][k] : sum + sums.value[t][c][k];
+            }
           }
         }
       }
@@ -195,22 +216,41 @@ __global__ void __launch_bounds__(kMostWgradThreads, 2) wgrad_kernel(const __gri
   __syncthreads();
   const int copies = min(p.copies, p.readers);
   CNN_NO_UNROLL
-  for (int e = thread; e < copy_step; e += threads) {
+  for (int e = thread * kV; e < p.filters * p.elements; e += threads * kV) {
     int element, inner;
-    const int k = p.by_pitch.divmod(e, element);
-    if (element >= p.elements || slab * p.filters + k >= p.all_filters) continue;
-    float sum = 0;
+    const int k = p.by_elements.divmod(e, element);
+    if (slab * p.filters + k >= p.all_filters) break;
+    const float* const from = total + (k % kFilters * p.chunks + k / kFilters) * p.element_pitch + element;
+    Vector<float, kV> sum{};
     CNN_NO_UNROLL
-    for (int copy = 0; copy < copies; ++copy) sum += total[copy * copy_step + e];
+    for (int copy = 0; copy < copies; ++copy) {
+      const Vector<float, kV> one = load_vector<kV>(from + copy * copy_step);
+      CNN_UNROLL
+      for (int i = 0; i < kV; ++i) sum.value[i] += one.value[i];
+    }
+    // `at`: of the filter, in the order of memory; the first of kV that are neighbours there, too.
     const int outer = p.by_inner.divmod(element, inner);
-    const int c = part * p.part_channels + (p.channel_innermost ? inner : outer), index = p.channel_innermost ? outer : inner;
+    if (inner >= p.inner_exists) continue;
+    const int at = outer * p.inner_step + inner + part * p.part_step;
     if (p.partial) {
-      const int at = p.channel_innermost ? index * p.group_channels + c : c * p.taps + index;
-      static_cast<float*>(p.partial)[(pixel_slab * p.all_filters + slab * p.filters + k) * p.taps * p.group_channels + at] = sum;
+      float* const to = static_cast<float*>(p.partial) + (pixel_slab * p.all_filters + slab * p.filters + k) * p.filter_elements + at;
+      *reinterpret_cast<Vector<float, kV>*>(to) = sum;
+      continue;
+    }
+    T* const to = static_cast<T*>(p.w) + (slab * p.filters + k) * p.w_k;
+    if (p.w_vector) {
+      Vector<T, kV> value;
+      CNN_UNROLL
+      for (int i = 0; i < kV; ++i) value.value[i] = narrow<T>(sum.value[i]);
+      *reinterpret_cast<Vector<T, kV>*>(to + at) = value;
     } else {
-      static_cast<T*>(
-          p.w)[(slab * p.filters + k) * p.w_k + c * p.w_c + index / p.columns_of_filter * p.w_r + index % p.columns_of_filter * p.w_s] =
-          narrow<T>(sum);
+      CNN_UNROLL
+      for (int i = 0; i < kV; ++i) {
+        int low, s;
+        const int high = p.by_low.divmod(at + i, low);  // taps and channels, or channels and taps
+        const int r = p.by_columns.divmod(p.low_is_tap ? low : high, s);
+        to[(p.low_is_tap ? high : low) * p.w_c + r * p.w_r + s * p.w_s] = narrow<T>(sum.value[i]);
+      }
     }
   }
 }

@@ -30,6 +30,7 @@ struct WgradView {
         y_planar(planar(p)),
         channel_innermost(p.x_is_channels_last()) {}
   int64_t taps() const { return problem.R * taps_w; }
+  bool single() const { return few_columns != 0; }  // one channel, taps of a row for channels
 };
 
 struct WgradShape {
@@ -40,6 +41,33 @@ struct WgradShape {
   int64_t x_at, y_at, table_at, raw_at, shared;
 };
 
+// The pitch of rows of sums with the fewest bank conflicts: tried out on the stores of a first warp (wgrad.cuh).
+inline int64_t element_pitch(const WgradShape& s, const WgradView& view) {
+  const bool vectors = view.channel_innermost && !view.few;  // a quarter of a warp at a time
+  const int64_t unit = view.few ? 1 : 4, banks = vectors ? 8 : 32, width = vectors ? 4 : 1;
+  const int64_t quads = ceil_div(view.channels / s.parts, 4), part_channels = view.channels / s.parts;
+  const int64_t quad_step = 4 * (view.channel_innermost ? 1 : view.taps());
+  const int64_t group_step = view.taps_of_thread * (view.channel_innermost ? part_channels : 1);
+  const int64_t least_pitch = round_up(s.elements, unit);
+  int64_t best = least_pitch, fewest = 0;
+  for (int64_t pitch = least_pitch; pitch < least_pitch + 32; pitch += unit) {
+    int64_t wavefronts = 0;
+    for (int64_t first = 0; first < 32; first += banks) {
+      int hits[32] = {}, most = 0;
+      for (int64_t lane = first; lane < first + banks; ++lane) {
+        const int64_t rest = lane / s.low / quads, chunk = lane % s.low + rest / s.tap_groups % (s.chunks / s.low) * s.low;
+        const int64_t reader = lane / (s.chunks * quads * s.tap_groups);
+        const int64_t address = (reader * s.filters + chunk) * pitch + lane / s.low % quads * quad_step + rest % s.tap_groups * group_step;
+        most = std::max(most, ++hits[address / width % banks]);
+      }
+      wavefronts += most;
+    }
+    if (fewest != 0 && wavefronts >= fewest) continue;
+    best = pitch, fewest = wavefronts;
+  }
+  return best;
+}
+
 // What follows from a slab of s.groups groups, s.filters filters and s.channels channels.
 inline void complete_slab(WgradShape& s, const WgradView& view) {
   s.tap_groups = ceil_div(view.taps(), view.taps_of_thread);
@@ -47,7 +75,7 @@ inline void complete_slab(WgradShape& s, const WgradView& view) {
   s.units = s.chunks * ceil_div(view.channels / s.parts, 4) * s.tap_groups;
   s.readers = std::max<int64_t>(1, kMostWgradThreads / s.units);
   s.threads = round_up(s.units * s.readers, 32);
-  s.elements = view.channels / s.parts * view.taps(), s.element_pitch = s.elements | 1;
+  s.elements = view.channels / s.parts * view.taps(), s.element_pitch = element_pitch(s, view);
 }
 
 inline WgradShape wgrad_slab(const WgradView& view) {
@@ -146,10 +174,10 @@ inline WgradShape wgrad_shape(const WgradShape& slab, const WgradView& view, dou
   return best;
 }
 
-// `w`: strides of the filter as the view has it.
 template <class T>
-WgradParams wgrad_params(const WgradShape& s, const WgradView& view, const Strides& w, const Arguments& a) {
+WgradParams wgrad_params(const WgradShape& s, const WgradView& view, const Arguments& a) {
   const Problem& p = view.problem;
+  const Strides& w = p.w;
   constexpr int64_t size = sizeof(T), vector = 16 / size;
   WgradParams q{};
   q.x = make_image(a.x, p.x, p.N, p.C, p.H, p.W, view.x_planar, size);
@@ -172,23 +200,32 @@ WgradParams wgrad_params(const WgradShape& s, const WgradView& view, const Strid
   q.by_tiles_h = FastDiv<int32_t>(s.tiles_h), q.by_tiles_w = FastDiv<int32_t>(s.tiles_w);
   q.tiles = int(s.tiles), q.tiles_per_block = int(s.tiles_per_block);
   q.images = int(s.images), q.rows = int(s.rows), q.columns = int(s.columns);
-  q.all_filters = int(p.K), q.group_channels = int(view.channels), q.part_channels = int(view.channels / s.parts);
+  q.all_filters = int(p.K), q.part_channels = int(view.channels / s.parts);
   q.elements = int(s.elements), q.element_pitch = int(s.element_pitch), q.copies = int(s.copies);
   q.channel_innermost = view.channel_innermost;
-  q.by_pitch = FastDiv<int32_t>(s.element_pitch);
-  q.by_inner = FastDiv<int32_t>(view.channel_innermost ? q.part_channels : view.taps());
+  q.by_elements = FastDiv<int32_t>(s.elements);
+  // One channel: rows of taps, of which a last quad may have too many. Else channels innermost, of which a part has some, or one run.
+  const int64_t inner = view.single() ? view.taps_w * view.channels : view.channel_innermost ? q.part_channels : s.elements;
+  q.by_inner = FastDiv<int32_t>(inner), q.inner_exists = int(view.single() ? p.S : inner);
+  q.inner_step = int(view.single() ? p.S : view.channels), q.part_step = int(view.channel_innermost ? inner : s.elements);
+  q.filter_elements = int(p.channels_per_group() * p.R * p.S);
+  q.low_is_tap = view.single() || !view.channel_innermost;
+  q.by_low = FastDiv<int32_t>(q.low_is_tap ? p.R * p.S : p.channels_per_group()), q.by_columns = FastDiv<int32_t>(p.S);
+  const bool dense = q.low_is_tap ? w.d3 == 1 && w.d2 == p.S && (w.d1 == p.R * p.S || p.channels_per_group() == 1)
+                                  : w.d1 == 1 && w.d3 == p.channels_per_group() && w.d2 == p.S * w.d3;
+  q.w_vector = dense && (view.few || (reinterpret_cast<uintptr_t>(a.out) % (4 * size) == 0 && w.d0 % 4 == 0));
   q.x_at = int(s.x_at), q.y_at = int(s.y_at), q.table_at = int(s.table_at), q.raw_at = int(s.raw_at);
   return q;
 }
 
-// Adds the slabs' partial sums, which lie in the order of the filter as the view has it.
+// Adds the slabs' partial sums, which lie in the order of the filter.
 template <class T>
-void sum_wgrad_slabs(const WgradShape& s, const WgradView& view, const Strides& w, const Arguments& a) {
+void sum_wgrad_slabs(const WgradShape& s, const WgradView& view, const Arguments& a) {
   if (s.slabs == 1) return;
-  const int64_t K = view.problem.K, R = view.problem.R;
-  if (view.channel_innermost)
-    sum_slabs<T>({a.workspace, s.slabs, {K, R, view.taps_w, view.channels}, a.out, {w.d0, w.d2, w.d3, w.d1}}, a.stream);
-  else sum_slabs<T>({a.workspace, s.slabs, {K, view.channels, R, view.taps_w}, a.out, {w.d0, w.d1, w.d2, w.d3}}, a.stream);
+  const Problem& p = view.problem;
+  const int64_t channels = p.channels_per_group();
+  if (view.channel_innermost) sum_slabs<T>({a.workspace, s.slabs, {p.K, p.R, p.S, channels}, a.out, {p.w.d0, p.w.d2, p.w.d3, p.w.d1}}, a.stream);
+  else sum_slabs<T>({a.workspace, s.slabs, {p.K, channels, p.R, p.S}, a.out, {p.w.d0, p.w.d1, p.w.d2, p.w.d3}}, a.stream);
 }
 
 inline Configuration wgrad_configuration(const WgradShape& s, const Problem& p) {
