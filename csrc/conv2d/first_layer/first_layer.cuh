@@ -108,7 +108,7 @@ void run_fprop(const Kernel& kernel, const Problem& p, const Configuration& conf
   grouped::GatherShape s = slab_of(view);
   gather_tile(s, view, configuration.tile[2], configuration.tile[0], configuration.tile[1]);
   grouped::GatherParams q = grouped::gather_params<T>(s, view, a);
-  q.walk = filter_walk(view, s.filters, s.slice, s.slice, Filter(p).strides);
+  q.walk = filter_walk(view, a.w, s.filters, s.slice, s.slice, Filter(p).strides);
   const LaunchShape shape{dim3(unsigned(s.blocks)), dim3(unsigned(s.threads)), std::size_t(s.shared), a.stream};
   launch(kernel.name.c_str(), shape, grouped::gather_kernel<T, kResults, grouped::pixels_of_thread_for(kResults), kChannels, true>, q);
 }

@@ -42,12 +42,15 @@ struct Axis {
   } of[kMostStride];
 };
 
-// How filters are read, along memory: (outer, middle, inner) with the taps innermost or in the middle.
+// How filters are read: the rows of a slab, a row being a filter's elements in the order of memory, taps innermost or channels.
 struct FilterWalk {
   int k, c, r, s;  // element strides
-  FastDiv<int32_t> by_inner, by_middle, by_columns, by_slice;
   bool taps_inner;
-  int elements;  // of a slice: filters * channels * taps
+  int rows, row_elements;
+  int pair;                  // elements that are read at once: 1 or 2
+  int lane_rows, row_lanes;  // of a warp: so many rows, and so many neighbours in a row
+  int elements;              // (pairs of) them, the warps that are not full included
+  FastDiv<int32_t> by_steps, by_inner, by_columns, by_slice;
 };
 
 struct GatherParams {
@@ -88,29 +91,48 @@ struct alignas(16) Pixel {
 
 template <class T>
 __device__ __forceinline__ void load_filters(const GatherParams& p, int slab, int slice, float* filters) {
+  const FilterWalk& walk = p.walk;
   const T* const from = static_cast<const T*>(p.filter);
   const int pitch = p.filters + 4;
   CNN_NO_UNROLL
-  for (int e = int(threadIdx.x); e < p.walk.elements; e += int(blockDim.x)) {
-    int inner, middle;
-    const int outer = p.walk.by_middle.divmod(p.walk.by_inner.divmod(e, inner), middle);
-    const int tap = p.walk.taps_inner ? inner : middle, second = p.walk.taps_inner ? middle : inner;
-    int s;
-    const int r = p.walk.by_columns.divmod(tap, s);
-    int k, c, in, result;
-    if (p.dgrad) {  // outer: filters of the slice, which are dgrad's input channels; second: channels of a group
-      const int group = p.walk.by_slice.divmod(outer, in);
-      result = group * p.group_out + second;
+  for (int e = int(threadIdx.x); e < walk.elements; e += int(blockDim.x)) {
+    int step;
+    const int lane = e % 32, rows = walk.by_steps.divmod(e / 32, step);
+    const int row = rows * walk.lane_rows + lane % walk.lane_rows;
+    const int first = (step * walk.row_lanes + lane / walk.lane_rows) * walk.pair;
+    if (row >= walk.rows || first >= walk.row_elements) continue;
+    int in, row_result = 0, k = slab * p.filters + row;
+    if (p.dgrad) {  // rows: filters of the slice, which are dgrad's input channels; in a row lie the channels of a group
+      const int group = walk.by_slice.divmod(row, in);
+      row_result = group * p.group_out;
       k = slab * p.in_channels + group * p.group_in + slice * p.slice + in;
-      c = second;
-    } else {
-      in = second, result = outer;
-      k = slab * p.filters + outer;
-      c = slice * p.slice + in;
     }
-    const bool exists = p.dgrad || (k < p.all_results && c < p.filter_channels);
-    filters[(in * p.taps + tap) * pitch + result] =
-        exists ? widen(__ldg(from + k * p.walk.k + c * p.walk.c + r * p.walk.r + s * p.walk.s)) : 0.0f;
+    float* to[2];
+    const T* at = from;
+    bool exists = true;
+    CNN_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      if (i == walk.pair) break;
+      int inner, s;
+      const int middle = walk.by_inner.divmod(first + i, inner);
+      const int tap = walk.taps_inner ? inner : middle, second = walk.taps_inner ? middle : inner;
+      to[i] = filters + ((p.dgrad ? in : second) * p.taps + tap) * pitch + (p.dgrad ? row_result + second : row);
+      if (i > 0) continue;
+      const int r = walk.by_columns.divmod(tap, s), c = p.dgrad ? second : slice * p.slice + second;
+      exists = p.dgrad || (k < p.all_results && c < p.filter_channels);
+      at = from + k * walk.k + c * walk.c + r * walk.r + s * walk.s;
+    }
+    if (walk.pair == 1) {
+      *to[0] = exists ? widen(__ldg(at)) : 0.0f;
+    } else if constexpr (sizeof(T) == 2) {
+      const unsigned both = __ldg(reinterpret_cast<const unsigned*>(at));  // both exist: pairs are of whole groups
+      Vector<T, 2> pair;
+      memcpy(&pair, &both, sizeof pair);
+      // Two neighbours in a row, and the next two, lie in four different groups of banks: half of a warp begins with the second.
+      const bool turned = lane >= 16;
+      *(turned ? to[1] : to[0]) = widen(turned ? pair.value[1] : pair.value[0]);
+      *(turned ? to[0] : to[1]) = widen(turned ? pair.value[0] : pair.value[1]);
+    }
   }
 }
 

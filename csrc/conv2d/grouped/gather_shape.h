@@ -120,12 +120,15 @@ inline GatherShape gather_slab(int64_t results, const View& view) {
   s.slabs = p.groups / s.groups;
   s.filters = s.groups * view.out_group, s.in_channels = s.groups * view.in_group;
   s.slice = view.in_group, s.slices = 1;
-  if (s.groups == 1)
-    while (filter_bytes(view, s.slice, s.filters) > kMostFilterBytes && s.slice > 4) {
+  if (s.groups == 1) {
+    // Whole sectors of channels, if there are.
+    const int64_t sector = 32 / size_of(p.dtype), unit = view.in_group % sector == 0 ? sector : 4;
+    while (filter_bytes(view, s.slice, s.filters) > kMostFilterBytes && s.slice > unit) {
       do ++s.slices;
-      while (view.in_group % (4 * s.slices) != 0);
+      while (view.in_group % (unit * s.slices) != 0);
       s.slice = view.in_group / s.slices;
     }
+  }
   complete_slab(s, view);
   return s;
 }
@@ -229,7 +232,7 @@ GatherParams gather_params(const GatherShape& s, const View& view, const Argumen
   q.in = make_image(view.fprop ? a.x : a.y, view.in, p.N, view.in_channels, view.in_h, view.in_w, view.in_planar, size);
   q.in.vector = !view.in_planar && aligned(q.in.data, {view.in.d0, view.in.d2, view.in.d3, s.in_channels, s.groups * s.slice}, size);
   q.window = s.window;
-  if (q.in.vector) q.window.by_pieces = FastDiv<int32_t>(s.groups * s.slice / vector);
+  if (q.in.vector) set_pieces(q.window, s.groups * s.slice / vector, size);
   int64_t raw = 0;
   if (view.few) q.few = make_few(a.x, p, view.few, view.few_columns, s.window, s.tiles_w == 1, size, raw);
   q.filter = a.w, q.bias = a.bias, q.out = a.out;
@@ -262,20 +265,29 @@ GatherParams gather_params(const GatherShape& s, const View& view, const Argumen
   return q;
 }
 
-// The order in which filters are read: `outer` of them, and of each `second` channels and `taps`, in the order of memory.
-inline FilterWalk filter_walk(const View& view, int64_t outer, int64_t second, int64_t slice, const Strides& w) {
-  const int64_t taps = view.problem.R * view.taps_w;
-  const bool taps_inner = !(w.d1 == 1 && second > 1);
-  return {int(w.d0),
-          int(w.d1),
-          int(w.d2),
-          int(w.d3),
-          FastDiv<int32_t>(taps_inner ? taps : second),
-          FastDiv<int32_t>(taps_inner ? second : taps),
-          FastDiv<int32_t>(view.taps_w),
-          FastDiv<int32_t>(slice),
-          taps_inner,
-          int(outer * second * taps)};
+// How filters are read: `rows` of them, and of each `second` channels and all taps, in the order of memory.
+inline FilterWalk filter_walk(const View& view, const void* data, int64_t rows, int64_t second, int64_t slice, const Strides& w) {
+  const Problem& p = view.problem;
+  const int64_t taps = p.R * view.taps_w, size = size_of(p.dtype);
+  FilterWalk walk{};
+  walk.k = int(w.d0), walk.c = int(w.d1), walk.r = int(w.d2), walk.s = int(w.d3);
+  walk.taps_inner = !(w.d1 == 1 && second > 1);
+  walk.rows = int(rows), walk.row_elements = int(second * taps);
+  // Two halves at once where they are neighbours in memory, always.
+  const bool dense = walk.taps_inner ? w.d3 == 1 && w.d2 == p.S && w.d1 == taps : second % 2 == 0;
+  walk.pair = size == 2 && !view.few && dense && (w.d0 | w.d1 * (slice == second ? slice : 0) | walk.row_elements) % 2 == 0 &&
+                      (walk.taps_inner || (w.d2 | w.d3) % 2 == 0) && reinterpret_cast<uintptr_t>(data) % 4 == 0
+                  ? 2
+                  : 1;
+  // Lanes: 4 filters by 8 (pairs of) elements, 32 bytes each and all in different banks. Single halves: 2 by 16. dgrad's results lie
+  // along the row, and there one row is enough.
+  walk.lane_rows = !view.fprop ? 1 : size == 2 && walk.pair == 1 ? 2 : 4;
+  walk.row_lanes = 32 / walk.lane_rows;
+  walk.by_inner = FastDiv<int32_t>(walk.taps_inner ? taps : second);
+  walk.by_columns = FastDiv<int32_t>(view.taps_w), walk.by_slice = FastDiv<int32_t>(slice);
+  walk.by_steps = FastDiv<int32_t>(ceil_div(walk.row_elements, walk.row_lanes * walk.pair));
+  walk.elements = int(round_up(rows, walk.lane_rows) * walk.by_steps.divisor * walk.row_lanes);
+  return walk;
 }
 
 inline Configuration gather_configuration(const GatherShape& s) {

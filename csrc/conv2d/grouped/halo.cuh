@@ -46,6 +46,7 @@ struct Window {
   int phases;  // 2: even columns first, then odd ones; columns is even
   FastDiv<int32_t> by_columns, by_rows, by_positions;
   FastDiv<int32_t> by_pieces;  // channels_last: pieces of a pixel's channels that move as one
+  int lane_pixels;             // of so many pixels that are neighbours the same piece is taken by neighbouring lanes: 1 or 8
   bool merged;                 // planar: rows of the window are rows of the image, one run per channel
   int run_pitch;               // planar: elements of `raw` from one run to the next
   FastDiv<int32_t> by_run_vectors;
@@ -81,6 +82,17 @@ __device__ __forceinline__ void store_quad(float* tile, int pitch, int quad, int
   *reinterpret_cast<Vector<float, 4>*>(tile + (quad * pitch + position) * 4) = value;
 }
 
+// Piece number e of a channels_last window.
+struct Piece {
+  int position, piece;
+};
+__device__ __forceinline__ Piece locate_piece(const Window& window, int e) {
+  Piece at;
+  if (window.lane_pixels == 8) at.position = window.by_pieces.divmod(e / 8, at.piece) * 8 + e % 8;
+  else at.position = window.by_pieces.divmod(e, at.piece);
+  return at;
+}
+
 template <class T>
 __device__ __forceinline__ void load_channels_last(const Image& image, const Window& window, const WindowAt& at, float* tile, T* ring) {
   const T* const data = static_cast<const T*>(image.data);
@@ -88,6 +100,7 @@ __device__ __forceinline__ void load_channels_last(const Image& image, const Win
   const auto offset = [&](const Position& p) {
     return (at.n + p.image) * image.n + (at.h + p.row) * image.h + (at.w + p.column) * image.w + at.c;
   };
+  const int pieces = (window.positions + window.lane_pixels - 1) / window.lane_pixels * window.lane_pixels * window.by_pieces.divisor;
   if (!image.vector) {
     CNN_NO_UNROLL
     for (int e = thread; e < window.positions * window.quads; e += threads) {
@@ -105,9 +118,9 @@ __device__ __forceinline__ void load_channels_last(const Image& image, const Win
     }
   } else if constexpr (sizeof(T) == 4) {
     CNN_NO_UNROLL
-    for (int e = thread; e < window.positions * window.quads; e += threads) {
-      int quad;
-      const int position = window.by_pieces.divmod(e, quad);
+    for (int e = thread; e < pieces; e += threads) {
+      const auto [position, quad] = locate_piece(window, e);
+      if (position >= window.positions) continue;
       const Position p = locate(window, position);
       const bool in = inside(image, at, p) && at.c + quad * 4 < image.channels;
       copy_async<16>(tile + (quad * window.pitch + position) * 4, in ? data + offset(p) + quad * 4 : data, in ? 16 : 0);
@@ -117,13 +130,12 @@ __device__ __forceinline__ void load_channels_last(const Image& image, const Win
   } else {
     // Vector j of this thread passes through slot j % kInFlight of its ring; nobody else touches it, so no barrier is needed.
     constexpr int kV = kVector<T>;
-    const int count = window.positions * window.quads * 4 / kV;
     const auto slot = [&](int j) { return ring + (j % kInFlight * threads + thread) * kV; };
     const auto fetch = [&](int j) {
       const int e = thread + j * threads;
-      if (e < count) {
-        int piece;
-        const Position p = locate(window, window.by_pieces.divmod(e, piece));
+      const auto [position, piece] = locate_piece(window, e);
+      if (position < window.positions) {
+        const Position p = locate(window, position);
         const bool in = inside(image, at, p) && at.c + piece * kV < image.channels;
         copy_async<16>(slot(j), in ? data + offset(p) + piece * kV : data, in ? 16 : 0);
       }
@@ -132,11 +144,11 @@ __device__ __forceinline__ void load_channels_last(const Image& image, const Win
     CNN_NO_UNROLL
     for (int j = 0; j < kInFlight - 1; ++j) fetch(j);
     CNN_NO_UNROLL
-    for (int j = 0, e = thread; e < count; ++j, e += threads) {
+    for (int j = 0, e = thread; e < pieces; ++j, e += threads) {
       fetch(j + kInFlight - 1);
       wait_async<kInFlight - 1>();
-      int piece;
-      const int position = window.by_pieces.divmod(e, piece);
+      const auto [position, piece] = locate_piece(window, e);
+      if (position >= window.positions) continue;
       const Vector<T, kV> held = load_vector<kV>(slot(j));
       CNN_UNROLL
       for (int q = 0; q < kV / 4; ++q) {

@@ -11,7 +11,9 @@
 
 namespace cnn::conv2d::grouped {
 
-// The same for wgrad.
+constexpr int64_t kMostCopyBytes = 48 << 10;  // of shared memory, for copies of a block's sums
+
+// The view of wgrad.
 struct WgradView {
   const Problem& problem;
   int64_t filters_of_thread, taps_of_thread;
@@ -34,38 +36,51 @@ struct WgradView {
 };
 
 struct WgradShape {
-  int64_t groups, parts, filter_slabs, filters, channels, chunks, low, tap_groups, units, readers, threads;
+  int64_t groups, parts, filter_slabs, filters, channels, chunks, low, tap_groups, units, near, readers, threads;
   int64_t images, rows, columns, tiles_h, tiles_w, tiles, tiles_per_block, slabs;
   Window x, y;
-  int64_t elements, element_pitch, copies;
+  int64_t elements, element_pitch, copy_pad, copies;
   int64_t x_at, y_at, table_at, raw_at, shared;
 };
 
-// The pitch of rows of sums with the fewest bank conflicts: tried out on the stores of a first warp (wgrad.cuh).
-inline int64_t element_pitch(const WgradShape& s, const WgradView& view) {
+// The pitch of rows of sums, and what to leave between copies, with the fewest bank conflicts: tried out on the stores of a first warp and
+// on its reads (wgrad.cuh).
+inline void place_sums(WgradShape& s, const WgradView& view) {
   const bool vectors = view.channel_innermost && !view.few;  // a quarter of a warp at a time
-  const int64_t unit = view.few ? 1 : 4, banks = vectors ? 8 : 32, width = vectors ? 4 : 1;
-  const int64_t quads = ceil_div(view.channels / s.parts, 4), part_channels = view.channels / s.parts;
+  const int64_t width = vectors ? 4 : 1, lanes = 32 / width;
+  const int64_t part_channels = view.channels / s.parts, quads = ceil_div(part_channels, 4);
   const int64_t quad_step = 4 * (view.channel_innermost ? 1 : view.taps());
   const int64_t group_step = view.taps_of_thread * (view.channel_innermost ? part_channels : 1);
-  const int64_t least_pitch = round_up(s.elements, unit);
-  int64_t best = least_pitch, fewest = 0;
-  for (int64_t pitch = least_pitch; pitch < least_pitch + 32; pitch += unit) {
-    int64_t wavefronts = 0;
-    for (int64_t first = 0; first < 32; first += banks) {
-      int hits[32] = {}, most = 0;
-      for (int64_t lane = first; lane < first + banks; ++lane) {
-        const int64_t rest = lane / s.low / quads, chunk = lane % s.low + rest / s.tap_groups % (s.chunks / s.low) * s.low;
-        const int64_t reader = lane / (s.chunks * quads * s.tap_groups);
-        const int64_t address = (reader * s.filters + chunk) * pitch + lane / s.low % quads * quad_step + rest % s.tap_groups * group_step;
-        most = std::max(most, ++hits[address / width % banks]);
-      }
-      wavefronts += most;
-    }
-    if (fewest != 0 && wavefronts >= fewest) continue;
-    best = pitch, fewest = wavefronts;
+  struct At {
+    int64_t copy, row, element;
+  } stores[32], reads[32];
+  for (int64_t lane = 0; lane < 32; ++lane) {
+    const int64_t groups = lane / s.low / quads, readers = groups / s.tap_groups, high = readers / s.near;
+    stores[lane] = {high / (s.chunks / s.low) * s.near + readers % s.near, lane % s.low + high % (s.chunks / s.low) * s.low,
+                    lane / s.low % quads * quad_step + groups % s.tap_groups * group_step};
+    const int64_t k = lane * width / s.elements;
+    reads[lane] = {0, k % view.filters_of_thread * s.chunks + k / view.filters_of_thread, lane * width % s.elements};
   }
-  return best;
+  const auto wavefronts = [&](const At* at, int64_t pitch, int64_t pad) {
+    int64_t sum = 0;
+    for (int64_t first = 0; first < 32; first += lanes) {
+      int hits[32] = {}, most = 0;
+      for (const At* a = at + first; a < at + first + lanes; ++a)
+        most = std::max(most, ++hits[(a->copy * (s.filters * pitch + pad) + a->row * pitch + a->element) / width % lanes]);
+      sum += most;
+    }
+    return sum;
+  };
+  const int64_t copies = std::clamp<int64_t>(kMostCopyBytes / (s.filters * s.elements * 4), 1, s.readers);
+  const int64_t least_pitch = round_up(s.elements, width), none = (s.readers + copies) * width;
+  int64_t fewest = 0;
+  for (int64_t pitch = least_pitch; pitch < least_pitch + 32; pitch += width) {
+    for (int64_t pad = 0; pad < 32 && fewest != none; pad += 4) {
+      const int64_t count = s.readers * wavefronts(stores, pitch, pad) + copies * wavefronts(reads, pitch, pad);
+      if (fewest != 0 && count >= fewest) continue;
+      s.element_pitch = pitch, s.copy_pad = pad, fewest = count;
+    }
+  }
 }
 
 // What follows from a slab of s.groups groups, s.filters filters and s.channels channels.
@@ -75,7 +90,8 @@ inline void complete_slab(WgradShape& s, const WgradView& view) {
   s.units = s.chunks * ceil_div(view.channels / s.parts, 4) * s.tap_groups;
   s.readers = std::max<int64_t>(1, kMostWgradThreads / s.units);
   s.threads = round_up(s.units * s.readers, 32);
-  s.elements = view.channels / s.parts * view.taps(), s.element_pitch = element_pitch(s, view);
+  s.elements = view.channels / s.parts * view.taps(), s.near = s.readers % 2 == 0 ? 2 : 1;
+  place_sums(s, view);
 }
 
 inline WgradShape wgrad_slab(const WgradView& view) {
@@ -98,7 +114,6 @@ inline WgradShape wgrad_slab(const WgradView& view) {
 }
 
 inline void wgrad_tile(WgradShape& s, const WgradView& view, int64_t images, int64_t rows, int64_t columns) {
-  constexpr int64_t kMostCopyBytes = 48 << 10;
   const Problem& p = view.problem;
   const int64_t size = size_of(p.dtype);
   s.images = images, s.rows = rows, s.columns = columns;
@@ -121,7 +136,7 @@ inline void wgrad_tile(WgradShape& s, const WgradView& view, int64_t images, int
   }
   if (view.y_planar) y_raw = plan_runs(s.y, make_image(nullptr, p.y, p.N, p.K, p.P, p.Q, true, size), 0, s.tiles_w == 1, size);
   s.shared += std::max(x_raw, y_raw);
-  const int64_t copy = s.filters * s.element_pitch * 4;
+  const int64_t copy = (s.filters * s.element_pitch + s.copy_pad) * 4;
   s.copies = std::clamp<int64_t>(kMostCopyBytes / copy, 1, s.readers);
   s.shared = std::max(s.shared, s.copies * copy);
 }
@@ -185,8 +200,8 @@ WgradParams wgrad_params(const WgradShape& s, const WgradView& view, const Argum
   q.x_window = s.x, q.y_window = s.y;
   q.x.vector = !view.x_planar && aligned(a.x, {p.x.d0, p.x.d2, p.x.d3, s.channels}, size);
   q.y.vector = !view.y_planar && p.K % vector == 0 && aligned(a.y, {p.y.d0, p.y.d2, p.y.d3, s.filters}, size);
-  if (q.x.vector) q.x_window.by_pieces = FastDiv<int32_t>(s.channels / vector);
-  if (q.y.vector) q.y_window.by_pieces = FastDiv<int32_t>(s.filters / vector);
+  if (q.x.vector) set_pieces(q.x_window, s.channels / vector, size);
+  if (q.y.vector) set_pieces(q.y_window, s.filters / vector, size);
   int64_t raw = 0;
   if (view.few) q.few = make_few(a.x, p, view.few, view.few_columns, s.x, s.tiles_w == 1, size, raw);
   q.w = a.out, q.partial = s.slabs > 1 ? a.workspace : nullptr;
@@ -196,12 +211,13 @@ WgradParams wgrad_params(const WgradShape& s, const WgradView& view, const Argum
   q.dilation_h = int(p.dilation_h), q.dilation_w = int(view.dilation_w);
   q.slabs = int(s.filter_slabs), q.parts = int(s.parts), q.filters = int(s.filters), q.channels = int(s.channels);
   q.group_filters = int(p.filters_per_group()), q.group_quads = int(ceil_div(view.channels / s.parts, 4));
-  q.chunks = int(s.chunks), q.low_lanes = int(s.low), q.tap_groups = int(s.tap_groups), q.readers = int(s.readers);
+  q.chunks = int(s.chunks), q.low_lanes = int(s.low), q.tap_groups = int(s.tap_groups), q.near_readers = int(s.near),
+  q.readers = int(s.readers);
   q.by_tiles_h = FastDiv<int32_t>(s.tiles_h), q.by_tiles_w = FastDiv<int32_t>(s.tiles_w);
   q.tiles = int(s.tiles), q.tiles_per_block = int(s.tiles_per_block);
   q.images = int(s.images), q.rows = int(s.rows), q.columns = int(s.columns);
   q.all_filters = int(p.K), q.part_channels = int(view.channels / s.parts);
-  q.elements = int(s.elements), q.element_pitch = int(s.element_pitch), q.copies = int(s.copies);
+  q.elements = int(s.elements), q.element_pitch = int(s.element_pitch), q.copy_pad = int(s.copy_pad), q.copies = int(s.copies);
   q.channel_innermost = view.channel_innermost;
   q.by_elements = FastDiv<int32_t>(s.elements);
   // One channel: rows of taps, of which a last quad may have too many. Else channels innermost, of which a part has some, or one run.
@@ -224,7 +240,8 @@ void sum_wgrad_slabs(const WgradShape& s, const WgradView& view, const Arguments
   if (s.slabs == 1) return;
   const Problem& p = view.problem;
   const int64_t channels = p.channels_per_group();
-  if (view.channel_innermost) sum_slabs<T>({a.workspace, s.slabs, {p.K, p.R, p.S, channels}, a.out, {p.w.d0, p.w.d2, p.w.d3, p.w.d1}}, a.stream);
+  if (view.channel_innermost)
+    sum_slabs<T>({a.workspace, s.slabs, {p.K, p.R, p.S, channels}, a.out, {p.w.d0, p.w.d2, p.w.d3, p.w.d1}}, a.stream);
   else sum_slabs<T>({a.workspace, s.slabs, {p.K, channels, p.R, p.S}, a.out, {p.w.d0, p.w.d1, p.w.d2, p.w.d3}}, a.stream);
 }
 

@@ -45,8 +45,14 @@ inline Window make_window(int64_t images, int64_t rows, int64_t columns, int64_t
   w.positions = int(images * rows * columns);
   w.pitch = w.positions | 1;
   w.by_columns = FastDiv<int32_t>(columns), w.by_rows = FastDiv<int32_t>(rows), w.by_positions = FastDiv<int32_t>(w.positions);
-  w.by_pieces = FastDiv<int32_t>(w.quads);
+  w.by_pieces = FastDiv<int32_t>(w.quads), w.lane_pixels = 1;
   return w;
+}
+// channels_last, `pieces` of 16 bytes of a pixel: which lanes take which, so that a quarter of a warp fills different banks.
+inline void set_pieces(Window& w, int64_t pieces, int64_t size) {
+  w.by_pieces = FastDiv<int32_t>(pieces);
+  // 8 neighbouring quads of one pixel, or every second of 8 at two pixels; else one quad at 8 neighbouring pixels.
+  w.lane_pixels = (size == 4 ? pieces % 8 == 0 : pieces == 4) ? 1 : 8;
 }
 inline int64_t window_bytes(const Window& w) { return int64_t(w.quads) * w.pitch * 16; }
 
