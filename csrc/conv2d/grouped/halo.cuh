@@ -13,7 +13,7 @@
 // channels_last: by cp.async of 16 bytes. fp32 goes to its place; halves pass through a ring of kInFlight vectors per thread in `raw`, of
 // which all but one are on their way while it is converted: 12 KB per block of 192 threads. planar: runs of pixels of one channel go as
 // they are to `raw`, by cp.async of the aligned 16-byte cover of each run, and are read from there across the channels. A run is all rows
-// of the window where it spans the image's width, else one row.
+// of the window where it spans the image's width, else one row; or all channels where these rows are the image's and their number is odd.
 #pragma once
 
 #include "common/async_copy.h"
@@ -44,10 +44,11 @@ struct Window {
   int channels;  // 4 * quads, or of `Few` the channels that have runs of their own
   int positions, pitch;
   int phases;  // 2: even columns first, then odd ones; columns is even
-  FastDiv<int32_t> by_columns, by_rows, by_positions;
+  FastDiv<int32_t> by_columns, by_rows, by_positions, by_channels;
   FastDiv<int32_t> by_pieces;  // channels_last: pieces of a pixel's channels that move as one
   int lane_pixels;             // of so many pixels that are neighbours the same piece is taken by neighbouring lanes: 1 or 8
   bool merged;                 // planar: rows of the window are rows of the image, one run per channel
+  bool planes;                 // and channels of the window are whole channels of the image, one run in all
   int run_pitch;               // planar: elements of `raw` from one run to the next
   FastDiv<int32_t> by_run_vectors;
 };
@@ -173,6 +174,7 @@ struct Runs {
     const int columns = max(min(at.w + window.columns, image.columns) - first_column, 0);
     length = window.merged ? max(last_row - first_row, 0) * columns : columns;
     runs = window.images * window.channels * (window.merged ? 1 : window.rows);
+    if (window.planes) first_row = 0, length = window.channels * image.c, runs = window.images;
   }
   // Offset in memory of the run's first pixel.
   __device__ __forceinline__ int begin(const Image& image, const WindowAt& at, int n, int channel, int row) const {
@@ -193,7 +195,8 @@ __device__ __forceinline__ void load_runs(const Image& image, const Window& wind
     const int run = window.by_run_vectors.divmod(e, vector);
     int row = runs.first_row, rest = run;
     if (!window.merged) rest = window.by_rows.divmod(run, row), row += at.h;
-    const int n = rest / window.channels, channel = rest % window.channels;
+    int channel = 0, n = rest;
+    if (!window.planes) n = window.by_channels.divmod(rest, channel);
     if (at.n + n >= image.batch || at.c + channel >= image.channels || row < runs.first_row || row >= runs.last_row) continue;
     const int begin = runs.begin(image, at, n, channel, row);
     const int first = vector * kV - Runs<T>::phase(image, begin);  // of the run's pixels; the first vector may begin before them
@@ -226,14 +229,21 @@ __device__ __forceinline__ void load_planar(const Image& image, const Window& wi
     Vector<float, 4> value{};
     if (inside(image, at, p)) {
       const int h = at.h + p.row, w = at.w + p.column;
-      const int first_run = (p.image * window.channels + quad * 4) * (window.merged ? 1 : window.rows) + (window.merged ? 0 : p.row);
-      const int step = window.merged ? 1 : window.rows;
       const int in_run = window.merged ? (h - runs.first_row) * image.columns + w : w - runs.first_column;
-      const int begin = runs.begin(image, at, p.image, quad * 4, window.merged ? runs.first_row : h);
+      // Where channel i of the quad has the pixel: at + i * step, moved by the phase of its run.
+      int at_first, step, begin = runs.begin(image, at, p.image, quad * 4, window.merged ? runs.first_row : h), begin_step = image.c;
+      if (window.planes) {
+        step = image.c, at_first = p.image * window.run_pitch + quad * 4 * step;
+        begin -= quad * 4 * step, begin_step = 0;
+      } else if (window.merged) {
+        step = window.run_pitch, at_first = (p.image * window.channels + quad * 4) * step;
+      } else {
+        step = window.rows * window.run_pitch, at_first = (p.image * window.channels + quad * 4) * step + p.row * window.run_pitch;
+      }
       CNN_UNROLL
       for (int i = 0; i < 4; ++i)
         if (at.c + quad * 4 + i < image.channels)
-          value.value[i] = widen(raw[(first_run + i * step) * window.run_pitch + Runs<T>::phase(image, begin + i * image.c) + in_run]);
+          value.value[i] = widen(raw[at_first + i * step + Runs<T>::phase(image, begin + i * begin_step) + in_run]);
     }
     store_quad(tile, window.pitch, quad, position, value);
   }

@@ -75,7 +75,7 @@ inline void place_sums(WgradShape& s, const WgradView& view) {
   const int64_t least_pitch = round_up(s.elements, width), none = (s.readers + copies) * width;
   int64_t fewest = 0;
   for (int64_t pitch = least_pitch; pitch < least_pitch + 32; pitch += width) {
-    for (int64_t pad = 0; pad < 32 && fewest != none; pad += 4) {
+    for (int64_t pad = 0; pad < 8 * width && fewest != none; pad += width) {
       const int64_t count = s.readers * wavefronts(stores, pitch, pad) + copies * wavefronts(reads, pitch, pad);
       if (fewest != 0 && count >= fewest) continue;
       s.element_pitch = pitch, s.copy_pad = pad, fewest = count;
@@ -110,6 +110,8 @@ inline WgradShape wgrad_slab(const WgradView& view) {
     while (cg / 4 % s.parts != 0);
     complete();
   }
+  // Of 6 quads a quarter of a warp has 4, then 2 and 2 of the next taps, which lie anywhere: rather 4 and 4 and 4.
+  if (s.parts > 1 && cg / 4 / s.parts == 6) s.parts = s.parts * 3 / 2, complete();
   return s;
 }
 
@@ -119,7 +121,7 @@ inline void wgrad_tile(WgradShape& s, const WgradView& view, int64_t images, int
   s.images = images, s.rows = rows, s.columns = columns;
   s.tiles_h = ceil_div(p.P, rows), s.tiles_w = ceil_div(p.Q, columns), s.tiles = ceil_div(p.N, images) * s.tiles_h * s.tiles_w;
   const int64_t channel_slabs = s.filter_slabs * s.parts;
-  s.tiles_per_block = ceil_div(s.tiles, std::min(s.tiles, ceil_div(kTargetBlocks, channel_slabs)));
+  s.tiles_per_block = ceil_div(s.tiles, std::clamp<int64_t>(kTargetBlocks / channel_slabs, 1, s.tiles));
   s.slabs = ceil_div(s.tiles, s.tiles_per_block);
   s.x = make_window(images, (rows - 1) * p.stride_h + (p.R - 1) * p.dilation_h + 1,
                     (columns - 1) * p.stride_w + (view.taps_w - 1) * view.dilation_w + 1, s.channels, p.stride_w == 2 ? 2 : 1);
@@ -132,9 +134,12 @@ inline void wgrad_tile(WgradShape& s, const WgradView& view, int64_t images, int
   if (view.few) {
     make_few(nullptr, p, view.few, view.few_columns, s.x, s.tiles_w == 1, size, x_raw);
   } else if (view.x_planar) {
-    x_raw = plan_runs(s.x, make_image(nullptr, p.x, p.N, p.C, p.H, p.W, true, size), -p.pad_w, s.tiles_w == 1, size);
+    x_raw = plan_runs(s.x, make_image(nullptr, p.x, p.N, p.C, p.H, p.W, true, size), -p.pad_w, s.tiles_w == 1, s.tiles_w * s.tiles_h == 1,
+                      size);
   }
-  if (view.y_planar) y_raw = plan_runs(s.y, make_image(nullptr, p.y, p.N, p.K, p.P, p.Q, true, size), 0, s.tiles_w == 1, size);
+  if (view.y_planar)
+    y_raw = plan_runs(s.y, make_image(nullptr, p.y, p.N, p.K, p.P, p.Q, true, size), 0, s.tiles_w == 1,
+                      s.tiles_w * s.tiles_h == 1 && p.K % s.filters == 0, size);
   s.shared += std::max(x_raw, y_raw);
   const int64_t copy = (s.filters * s.element_pitch + s.copy_pad) * 4;
   s.copies = std::clamp<int64_t>(kMostCopyBytes / copy, 1, s.readers);

@@ -45,6 +45,7 @@ inline Window make_window(int64_t images, int64_t rows, int64_t columns, int64_t
   w.positions = int(images * rows * columns);
   w.pitch = w.positions | 1;
   w.by_columns = FastDiv<int32_t>(columns), w.by_rows = FastDiv<int32_t>(rows), w.by_positions = FastDiv<int32_t>(w.positions);
+  w.by_channels = FastDiv<int32_t>(w.channels);
   w.by_pieces = FastDiv<int32_t>(w.quads), w.lane_pixels = 1;
   return w;
 }
@@ -75,14 +76,17 @@ inline bool aligned(const void* data, std::initializer_list<int64_t> strides, in
   return bytes % 16 == 0;
 }
 
-// Room in `raw`, in bytes; completes the window. `first_column` is that of the leftmost tile, `only`: it is the only one.
-inline int64_t plan_runs(Window& w, const Image& image, int64_t first_column, bool only, int64_t size) {
+// Room in `raw`, in bytes; completes the window. `first_column` is that of the leftmost tile, `only`: it is the only one. `whole`: and it
+// has all rows.
+inline int64_t plan_runs(Window& w, const Image& image, int64_t first_column, bool only, bool whole, int64_t size) {
   const int64_t vector = 16 / size;
   w.merged = only && first_column <= 0 && first_column + w.columns >= image.columns && (image.h == image.columns || image.rows == 1);
   const int64_t longest = w.merged ? std::min<int64_t>(w.rows, image.rows) * image.columns : std::min<int64_t>(w.columns, image.columns);
-  w.run_pitch = int(round_up(longest + vector - 1, vector));
+  // Channels that are whole vectors are aligned as they are.
+  w.planes = w.merged && whole && image.dense && w.channels > 1 && longest == image.c && longest % vector != 0;
+  w.run_pitch = int(round_up(longest * (w.planes ? w.channels : 1) + vector - 1, vector));
   w.by_run_vectors = FastDiv<int32_t>(w.run_pitch / vector);
-  return int64_t(w.images) * w.channels * (w.merged ? 1 : w.rows) * w.run_pitch * size;
+  return int64_t(w.images) * (w.planes ? 1 : w.channels * (w.merged ? 1 : w.rows)) * w.run_pitch * size;
 }
 
 // How an image of few channels is read: its runs, and the window of them that is under a window of pixels.
@@ -98,7 +102,7 @@ inline Few make_few(const void* data, const Problem& p, int64_t channels, int64_
   few.runs.dense = (p.x.d2 == p.W * few.column_step || p.H == 1) && (innermost || p.C == 1 || p.x.d1 == p.H * p.W);
   few.window = make_window(window.images, window.rows,
                            window.columns * few.column_step + (next_columns ? (channels - 1) * next_columns : 0), innermost ? 1 : p.C, 1);
-  raw_bytes = plan_runs(few.window, few.runs, -p.pad_w * few.column_step, only, size);
+  raw_bytes = plan_runs(few.window, few.runs, -p.pad_w * few.column_step, only, false, size);
   return few;
 }
 
