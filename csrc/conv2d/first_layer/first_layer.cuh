@@ -86,7 +86,9 @@ inline std::vector<grouped::GatherShape> slabs_of(const grouped::View& view) {
     if (filters > kMostFilters || filters == last) continue;
     last = filters;
     if (filters > kResults && grouped::filter_bytes(view, view.in_group, filters) > kMostFilterBytes) continue;
-    if (parts == 1 || filters % 16 == 0 || filters == kResults) slabs.push_back(slab_of(view, filters));
+    // Where channels are innermost, whole sectors of them.
+    if (parts > 1 && !view.out_planar && filters * size_of(view.problem.dtype) % 32 != 0) continue;
+    slabs.push_back(slab_of(view, filters));
   }
   if (slabs.empty()) slabs.push_back(slab_of(view, kResults));
   return slabs;

@@ -93,9 +93,15 @@ struct GatherParams {
   FastDiv<int32_t> by_staged_vectors;
 };
 
-// A pixel of the tile: where its window begins in the halo (in floats), and which it is.
-struct alignas(16) Pixel {
-  int halo, image, row, column;
+// The pixels of the tile: where the window of each begins in the halo (in floats), and which it is. Lanes that are neighbours ask for
+// neighbours: each of the four lies in an array of its own.
+struct Pixels {
+  int* at;
+  int count;
+  __device__ __forceinline__ int& halo(int m) const { return at[m]; }
+  __device__ __forceinline__ int& image(int m) const { return at[count + m]; }
+  __device__ __forceinline__ int& row(int m) const { return at[2 * count + m]; }
+  __device__ __forceinline__ int& column(int m) const { return at[3 * count + m]; }
 };
 
 template <class T>
@@ -190,11 +196,11 @@ struct GatherSums {
     }
   }
   // Adds a slice of channels at the taps of one class. `halo` is the group's first quad.
-  __device__ CNN_INNER_LOOP void add(const float* halo, const Pixel* table, int slot, const float* filters, const GatherParams& p,
+  __device__ CNN_INNER_LOOP void add(const float* halo, const Pixels& table, int slot, const float* filters, const GatherParams& p,
                                      const Axis::Class& h, const Axis::Class& w) {
     int halo_of[kPixels];
     CNN_UNROLL
-    for (int i = 0; i < kPixels; ++i) halo_of[i] = table[min(slot + i * p.slots, p.pixels - 1)].halo;
+    for (int i = 0; i < kPixels; ++i) halo_of[i] = table.halo(min(slot + i * p.slots, p.pixels - 1));
     const int pitch = p.filters + 4, channel_step = p.taps * pitch;
     const int row_step = p.h.in_per_tap * p.window.columns * 4;
     const int tap_row_step = p.h.tap_step * p.columns_of_filter * pitch, tap_column_step = p.w.tap_step * pitch;
@@ -217,7 +223,7 @@ struct GatherSums {
           CNN_UNROLL
           for (int i = 0; i < kPixels; ++i) {
             Vector<float, 4> x = load_vector<4>(at + halo_of[i]);
-            if constexpr (last) {
+            if constexpr (decltype(last)::value) {
               CNN_UNROLL
               for (int c = 1; c < kChannels; ++c)
                 if (s * kChannels + c >= p.row_taps) x.value[c] = 0;  // a zero of the filter would not cancel an infinity
@@ -260,8 +266,8 @@ struct OutPixel {
   int n, h, w;
 };
 __device__ __forceinline__ OutPixel out_pixel(const GatherParams& p, const GatherAt& at, const Axis::Class& h, const Axis::Class& w,
-                                              const Pixel& pixel) {
-  const int n = at.n + pixel.image, row = at.row + pixel.row, column = at.column + pixel.column;
+                                              const Pixels& table, int m) {
+  const int n = at.n + table.image(m), row = at.row + table.row(m), column = at.column + table.column(m);
   return {n < p.in.batch && row < h.outs && column < w.outs, n, h.first_out + row * p.h.out_step, w.first_out + column * p.w.out_step};
 }
 
@@ -277,14 +283,14 @@ __device__ __forceinline__ void pack(const float (&sums)[kResults], unsigned (&r
 // Results of a thread to channels_last memory.
 template <class T, int kResults, int kPixels, int kChannels, bool kFew>
 __device__ __forceinline__ void store_channels_last(const GatherParams& p, const GatherAt& at, const Axis::Class& h, const Axis::Class& w,
-                                                    const Pixel* table, const Lane& lane,
+                                                    const Pixels& table, const Lane& lane,
                                                     const GatherSums<kResults, kPixels, kChannels, kFew>& sums) {
   T* const out = static_cast<T*>(p.out) + at.first_filter;
   const auto offset = [&](const OutPixel& o) { return o.n * p.out_n + o.h * p.out_h + o.w * p.out_w; };
   const auto pixel_at = [&](int i) {
     const int m = lane.slot + i * p.slots;
     if (lane.slot >= p.slots || m >= p.pixels) return OutPixel{false, 0, 0, 0};
-    return out_pixel(p, at, h, w, table[m]);
+    return out_pixel(p, at, h, w, table, m);
   };
   // 32 bytes of a pixel at a time are written by two lanes. With 4 results of 2 bytes a lane has 8 bytes of a pixel: lanes of neighbouring
   // chunks swap, and each has 16 bytes of every second pixel. With 8 results of 4 bytes it has 32, and swaps one half of them.
@@ -360,16 +366,16 @@ struct Staged {
 
 template <class T, int kResults, int kPixels, int kChannels, bool kFew>
 __device__ __forceinline__ void stage_planar(const GatherParams& p, const GatherAt& at, const Axis::Class& h, const Axis::Class& w,
-                                             const Pixel* table, const Lane& lane,
+                                             const Pixels& table, const Lane& lane,
                                              const GatherSums<kResults, kPixels, kChannels, kFew>& sums, T* staged) {
   const Staged stage{at.row * p.h.out_step};
   CNN_UNROLL
   for (int i = 0; i < kPixels; ++i) {
     const int m = lane.slot + i * p.slots;
     if (lane.slot >= p.slots || m >= p.pixels) break;
-    const OutPixel o = out_pixel(p, at, h, w, table[m]);
+    const OutPixel o = out_pixel(p, at, h, w, table, m);
     if (!o.exists) continue;
-    T* const to = staged + table[m].image * p.staged_image + lane.chunk * kResults * (p.staged_pitch + p.staged_skew) +
+    T* const to = staged + table.image(m) * p.staged_image + lane.chunk * kResults * (p.staged_pitch + p.staged_skew) +
                   (o.h - stage.row) * p.staged_row + o.w - at.column * p.w.out_step;
     CNN_UNROLL
     for (int j = 0; j < kResults; ++j)
@@ -416,7 +422,7 @@ __global__ void __launch_bounds__(kMostThreads, 2) gather_kernel(const __grid_co
   CNN_DYNAMIC_SHARED(memory, unsigned char);
   float* const filters = reinterpret_cast<float*>(memory);
   float* const halo = reinterpret_cast<float*>(memory + p.tile_at);
-  Pixel* const table = reinterpret_cast<Pixel*>(memory + p.table_at);
+  const Pixels table{reinterpret_cast<int*>(memory + p.table_at), p.pixels};
   T* const raw = reinterpret_cast<T*>(memory + p.raw_at);
   T* const staged = reinterpret_cast<T*>(memory + p.staged_at);
   CNN_SHARED(lanes, Lane[kMostThreads]);  // read where they are needed: the sums leave no registers to keep them in
@@ -434,12 +440,10 @@ __global__ void __launch_bounds__(kMostThreads, 2) gather_kernel(const __grid_co
     lanes[thread] = lane;
   }
   for (int m = thread; m < p.pixels; m += int(blockDim.x)) {
-    Pixel pixel;
-    pixel.image = p.by_rows.divmod(p.by_columns.divmod(m, pixel.column), pixel.row);
-    pixel.halo =
-        ((pixel.image * p.window.rows + pixel.row * p.h.in_per_out) * p.window.columns + pixel.column * p.w.in_per_out / p.window.phases) *
-        4;
-    table[m] = pixel;
+    int column, row;
+    const int image = p.by_rows.divmod(p.by_columns.divmod(m, column), row);
+    table.image(m) = image, table.row(m) = row, table.column(m) = column;
+    table.halo(m) = ((image * p.window.rows + row * p.h.in_per_out) * p.window.columns + column * p.w.in_per_out / p.window.phases) * 4;
   }
   __syncthreads();
   CNN_NO_UNROLL

@@ -150,7 +150,7 @@ inline void gather_tile(GatherShape& s, const View& view, int64_t images, int64_
                          s.groups * s.slice, s.phases);
   s.tile_at = s.filter_bytes;
   s.table_at = s.tile_at + window_bytes(s.window);
-  s.raw_at = s.staged_at = s.table_at + s.pixels * int64_t(sizeof(Pixel));
+  s.raw_at = s.staged_at = s.table_at + round_up(s.pixels * int64_t(4 * sizeof(int)), 16);
   int64_t raw = view.in_planar ? 0 : ring_bytes(s.threads, size);
   if (view.few) {
     make_few(nullptr, p, view.few, view.few_columns, s.window, s.tiles_w == 1, size, raw);
@@ -172,9 +172,9 @@ inline void gather_tile(GatherShape& s, const View& view, int64_t images, int64_
   s.shared = std::max(s.shared, s.staged_at + images * s.staged_image * size);
 }
 
-// Instructions, counted in the inner loop: for each quad of channels and tap 224 FMAs, 15 (4 results: 18) reads of shared memory, and 16 of
-// addresses and the loop. 40 for each 16 bytes that are loaded (two divisions by multiplication, bounds, address, conversions, one or two
-// writes), three times that where they pass through `raw`; 20 for each pixel of a thread that is written.
+// Instructions, counted in the machine code (sm_90a): for each quad of channels and tap the FMAs (224 of 56 sums, 64 of 16), the reads of
+// shared memory, and 28 (16) of addresses and the loop; 95 for an element of a filter, of which halves often come in pairs; 20 for each
+// pixel of a thread that is written. Loads: window.h.
 inline Work gather_work(const GatherShape& s, const View& view) {
   const Problem& p = view.problem;
   const int64_t size = size_of(p.dtype);
@@ -189,8 +189,14 @@ inline Work gather_work(const GatherShape& s, const View& view) {
                reads = fmas / double(s.pixels_of_thread) / 4 + double(s.pixels_of_thread);
   const double filter_loads = s.slices > 1 || (view.few && s.slabs > 1) ? tiles * slabs : double(s.blocks);
   Work work;
-  work.instructions = tiles * slabs * threads * (class_taps * quads * (fmas + reads + 16) + classes * double(s.pixels_of_thread) * 20) +
-                      halos * halo_bytes / 16 * (view.in_planar ? 120 : 40) + filter_loads * double(s.filter_bytes) / 4 * 20;
+  work.instructions =
+      tiles * slabs * threads *
+          (class_taps * quads * (fmas + reads + (s.pixels_of_thread >= 7 ? 28 : 16)) + classes * double(s.pixels_of_thread) * 20) +
+      halos * (s.slices > 1 ? classes : 1) * double(s.slices) * load_instructions(s.window, view.in_planar, view.few, size) +
+      filter_loads * double(s.filter_bytes) / 4 *
+          (view.few    ? 40
+           : size == 2 ? 50
+                       : 95);
   work.dram_bytes = p.tensor_bytes();
   work.l2_bytes = halos * halo_bytes + double(view.out_channels * view.out_h * view.out_w * p.N * size) +
                   filter_loads * double(s.filter_bytes) / 4 * double(size);

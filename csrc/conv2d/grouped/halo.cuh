@@ -44,13 +44,14 @@ struct Window {
   int channels;  // 4 * quads, or of `Few` the channels that have runs of their own
   int positions, pitch;
   int phases;  // 2: even columns first, then odd ones; columns is even
-  FastDiv<int32_t> by_columns, by_rows, by_positions, by_channels;
+  FastDiv<int32_t> by_columns, by_rows, by_images, by_channels;
   FastDiv<int32_t> by_pieces;  // channels_last: pieces of a pixel's channels that move as one
   int lane_pixels;             // of so many pixels that are neighbours the same piece is taken by neighbouring lanes: 1 or 8
   bool merged;                 // planar: rows of the window are rows of the image, one run per channel
   bool planes;                 // and channels of the window are whole channels of the image, one run in all
   int run_pitch;               // planar: elements of `raw` from one run to the next
-  FastDiv<int32_t> by_run_vectors;
+  int log_run_lanes;           // planar: lanes that share a run of `raw`, and
+  int log_line_lanes;          // a row of the tile
 };
 
 struct WindowAt {
@@ -189,26 +190,28 @@ __device__ __forceinline__ void load_runs(const Image& image, const Window& wind
   const T* const data = static_cast<const T*>(image.data);
   const int thread = int(threadIdx.x), threads = int(blockDim.x);
 
+  // Neighbouring lanes share a run, and what there is to find out about it.
+  const int lanes = 1 << window.log_run_lanes, lane = thread & (lanes - 1);
   CNN_NO_UNROLL
-  for (int e = thread; e < runs.runs * window.by_run_vectors.divisor; e += threads) {
-    int vector;
-    const int run = window.by_run_vectors.divmod(e, vector);
+  for (int run = thread >> window.log_run_lanes; run < runs.runs; run += threads >> window.log_run_lanes) {
     int row = runs.first_row, rest = run;
     if (!window.merged) rest = window.by_rows.divmod(run, row), row += at.h;
     int channel = 0, n = rest;
     if (!window.planes) n = window.by_channels.divmod(rest, channel);
     if (at.n + n >= image.batch || at.c + channel >= image.channels || row < runs.first_row || row >= runs.last_row) continue;
-    const int begin = runs.begin(image, at, n, channel, row);
-    const int first = vector * kV - Runs<T>::phase(image, begin);  // of the run's pixels; the first vector may begin before them
-    if (first >= runs.length) continue;
-    T* const to = raw + run * window.run_pitch + vector * kV;
-    // A vector may take along neighbours that are the same image's.
-    const int image_begin = image.dense ? (at.n + n) * image.n : begin;
-    const int image_end = image.dense ? image_begin + image.channels * image.rows * image.columns : begin + runs.length;
-    if (begin + first >= image_begin && begin + first + kV <= image_end) {
-      copy_async<16>(to, data + begin + first);
-    } else {
-      for (int i = max(-first, 0); i < min(kV, runs.length - first); ++i) to[i] = __ldg(data + begin + first + i);
+    const int begin = runs.begin(image, at, n, channel, row), phase = Runs<T>::phase(image, begin);
+    // A vector may take along neighbours that are the same image's: from `low` to `high`, counted from the run's first pixel.
+    const int low = image.dense ? (at.n + n) * image.n - begin : 0;
+    const int high = image.dense ? low + image.channels * image.rows * image.columns : runs.length;
+    const T* const from = data + begin;
+    T* const to = raw + run * window.run_pitch + phase;
+    CNN_NO_UNROLL
+    for (int first = lane * kV - phase; first < runs.length; first += lanes * kV) {  // the first vector may begin before the run
+      if (first >= low && first + kV <= high) {
+        copy_async<16>(to + first, from + first);
+      } else {
+        for (int i = max(first, 0); i < min(first + kV, runs.length); ++i) to[i] = __ldg(from + i);
+      }
     }
   }
   commit_async();
@@ -221,31 +224,35 @@ __device__ __forceinline__ void load_planar(const Image& image, const Window& wi
   const Runs<T> runs(image, window, at);
   load_runs<T>(image, window, at, runs, raw);
 
+  // Neighbouring lanes share a row of a quad, and where the runs of its four channels are.
+  const int lanes = 1 << window.log_line_lanes, lane = int(threadIdx.x) & (lanes - 1), half = window.columns / 2;
   CNN_NO_UNROLL
-  for (int e = int(threadIdx.x); e < window.quads * window.positions; e += int(blockDim.x)) {
-    int position;
-    const int quad = window.by_positions.divmod(e, position);
-    const Position p = locate(window, position);
-    Vector<float, 4> value{};
-    if (inside(image, at, p)) {
-      const int h = at.h + p.row, w = at.w + p.column;
-      const int in_run = window.merged ? (h - runs.first_row) * image.columns + w : w - runs.first_column;
-      // Where channel i of the quad has the pixel: at + i * step, moved by the phase of its run.
-      int at_first, step, begin = runs.begin(image, at, p.image, quad * 4, window.merged ? runs.first_row : h), begin_step = image.c;
-      if (window.planes) {
-        step = image.c, at_first = p.image * window.run_pitch + quad * 4 * step;
-        begin -= quad * 4 * step, begin_step = 0;
-      } else if (window.merged) {
-        step = window.run_pitch, at_first = (p.image * window.channels + quad * 4) * step;
-      } else {
-        step = window.rows * window.run_pitch, at_first = (p.image * window.channels + quad * 4) * step + p.row * window.run_pitch;
+  for (int line = int(threadIdx.x) >> window.log_line_lanes; line < window.quads * window.images * window.rows;
+       line += int(blockDim.x) >> window.log_line_lanes) {
+    int row, n;
+    const int quad = window.by_images.divmod(window.by_rows.divmod(line, row), n), h = at.h + row;
+    const int channels = at.n + n < image.batch && unsigned(h) < unsigned(image.rows) ? image.channels - at.c - quad * 4 : 0;
+    // Channel i has column w of the image at from[i] + w: its run, the row's place in it, and the phase of its beginning.
+    int first = (n * window.channels + quad * 4) * window.run_pitch, step = window.run_pitch;
+    int begin = runs.begin(image, at, n, quad * 4, window.merged ? runs.first_row : h), begin_step = image.c;
+    if (window.planes) first = n * window.run_pitch + quad * 4 * image.c, step = image.c, begin -= quad * 4 * image.c, begin_step = 0;
+    else if (!window.merged) first = first * window.rows + row * window.run_pitch, step *= window.rows;
+    first += window.merged ? (h - runs.first_row) * image.columns : -runs.first_column;
+    int from[4];
+    CNN_UNROLL
+    for (int i = 0; i < 4; ++i) from[i] = first + i * step + Runs<T>::phase(image, begin + i * begin_step);
+    float* const to = tile + (quad * window.pitch + (n * window.rows + row) * window.columns) * 4;
+    CNN_NO_UNROLL
+    for (int place = lane; place < window.columns; place += lanes) {
+      const int w = at.w + (window.phases == 1 ? place : place < half ? 2 * place : 2 * (place - half) + 1);
+      Vector<float, 4> value{};
+      if (unsigned(w) < unsigned(image.columns)) {
+        CNN_UNROLL
+        for (int i = 0; i < 4; ++i)
+          if (i < channels) value.value[i] = widen(raw[from[i] + w]);
       }
-      CNN_UNROLL
-      for (int i = 0; i < 4; ++i)
-        if (at.c + quad * 4 + i < image.channels)
-          value.value[i] = widen(raw[at_first + i * step + Runs<T>::phase(image, begin + i * begin_step) + in_run]);
+      *reinterpret_cast<Vector<float, 4>*>(to + place * 4) = value;
     }
-    store_quad(tile, window.pitch, quad, position, value);
   }
 }
 

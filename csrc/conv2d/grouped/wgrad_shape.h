@@ -115,6 +115,25 @@ inline WgradShape wgrad_slab(const WgradView& view) {
   return s;
 }
 
+// Columns to add to a window, so that the tap groups of neighbouring lanes look at different banks: of 0, 1 and 2 phases.
+inline int64_t spare_columns(const WgradView& view, int64_t columns, int phases) {
+  if (!view.few) return 0;
+  int64_t best = 0, fewest = 0;
+  for (int64_t spare = 0; spare <= 2 * phases; spare += phases) {
+    const int64_t width = round_up(columns + spare, phases);
+    const auto position = [&](int64_t tap) {
+      const int64_t column = tap % view.taps_w * view.dilation_w;
+      return tap / view.taps_w * view.problem.dilation_h * width + column % phases * (width / phases) + column / phases;
+    };
+    int64_t conflicts = 0;
+    for (int64_t tap = 0; tap + view.taps_of_thread < view.taps(); ++tap)
+      conflicts += (position(tap) - position(tap + view.taps_of_thread)) % 8 == 0;
+    if (spare > 0 && conflicts >= fewest) continue;
+    best = spare, fewest = conflicts;
+  }
+  return best;
+}
+
 inline void wgrad_tile(WgradShape& s, const WgradView& view, int64_t images, int64_t rows, int64_t columns) {
   const Problem& p = view.problem;
   const int64_t size = size_of(p.dtype);
@@ -123,8 +142,10 @@ inline void wgrad_tile(WgradShape& s, const WgradView& view, int64_t images, int
   const int64_t channel_slabs = s.filter_slabs * s.parts;
   s.tiles_per_block = ceil_div(s.tiles, std::clamp<int64_t>(kTargetBlocks / channel_slabs, 1, s.tiles));
   s.slabs = ceil_div(s.tiles, s.tiles_per_block);
+  const int phases = p.stride_w == 2 ? 2 : 1;
+  const int64_t window_columns = (columns - 1) * p.stride_w + (view.taps_w - 1) * view.dilation_w + 1;
   s.x = make_window(images, (rows - 1) * p.stride_h + (p.R - 1) * p.dilation_h + 1,
-                    (columns - 1) * p.stride_w + (view.taps_w - 1) * view.dilation_w + 1, s.channels, p.stride_w == 2 ? 2 : 1);
+                    window_columns + spare_columns(view, window_columns, phases), s.channels, phases);
   s.y = make_window(images, rows, columns, s.filters, 1);
   s.x_at = 0;
   s.y_at = s.x_at + window_bytes(s.x);
@@ -156,8 +177,10 @@ inline Work wgrad_work(const WgradShape& s, const WgradView& view) {
   const double tile_pixels = double(s.images * s.rows * s.columns), tiles = double(s.tiles) * channel_slabs;
   const double pixels_of_reader = 2 * double(ceil_div(ceil_div(s.images * s.rows * s.columns, 2), s.readers));
   const double bytes = (double(s.x.positions) * double(s.channels) + tile_pixels * double(s.filters)) * size;
+  const double loads =
+      load_instructions(s.x, view.x_planar, view.few, size_of(p.dtype)) + load_instructions(s.y, view.y_planar, 0, size_of(p.dtype));
   Work work;
-  work.instructions = tiles * (double(s.threads) * (pixels_of_reader * per_pixel + 60) + bytes / 16 * (view.y_planar ? 120 : 40)) +
+  work.instructions = tiles * (double(s.threads) * (pixels_of_reader * per_pixel + 60) + loads) +
                       channel_slabs * double(s.slabs) * double(s.filters * s.elements) * (15 + 4.0 * double(s.readers));
   const double partial = s.slabs > 1 ? double(s.slabs) * double(p.filter_numel()) * 4 : 0;
   work.dram_bytes = p.tensor_bytes() + 2 * partial;

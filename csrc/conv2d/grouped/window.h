@@ -44,7 +44,7 @@ inline Window make_window(int64_t images, int64_t rows, int64_t columns, int64_t
   w.phases = phases;
   w.positions = int(images * rows * columns);
   w.pitch = w.positions | 1;
-  w.by_columns = FastDiv<int32_t>(columns), w.by_rows = FastDiv<int32_t>(rows), w.by_positions = FastDiv<int32_t>(w.positions);
+  w.by_columns = FastDiv<int32_t>(columns), w.by_rows = FastDiv<int32_t>(rows), w.by_images = FastDiv<int32_t>(images);
   w.by_channels = FastDiv<int32_t>(w.channels);
   w.by_pieces = FastDiv<int32_t>(w.quads), w.lane_pixels = 1;
   return w;
@@ -85,7 +85,8 @@ inline int64_t plan_runs(Window& w, const Image& image, int64_t first_column, bo
   // Channels that are whole vectors are aligned as they are.
   w.planes = w.merged && whole && image.dense && w.channels > 1 && longest == image.c && longest % vector != 0;
   w.run_pitch = int(round_up(longest * (w.planes ? w.channels : 1) + vector - 1, vector));
-  w.by_run_vectors = FastDiv<int32_t>(w.run_pitch / vector);
+  w.log_run_lanes = w.run_pitch / vector >= 32 ? 5 : w.run_pitch / vector >= 16 ? 4 : 3;
+  w.log_line_lanes = w.columns > 16 ? 5 : w.columns > 8 ? 4 : 3;
   return int64_t(w.images) * (w.planes ? 1 : w.channels * (w.merged ? 1 : w.rows)) * w.run_pitch * size;
 }
 
@@ -104,6 +105,18 @@ inline Few make_few(const void* data, const Problem& p, int64_t channels, int64_
                            window.columns * few.column_step + (next_columns ? (channels - 1) * next_columns : 0), innermost ? 1 : p.C, 1);
   raw_bytes = plan_runs(few.window, few.runs, -p.pad_w * few.column_step, only, false, size);
   return few;
+}
+
+// Instructions of threads to bring a window into shared memory, counted in the machine code (sm_90a). channels_last: 80 for 16 bytes of
+// fp32, 115 of halves. Planes: 30 for 16 bytes of a run and 75 for each lane that shares it, then 40 for a quad of a pixel and 105 for each
+// lane that shares its row. Few channels: 120 for 16 bytes.
+inline double load_instructions(const Window& w, bool planar, int64_t few, int64_t size) {
+  if (few) return double(w.positions) * double(few) * double(size) / 16 * 120;
+  if (!planar) return double(w.positions) * double(w.quads) * (size == 4 ? 80 : 115.0 / 2);
+  const double runs = double(w.images) * (w.planes ? 1 : w.channels * (w.merged ? 1 : w.rows));
+  const double lanes = double(int64_t(1) << w.log_line_lanes), rows = double(w.quads) * w.images * w.rows;
+  return runs * (double(w.run_pitch) * double(size) / 16 * 30 + 75 * double(int64_t(1) << w.log_run_lanes)) +
+         rows * lanes * (105 + 40 * double(ceil_div(w.columns, int64_t(1) << w.log_line_lanes)));
 }
 
 // Room in `raw` for the vectors of channels_last halves that are on their way.
