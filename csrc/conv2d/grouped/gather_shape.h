@@ -172,9 +172,9 @@ inline void gather_tile(GatherShape& s, const View& view, int64_t images, int64_
   s.shared = std::max(s.shared, s.staged_at + images * s.staged_image * size);
 }
 
-// Instructions, counted in the machine code (sm_90a): for each quad of channels and tap the FMAs (224 of 56 sums, 64 of 16), the reads of
-// shared memory, and 28 (16) of addresses and the loop; 95 for an element of a filter, of which halves often come in pairs; 20 for each
-// pixel of a thread that is written. Loads: window.h.
+// Instructions, counted in the source, as the direct kernels' are, with which these are compared: for each quad of channels and tap the
+// FMAs (224 of 56 sums, 64 of 16), the reads of shared memory, and 16 of addresses and the loop (sm_90a's machine code has 28); 20 for each
+// 4 bytes of a filter that are read and each pixel of a thread that is written. Loads: window.h.
 inline Work gather_work(const GatherShape& s, const View& view) {
   const Problem& p = view.problem;
   const int64_t size = size_of(p.dtype);
@@ -190,8 +190,7 @@ inline Work gather_work(const GatherShape& s, const View& view) {
   const double filter_loads = s.slices > 1 || (view.few && s.slabs > 1) ? tiles * slabs : double(s.blocks);
   Work work;
   work.instructions =
-      tiles * slabs * threads *
-          (class_taps * quads * (fmas + reads + (s.pixels_of_thread >= 7 ? 28 : 16)) + classes * double(s.pixels_of_thread) * 20) +
+      tiles * slabs * threads * (class_taps * quads * (fmas + reads + 16) + classes * double(s.pixels_of_thread) * 20) +
       halos * (s.slices > 1 ? classes : 1) * double(s.slices) * load_instructions(s.window, view.in_planar, view.few, size) +
       filter_loads * double(s.filter_bytes) / 4 *
           (view.few    ? 40

@@ -107,16 +107,17 @@ inline Few make_few(const void* data, const Problem& p, int64_t channels, int64_
   return few;
 }
 
-// Instructions of threads to bring a window into shared memory, counted in the machine code (sm_90a). channels_last: 80 for 16 bytes of
-// fp32, 115 of halves. Planes: 30 for 16 bytes of a run and 75 for each lane that shares it, then 40 for a quad of a pixel and 105 for each
-// lane that shares its row. Few channels: 120 for 16 bytes.
+// Instructions of threads to bring a window into shared memory, counted in the source: two divisions by multiplication, bounds, address,
+// conversions, one or two writes are 40 for 16 bytes of channels_last, and 120 of few channels. Planes: 14 for 16 bytes of a run and 35 for
+// each lane that shares it, then 20 for a quad of a pixel and 50 for each lane that shares its row. Machine code (sm_90a) has twice as
+// many.
 inline double load_instructions(const Window& w, bool planar, int64_t few, int64_t size) {
   if (few) return double(w.positions) * double(few) * double(size) / 16 * 120;
-  if (!planar) return double(w.positions) * double(w.quads) * (size == 4 ? 80 : 115.0 / 2);
+  if (!planar) return double(w.positions) * double(w.quads) * (size == 4 ? 40 : 20);
   const double runs = double(w.images) * (w.planes ? 1 : w.channels * (w.merged ? 1 : w.rows));
   const double lanes = double(int64_t(1) << w.log_line_lanes), rows = double(w.quads) * w.images * w.rows;
-  return runs * (double(w.run_pitch) * double(size) / 16 * 30 + 75 * double(int64_t(1) << w.log_run_lanes)) +
-         rows * lanes * (105 + 40 * double(ceil_div(w.columns, int64_t(1) << w.log_line_lanes)));
+  return runs * (double(w.run_pitch) * double(size) / 16 * 14 + 35 * double(int64_t(1) << w.log_run_lanes)) +
+         rows * lanes * (50 + 20 * double(ceil_div(w.columns, int64_t(1) << w.log_line_lanes)));
 }
 
 // Room in `raw` for the vectors of channels_last halves that are on their way.
