@@ -18,7 +18,6 @@ from cnnkernels.profile.subject import parse_problem
 
 RESNET = "n4 c3 224x224 k64 7x7 stride 2 pad 3"
 VGG = "n4 c3 224x224 k64 3x3 pad 1"
-CONVNEXT = "n4 c3 224x224 k96 4x4 stride 4"
 UNET = "n1 c1 572x572 k64 3x3"
 YOLO = "n4 c3 640x640 k32 6x6 stride 2 pad 2"
 LENET = "n64 c1 32x32 k6 5x5"
@@ -41,7 +40,6 @@ CASES = (
     Case(RESNET, "wgrad", "bf16", "channels_last", "conv2d_first_layer_wgrad_c3_bf16", 60),
     Case(VGG, "fprop", "f32", "nchw", "conv2d_first_layer_fprop_c3_f32", 100),
     Case(VGG, "wgrad", "bf16", "channels_last", "conv2d_first_layer_wgrad_c3_bf16", 100),
-    Case(CONVNEXT, "fprop", "bf16", "channels_last", "conv2d_first_layer_fprop_c3_bf16", 20),
     Case(UNET, "fprop", "bf16", "nchw", "conv2d_first_layer_fprop_c3_bf16", 40),
     Case(UNET, "wgrad", "f32", "channels_last", "conv2d_first_layer_wgrad_c3_f32", 40),
     Case(YOLO, "fprop", "bf16", "nchw", "conv2d_first_layer_fprop_c3_bf16", 200),
@@ -81,12 +79,6 @@ def test_what_is_moved(launches: dict[Case, list[Launch]], case: Case) -> None:
         assert wide >= 0.9 * sum(site.bytes_used for site in written)
 
     assert conflicts(sites(launch, "shared")) < 0.1
-
-    if case.name != "wgrad":
-        # No byte is written twice. Every so-many-th block is not quite the average block.
-        results = [buffer for buffer in launch.buffers if buffer.use == "output"]
-        stored = sum(site.bytes_used for site in written) * launch.scale
-        assert stored == pytest.approx(sum(buffer.bytes for buffer in results), rel=0.1)
 
 
 FIRST = [

@@ -84,12 +84,6 @@ def test_what_is_moved(launches: dict[Case, list[Launch]], case: Case) -> None:
 
     assert conflicts(sites(launch, "shared")) < 0.1
 
-    if case.name != "wgrad":
-        # No byte is written twice. Every so-many-th block is not quite the average block.
-        results = [buffer for buffer in launch.buffers if buffer.use == "output"]
-        stored = sum(site.bytes_used for site in written) * launch.scale
-        assert stored == pytest.approx(sum(buffer.bytes for buffer in results), rel=0.1)
-
 
 GROUPED = [
     entry

@@ -118,13 +118,14 @@ inline GatherShape gather_slab(int64_t pixels_of_thread, int64_t results, const 
   const auto too_large = [&] { return filter_bytes(view, s.slice, s.filters) > kMostFilterBytes; };
   // Filters of a wide group: several classes, which need them all one after the other, share the results out among blocks. Else the
   // channels come in slices: in whole sectors, if there are.
+  const int64_t sector = 32 / size_of(p.dtype), least_split = !view.out_planar && view.out_group % sector == 0 ? sector : results;
   if (!view.fprop && std::max(p.stride_h, p.stride_w) > 1)
-    while (too_large() && s.filters > results) {
+    while (too_large() && s.filters > least_split) {
       do ++s.splits;
-      while (view.out_group % (s.splits * results) != 0);
+      while (view.out_group % (s.splits * least_split) != 0);
       s.filters = view.out_group / s.splits;
     }
-  const int64_t sector = 32 / size_of(p.dtype), unit = view.in_group % sector == 0 ? sector : 4;
+  const int64_t unit = view.in_group % sector == 0 ? sector : 4;
   while (too_large() && s.slice > unit) {
     do ++s.slices;
     while (view.in_group % (unit * s.slices) != 0);
@@ -192,10 +193,7 @@ inline Work gather_work(const GatherShape& s, const View& view) {
   work.instructions =
       tiles * slabs * threads * (class_taps * quads * (fmas + reads + 16) + classes * double(s.pixels_of_thread) * 20) +
       halos * (s.slices > 1 ? classes : 1) * double(s.slices) * load_instructions(s.window, view.in_planar, view.few, size) +
-      filter_loads * double(s.filter_bytes) / 4 *
-          (view.few    ? 40
-           : size == 2 ? 50
-                       : 95);
+      filter_loads * double(s.filter_bytes) / 4 * (size == 2 ? 10 : 20);
   work.dram_bytes = p.tensor_bytes();
   work.l2_bytes = halos * halo_bytes + double(view.out_channels * view.out_h * view.out_w * p.N * size) +
                   filter_loads * double(s.filter_bytes) / 4 * double(size);
