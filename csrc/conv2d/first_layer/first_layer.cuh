@@ -72,7 +72,7 @@ inline grouped::GatherShape slab_of(const grouped::View& view, int64_t filters) 
   grouped::GatherShape s{};
   s.results = kResults, s.pixels_of_thread = kPixels;
   s.filters = filters, s.slabs = ceil_div(view.out_channels, filters);
-  s.groups = s.splits = 1, s.in_channels = s.slice = view.in_group, s.slices = 1;
+  s.groups = 1, s.in_channels = s.slice = view.in_group, s.slices = 1;
   complete_slab(s, view);
   return s;
 }
@@ -86,8 +86,8 @@ inline std::vector<grouped::GatherShape> slabs_of(const grouped::View& view) {
     if (filters > kMostFilters || filters == last) continue;
     last = filters;
     if (filters > kResults && grouped::filter_bytes(view, view.in_group, filters) > kMostFilterBytes) continue;
-    // Where channels are innermost, whole sectors of them.
-    if (parts > 1 && !view.out_planar && filters * size_of(view.problem.dtype) % 32 != 0) continue;
+    // Where channels are innermost, pairs of chunks, which make 16-byte stores and whole sectors of them.
+    if (parts > 1 && !view.out_planar && filters % 16 != 0) continue;
     slabs.push_back(slab_of(view, filters));
   }
   if (slabs.empty()) slabs.push_back(slab_of(view, kResults));

@@ -77,7 +77,6 @@ struct GatherParams {
   int pixels, slots, low_lanes;
   FastDiv<int32_t> by_filters;      // planar: runs of the output
   int slabs, filters, in_channels;  // of a slab
-  int splits;                       // slabs that have the results of one group among them
   int all_results;                  // the last slab may reach beyond them
   int filter_channels;              // of the filter, where a slice reaches beyond them
   int row_taps;                     // of the filter, where they are taken for channels
@@ -120,7 +119,7 @@ __device__ __forceinline__ void load_filters(const GatherParams& p, int slab, in
     if (p.dgrad) {  // rows: filters of the slice, which are dgrad's input channels; in a row lie the channels of a group
       const int group = walk.by_slice.divmod(row, in);
       row_result = group * p.group_out;
-      k = slab / p.splits * p.in_channels + group * p.group_in + slice * p.slice + in;
+      k = slab * p.in_channels + group * p.group_in + slice * p.slice + in;
     }
     float* to[2] = {filters, filters};
     const T* at = from;
@@ -133,7 +132,7 @@ __device__ __forceinline__ void load_filters(const GatherParams& p, int slab, in
       const int tap = walk.taps_inner ? inner : middle, second = walk.taps_inner ? middle : inner;
       to[i] = filters + ((p.dgrad ? in : second) * p.taps + tap) * pitch + (p.dgrad ? row_result + second : row);
       if (i > 0) continue;
-      const int r = walk.by_columns.divmod(tap, s), c = p.dgrad ? slab % p.splits * p.filters + second : slice * p.slice + second;
+      const int r = walk.by_columns.divmod(tap, s), c = p.dgrad ? second : slice * p.slice + second;
       exists = p.dgrad || (k < p.all_results && c < p.filter_channels && s * p.slice + c < p.row_taps);
       at = from + k * walk.k + c * walk.c + r * walk.r + s * walk.s;
     }
@@ -472,7 +471,7 @@ __global__ void __launch_bounds__(kMostThreads, 2) gather_kernel(const __grid_co
             }
             if (!loaded) load_filters<T>(p, slab, slice, filters);
           }
-          const WindowAt window{at.n, slab / p.splits * p.in_channels + slice * p.slice, at.row * p.h.in_per_out + p.h.low,
+          const WindowAt window{at.n, slab * p.in_channels + slice * p.slice, at.row * p.h.in_per_out + p.h.low,
                                 at.column * p.w.in_per_out + p.w.low};
           if (new_halo) {
             if constexpr (kFew) load_few<T>(p.few, p.window, window, halo, raw);

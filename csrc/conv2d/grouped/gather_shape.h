@@ -81,7 +81,7 @@ inline Axis make_axis(Pass pass, int64_t out, int64_t taps, int64_t stride, int6
 // A launch of the gather: what depends on the problem alone, then on the tile.
 struct GatherShape {
   int64_t results, pixels_of_thread;  // of a thread: results of a pixel, pixels
-  int64_t slabs, groups, splits, filters, in_channels, slice, slices, chunks, low;
+  int64_t slabs, groups, filters, in_channels, slice, slices, chunks, low;
   int64_t filter_bytes;
   Axis h, w;
   int64_t halo_h, halo_w;
@@ -112,26 +112,19 @@ inline GatherShape gather_slab(int64_t pixels_of_thread, int64_t results, const 
   const Problem& p = view.problem;
   GatherShape s{};
   s.results = results, s.pixels_of_thread = pixels_of_thread;
-  s.groups = groups_of_slab(p, view.out_group, 64), s.splits = s.slices = 1;
+  s.groups = groups_of_slab(p, view.out_group, 64), s.slices = 1;
   if (filter_bytes(view, view.in_group, s.groups * view.out_group) > kMostFilterBytes) s.groups = 1;
   s.filters = s.groups * view.out_group, s.slice = view.in_group;
   const auto too_large = [&] { return filter_bytes(view, s.slice, s.filters) > kMostFilterBytes; };
-  // Filters of a wide group: several classes, which need them all one after the other, share the results out among blocks. Else the
-  // channels come in slices: in whole sectors, if there are.
-  const int64_t sector = 32 / size_of(p.dtype), least_split = !view.out_planar && view.out_group % sector == 0 ? sector : results;
-  if (!view.fprop && std::max(p.stride_h, p.stride_w) > 1)
-    while (too_large() && s.filters > least_split) {
-      do ++s.splits;
-      while (view.out_group % (s.splits * least_split) != 0);
-      s.filters = view.out_group / s.splits;
-    }
+  // Channels of a wide group come in slices, so that the filters fit: in whole sectors, if there are.
+  const int64_t sector = 32 / size_of(p.dtype);
   const int64_t unit = view.in_group % sector == 0 ? sector : 4;
   while (too_large() && s.slice > unit) {
     do ++s.slices;
     while (view.in_group % (unit * s.slices) != 0);
     s.slice = view.in_group / s.slices;
   }
-  s.slabs = p.groups / s.groups * s.splits, s.in_channels = s.groups * view.in_group;
+  s.slabs = p.groups / s.groups, s.in_channels = s.groups * view.in_group;
   complete_slab(s, view);
   return s;
 }
@@ -277,8 +270,7 @@ GatherParams gather_params(const GatherShape& s, const View& view, const Argumen
   q.staged_planes = view.out_planar && s.staged_planes;
   q.by_filters = FastDiv<int32_t>(q.staged_planes ? 1 : s.filters);
   q.staged_skew = q.staged_planes ? 0 : int(vector / 4);
-  q.slabs = int(s.slabs), q.splits = int(s.splits), q.filters = int(s.filters), q.in_channels = int(s.in_channels),
-  q.all_results = int(view.out_channels);
+  q.slabs = int(s.slabs), q.filters = int(s.filters), q.in_channels = int(s.in_channels), q.all_results = int(view.out_channels);
   q.filter_channels = int(view.few ? view.few : view.in_group);
   q.row_taps = int(view.few_columns ? p.S : 1 << 30);
   q.group_out = int(view.out_group), q.group_in = int(view.in_group);

@@ -62,7 +62,7 @@ void run_gather(const Kernel& kernel, const Problem& p, const Configuration& con
   gather_tile(s, view, configuration.tile[2], configuration.tile[0], configuration.tile[1]);
   GatherParams q = gather_params<T>(s, view, a);
   q.walk = view.fprop ? filter_walk(view, a.w, s.filters, s.slice, s.slice, p.w)
-                      : filter_walk(view, a.w, s.groups * s.slice, view.out_group / s.splits, s.slice, p.w);
+                      : filter_walk(view, a.w, s.groups * s.slice, view.out_group, s.slice, p.w);
   const LaunchShape shape{dim3(unsigned(s.blocks)), dim3(unsigned(s.threads)), std::size_t(s.shared), a.stream};
   launch(kernel.name.c_str(), shape, gather_kernel<T, kResults, kPixels, 4, false>, q);
 }
