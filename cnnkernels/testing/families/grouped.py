@@ -57,6 +57,8 @@ PROBLEMS: tuple[Conv2dProblem, ...] = (
         *_both(2, 48, 9, 12, 48, 3, 3, groups=1 * 2, stride=(2, 1), **_PAD),
         *_both(1, 96, 9, 8, 96, 3, 3, groups=2, stride=(2, 2), **_PAD),
         *_both(1, 64, 10, 9, 64, 3, 3, groups=4, stride=(1, 2), **_PAD),
+        *_both(1, 128, 8, 9, 128, 3, 3, groups=2, stride=(2, 2), **_PAD),
+        *_both(2, 32, 7, 7, 64, 3, 3, groups=2, **_PAD),
         *_both(1, 16, 13, 14, 16, 3, 3, groups=2, stride=(4, 3), padding=(0, 1)),
         *_both(1, 16, 9, 9, 16, 2, 2, groups=4, stride=(3, 3)),
     ),

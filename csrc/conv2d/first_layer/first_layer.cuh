@@ -11,6 +11,8 @@
 #pragma once
 
 #include <algorithm>
+#include <span>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -23,13 +25,13 @@
 namespace cnn::conv2d {
 namespace first_layer {
 
-constexpr int kResults = 8, kTaps = 3;
+constexpr int kResults = 8, kPixels = 7, kTaps = 3;
 constexpr int64_t kMostChannels = 4, kMostFilters = 96, kMostFilterBytes = 56 << 10;
 
-// Channels of a quad: the image's, with 2 filled up to 3, or of a single one the taps of a row, 3 or 4 of them; 0: neither divides it.
+// Channels of a quad: the image's, with 2 filled up to 3, or of a single one the taps of a row, 3 or 4 of them, whichever fill up less.
 inline int64_t quad_channels(const Problem& p) {
   if (p.C > 1) return std::max<int64_t>(p.C, 3);
-  return p.S % 3 == 0 ? 3 : p.S % 4 == 0 ? 4 : 0;
+  return round_up(p.S, 3) < round_up(p.S, 4) ? 3 : 4;
 }
 
 inline std::string why_not_first_layer(const Kernel& kernel, const Problem& p) {
@@ -38,7 +40,6 @@ inline std::string why_not_first_layer(const Kernel& kernel, const Problem& p) {
   if (p.groups != 1) return "grouped";
   if (p.C > kMostChannels) return std::to_string(p.C) + " channels: built for up to 4";
   if (p.R * p.S == 1) return "1x1 filter";
-  if (quad_channels(p) == 0) return "one channel and filter rows of " + std::to_string(p.S) + " taps: built for multiples of 3 or 4";
   if (quad_channels(p) != kernel.bk) return "built for quads of " + std::to_string(kernel.bk) + " channels";
   if (p.x_is_channels_last() ? p.x.d3 != p.C : !p.x_is_planar()) return "the pixels of the image have gaps between them";
   if (!p.y_is_channels_last() && !p.y_is_planar()) return "neither the channels nor the columns of the output are dense";
@@ -52,7 +53,7 @@ struct Filter {
 
   explicit Filter(const Problem& p) : channels(p.C), taps_w(p.S), dilation_w(p.dilation_w), strides(p.w) {
     if (p.C > 1) return;
-    channels = quad_channels(p), taps_w = p.S / channels, dilation_w = p.dilation_w * channels;
+    channels = quad_channels(p), taps_w = ceil_div(p.S, channels), dilation_w = p.dilation_w * channels;
     strides = {p.w.d0, p.w.d3, p.w.d2, p.w.d3 * channels};
   }
 };
@@ -67,18 +68,44 @@ inline grouped::View view_of(const Problem& p) {
   return view;
 }
 
-// As few slabs of filters as fit.
-inline grouped::GatherShape slab_of(const grouped::View& view) {
+inline grouped::GatherShape slab_of(const grouped::View& view, int64_t filters) {
   grouped::GatherShape s{};
-  s.results = kResults;
-  do {
-    ++s.slabs;
-    s.filters = round_up(ceil_div(view.out_channels, s.slabs), kResults);
-  } while (s.filters > kResults && (s.filters > kMostFilters || grouped::filter_bytes(view, view.in_group, s.filters) > kMostFilterBytes));
-  s.slabs = ceil_div(view.out_channels, s.filters);
+  s.results = kResults, s.pixels_of_thread = kPixels;
+  s.filters = filters, s.slabs = ceil_div(view.out_channels, filters);
   s.groups = 1, s.in_channels = s.slice = view.in_group, s.slices = 1;
   complete_slab(s, view);
   return s;
+}
+
+// Slabs of filters, from the largest that fits; a smaller one takes more pixels at a time.
+inline std::vector<grouped::GatherShape> slabs_of(const grouped::View& view) {
+  std::vector<grouped::GatherShape> slabs;
+  int64_t last = 0;
+  for (int64_t parts = 1; parts <= 16; ++parts) {
+    const int64_t filters = round_up(ceil_div(view.out_channels, parts), kResults);
+    if (filters > kMostFilters || filters == last) continue;
+    last = filters;
+    if (filters > kResults && grouped::filter_bytes(view, view.in_group, filters) > kMostFilterBytes) continue;
+    // Where channels are innermost, pairs of chunks, which make 16-byte stores and whole sectors of them.
+    if (parts > 1 && !view.out_planar && filters % 16 != 0) continue;
+    slabs.push_back(slab_of(view, filters));
+  }
+  if (slabs.empty()) slabs.push_back(slab_of(view, kResults));
+  return slabs;
+}
+
+inline grouped::GatherShape shape_of(const grouped::View& view, double* cost = nullptr) {
+  const std::vector<grouped::GatherShape> slabs = slabs_of(view);
+  return grouped::gather_shape(std::span<const grouped::GatherShape>(slabs), view, cost);
+}
+
+// The shape that a configuration is of: that of the slab which makes its tile as large in shared memory.
+inline grouped::GatherShape shape_of(const grouped::View& view, const Configuration& configuration) {
+  for (grouped::GatherShape& s : slabs_of(view)) {
+    gather_tile(s, view, configuration.tile[2], configuration.tile[0], configuration.tile[1]);
+    if (s.shared == configuration.shared_bytes && s.blocks == configuration.blocks && s.threads == configuration.threads) return s;
+  }
+  throw std::logic_error("a configuration of another problem");
 }
 
 inline std::string why_not_fprop(const Kernel& kernel, const Problem& p) {
@@ -86,31 +113,30 @@ inline std::string why_not_fprop(const Kernel& kernel, const Problem& p) {
   if (!why.empty()) return why;
   if (std::max(p.stride_h, p.stride_w) > grouped::kMostStride) return "stride above 4";
   const grouped::View view = view_of(p);
-  if (gather_shape(slab_of(view), view).shared > grouped::kMostShared) return "no tile with its halo fits in shared memory";
+  if (shape_of(view).shared > grouped::kMostShared) return "no tile with its halo fits in shared memory";
   return {};
 }
 
 inline double fprop_cost(const Kernel&, const Problem& p) {
   const grouped::View view = view_of(p);
   double cost = 0;
-  gather_shape(slab_of(view), view, &cost);
+  shape_of(view, &cost);
   return cost;
 }
 
 inline Configuration configure_fprop(const Kernel&, const Problem& p) {
   const grouped::View view = view_of(p);
-  return gather_configuration(gather_shape(slab_of(view), view));
+  return gather_configuration(shape_of(view));
 }
 
 template <class T, int kChannels>
 void run_fprop(const Kernel& kernel, const Problem& p, const Configuration& configuration, const Arguments& a) {
   const grouped::View view = view_of(p);
-  grouped::GatherShape s = slab_of(view);
-  gather_tile(s, view, configuration.tile[2], configuration.tile[0], configuration.tile[1]);
+  const grouped::GatherShape s = shape_of(view, configuration);
   grouped::GatherParams q = grouped::gather_params<T>(s, view, a);
-  q.walk = filter_walk(view, s.filters, s.slice, s.slice, Filter(p).strides);
+  q.walk = few_filter_walk(view, a.w, s.filters, s.shared - s.raw_at, Filter(p).strides);
   const LaunchShape shape{dim3(unsigned(s.blocks)), dim3(unsigned(s.threads)), std::size_t(s.shared), a.stream};
-  launch(kernel.name.c_str(), shape, grouped::gather_kernel<T, kResults, grouped::pixels_of_thread_for(kResults), kChannels, true>, q);
+  launch(kernel.name.c_str(), shape, grouped::gather_kernel<T, kResults, kPixels, kChannels, true>, q);
 }
 
 inline grouped::WgradView wgrad_view_of(const Kernel& kernel, const Problem& p) {
@@ -162,10 +188,9 @@ void run_wgrad(const Kernel& kernel, const Problem& p, const Configuration& conf
   const grouped::WgradView view = wgrad_view_of(kernel, p);
   grouped::WgradShape s = wgrad_slab_of(view);
   wgrad_tile(s, view, configuration.tile[2], configuration.tile[0], configuration.tile[1]);
-  const Strides w = Filter(p).strides;
   const LaunchShape shape{dim3(unsigned(configuration.blocks)), dim3(unsigned(s.threads)), std::size_t(s.shared), a.stream};
-  launch(kernel.name.c_str(), shape, grouped::wgrad_kernel<T, kResults, kTaps, kChannels, true>, grouped::wgrad_params<T>(s, view, w, a));
-  sum_wgrad_slabs<T>(s, view, w, a);
+  launch(kernel.name.c_str(), shape, grouped::wgrad_kernel<T, kResults, kTaps, kChannels, true>, grouped::wgrad_params<T>(s, view, a));
+  sum_wgrad_slabs<T>(s, view, a);
 }
 
 template <class T, int kChannels>
@@ -182,7 +207,7 @@ Kernel row(const char* what, int tm, int tn) {
 
 template <class T, int kChannels>
 void add(std::vector<Kernel>& catalogue) {
-  Kernel fprop = row<T, kChannels>("fprop", grouped::pixels_of_thread_for(kResults), kResults);
+  Kernel fprop = row<T, kChannels>("fprop", kPixels, kResults);
   fprop.passes = {Pass::kFprop};
   fprop.why_not = why_not_fprop, fprop.cost = fprop_cost, fprop.configure = configure_fprop, fprop.run = run_fprop<T, kChannels>;
   catalogue.push_back(fprop);

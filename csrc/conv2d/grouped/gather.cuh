@@ -23,6 +23,7 @@
 #pragma once
 
 #include <cstring>
+#include <type_traits>
 
 #include "common/launch.h"
 #include "conv2d/grouped/halo.cuh"
@@ -42,12 +43,19 @@ struct Axis {
   } of[kMostStride];
 };
 
-// How filters are read, along memory: (outer, middle, inner) with the taps innermost or in the middle.
+// How filters are read: the rows of a slab, a row being a filter's elements in the order of memory, taps innermost or channels.
 struct FilterWalk {
   int k, c, r, s;  // element strides
-  FastDiv<int32_t> by_inner, by_middle, by_columns, by_slice;
   bool taps_inner;
-  int elements;  // of a slice: filters * channels * taps
+  int rows, row_elements;
+  int pair;                  // elements that are read at once: 1 or 2
+  int lane_rows, row_lanes;  // of a warp: so many rows, and so many neighbours in a row
+  int elements;              // (pairs of) them, the warps that are not full included
+  FastDiv<int32_t> by_steps, by_inner, by_columns, by_slice;
+  // Few channels: the rows are one run, up to `end` in all slabs; chunk_rows of them at a time.
+  bool run;
+  int chunk_rows, end;
+  FastDiv<int32_t> by_taps;
 };
 
 struct GatherParams {
@@ -71,50 +79,111 @@ struct GatherParams {
   int slabs, filters, in_channels;  // of a slab
   int all_results;                  // the last slab may reach beyond them
   int filter_channels;              // of the filter, where a slice reaches beyond them
+  int row_taps;                     // of the filter, where they are taken for channels
   int group_out, group_in;
   int group_quads;    // of a slice of a group's channels
   int slice, slices;  // channels of a group that are in shared memory at a time
   FastDiv<int32_t> by_tiles_h, by_tiles_w;
   int tiles, tiles_per_block;
-  int tile_at, table_at, raw_at, staged_at;                    // bytes into shared memory, where the filters are first
-  int staged_row, staged_pitch, staged_image, staged_vectors;  // planar: elements from row to row, filter to filter, image to image
+  int tile_at, table_at, raw_at, staged_at;  // bytes into shared memory, where the filters are first
+  // Planar: elements from row to row, filter to filter, image to image, and more from a chunk's result to the next chunk's.
+  int staged_row, staged_pitch, staged_image, staged_skew;
+  bool staged_planes;  // the results of a slab are one run
   FastDiv<int32_t> by_staged_vectors;
 };
 
-// A pixel of the tile: where its window begins in the halo (in floats), and which it is.
-struct alignas(16) Pixel {
-  int halo, image, row, column;
+// The pixels of the tile: where the window of each begins in the halo (in floats), and which it is. Lanes that are neighbours ask for
+// neighbours: each of the four lies in an array of its own.
+struct Pixels {
+  int* at;
+  int count;
+  __device__ __forceinline__ int& halo(int m) const { return at[m]; }
+  __device__ __forceinline__ int& image(int m) const { return at[count + m]; }
+  __device__ __forceinline__ int& row(int m) const { return at[2 * count + m]; }
+  __device__ __forceinline__ int& column(int m) const { return at[3 * count + m]; }
 };
 
 template <class T>
 __device__ __forceinline__ void load_filters(const GatherParams& p, int slab, int slice, float* filters) {
+  const FilterWalk& walk = p.walk;
   const T* const from = static_cast<const T*>(p.filter);
   const int pitch = p.filters + 4;
   CNN_NO_UNROLL
-  for (int e = int(threadIdx.x); e < p.walk.elements; e += int(blockDim.x)) {
-    int inner, middle;
-    const int outer = p.walk.by_middle.divmod(p.walk.by_inner.divmod(e, inner), middle);
-    const int tap = p.walk.taps_inner ? inner : middle, second = p.walk.taps_inner ? middle : inner;
-    int s;
-    const int r = p.walk.by_columns.divmod(tap, s);
-    int k, c, in, result;
-    if (p.dgrad) {  // outer: filters of the slice, which are dgrad's input channels; second: channels of a group
-      const int group = p.walk.by_slice.divmod(outer, in);
-      result = group * p.group_out + second;
+  for (int e = int(threadIdx.x); e < walk.elements; e += int(blockDim.x)) {
+    int step;
+    const int lane = e % 32, rows = walk.by_steps.divmod(e / 32, step);
+    const int row = rows * walk.lane_rows + lane % walk.lane_rows;
+    const int first = (step * walk.row_lanes + lane / walk.lane_rows) * walk.pair;
+    if (row >= walk.rows || first >= walk.row_elements) continue;
+    int in, row_result = 0, k = slab * p.filters + row;
+    if (p.dgrad) {  // rows: filters of the slice, which are dgrad's input channels; in a row lie the channels of a group
+      const int group = walk.by_slice.divmod(row, in);
+      row_result = group * p.group_out;
       k = slab * p.in_channels + group * p.group_in + slice * p.slice + in;
-      c = second;
-    } else {
-      in = second, result = outer;
-      k = slab * p.filters + outer;
-      c = slice * p.slice + in;
     }
-    const bool exists = p.dgrad || (k < p.all_results && c < p.filter_channels);
-    filters[(in * p.taps + tap) * pitch + result] =
-        exists ? widen(__ldg(from + k * p.walk.k + c * p.walk.c + r * p.walk.r + s * p.walk.s)) : 0.0f;
+    float* to[2] = {filters, filters};
+    const T* at = from;
+    bool exists = true;
+    CNN_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      if (i == walk.pair) break;
+      int inner, s;
+      const int middle = walk.by_inner.divmod(first + i, inner);
+      const int tap = walk.taps_inner ? inner : middle, second = walk.taps_inner ? middle : inner;
+      to[i] = filters + ((p.dgrad ? in : second) * p.taps + tap) * pitch + (p.dgrad ? row_result + second : row);
+      if (i > 0) continue;
+      const int r = walk.by_columns.divmod(tap, s), c = p.dgrad ? second : slice * p.slice + second;
+      exists = p.dgrad || (k < p.all_results && c < p.filter_channels && s * p.slice + c < p.row_taps);
+      at = from + k * walk.k + c * walk.c + r * walk.r + s * walk.s;
+    }
+    if (walk.pair == 1) {
+      *to[0] = exists ? widen(__ldg(at)) : 0.0f;
+    } else if constexpr (sizeof(T) == 2) {
+      const unsigned both = __ldg(reinterpret_cast<const unsigned*>(at));  // both exist: pairs are of whole groups
+      Vector<T, 2> pair;
+      memcpy(&pair, &both, sizeof pair);
+      // Two neighbours in a row, and the next two, lie in four different groups of banks: half of a warp begins with the second.
+      const bool turned = lane >= 16;
+      *(turned ? to[1] : to[0]) = widen(turned ? pair.value[1] : pair.value[0]);
+      *(turned ? to[0] : to[1]) = widen(turned ? pair.value[0] : pair.value[1]);
+    }
   }
 }
 
-template <int kResults, int kPixels, int kChannels>
+// Filters of few channels: 16 bytes at a time as they lie in memory to `run`, and from there to their rows. Each of 4 results by 8 taps,
+// which are a warp's, has its own bank.
+template <class T>
+__device__ __forceinline__ void load_few_filters(const GatherParams& p, int slab, float* filters, T* run) {
+  constexpr int kV = kVector<T>;
+  const FilterWalk& walk = p.walk;
+  const T* const from = static_cast<const T*>(p.filter);
+  const int thread = int(threadIdx.x), threads = int(blockDim.x), pitch = p.filters + 4;
+  const int elements = p.slice * p.taps, steps = (elements + 7) / 8;
+  CNN_NO_UNROLL
+  for (int chunk = 0; chunk < p.filters; chunk += walk.chunk_rows) {
+    const int begin = (slab * p.filters + chunk) * walk.k, phase = begin & (kV - 1);
+    const int end = min(begin + min(walk.chunk_rows, p.filters - chunk) * walk.k, walk.end);
+    if (chunk > 0) __syncthreads();
+    CNN_NO_UNROLL
+    for (int at = begin - phase + thread * kV; at < end; at += threads * kV)
+      copy_async<16>(run + at - (begin - phase), from + at, min(kV, walk.end - at) * int(sizeof(T)));
+    commit_async();
+    wait_async<0>();
+    __syncthreads();
+    CNN_NO_UNROLL
+    for (int e = thread; e < walk.chunk_rows / 4 * steps * 32; e += threads) {
+      const int row = chunk + e / 32 / steps * 4 + e % 4, element = e / 32 % steps * 8 + e / 4 % 8;
+      if (row >= p.filters || element >= elements) continue;
+      int tap, s;
+      const int c = walk.by_taps.divmod(element, tap), r = walk.by_columns.divmod(tap, s);
+      const bool exists = slab * p.filters + row < p.all_results && c < p.filter_channels && s * p.slice + c < p.row_taps;
+      filters[element * pitch + row] = exists ? widen(run[phase + (row - chunk) * walk.k + c * walk.c + r * walk.r + s * walk.s]) : 0.0f;
+    }
+  }
+  __syncthreads();
+}
+
+template <int kResults, int kPixels, int kChannels, bool kFew>
 struct GatherSums {
   float value[kPixels][kResults];
 
@@ -126,11 +195,11 @@ struct GatherSums {
     }
   }
   // Adds a slice of channels at the taps of one class. `halo` is the group's first quad.
-  __device__ CNN_INNER_LOOP void add(const float* halo, const Pixel* table, int slot, const float* filters, const GatherParams& p,
+  __device__ CNN_INNER_LOOP void add(const float* halo, const Pixels& table, int slot, const float* filters, const GatherParams& p,
                                      const Axis::Class& h, const Axis::Class& w) {
     int halo_of[kPixels];
     CNN_UNROLL
-    for (int i = 0; i < kPixels; ++i) halo_of[i] = table[min(slot + i * p.slots, p.pixels - 1)].halo;
+    for (int i = 0; i < kPixels; ++i) halo_of[i] = table.halo(min(slot + i * p.slots, p.pixels - 1));
     const int pitch = p.filters + 4, channel_step = p.taps * pitch;
     const int row_step = p.h.in_per_tap * p.window.columns * 4;
     const int tap_row_step = p.h.tap_step * p.columns_of_filter * pitch, tap_column_step = p.w.tap_step * pitch;
@@ -142,8 +211,7 @@ struct GatherSums {
       for (int r = 0; r < h.taps; ++r) {
         const float* filter = filters + r * tap_row_step;
         const float* const row = halo + r * row_step;
-        CNN_NO_UNROLL
-        for (int s = 0; s < w.taps; ++s) {
+        const auto tap = [&](int s, auto last) {
           const float* const at = row + column_step(p.window, w.first_in - p.w.low + s * p.w.in_per_tap) * 4;
           Vector<float, 4> f[kChannels][kResults / 4];
           CNN_UNROLL
@@ -153,7 +221,12 @@ struct GatherSums {
           }
           CNN_UNROLL
           for (int i = 0; i < kPixels; ++i) {
-            const Vector<float, 4> x = load_vector<4>(at + halo_of[i]);
+            Vector<float, 4> x = load_vector<4>(at + halo_of[i]);
+            if constexpr (decltype(last)::value) {
+              CNN_UNROLL
+              for (int c = 1; c < kChannels; ++c)
+                if (s * kChannels + c >= p.row_taps) x.value[c] = 0;  // a zero of the filter would not cancel an infinity
+            }
             CNN_UNROLL
             for (int c = 0; c < kChannels; ++c) {
               CNN_UNROLL
@@ -161,6 +234,13 @@ struct GatherSums {
             }
           }
           filter += tap_column_step;
+        };
+        // Where taps are taken for channels, the last ones of a row may not fill a quad.
+        const int whole = kFew ? min(w.taps, p.row_taps / kChannels) : w.taps;
+        CNN_NO_UNROLL
+        for (int s = 0; s < whole; ++s) tap(s, std::false_type{});
+        if constexpr (kFew) {
+          if (whole < w.taps) tap(whole, std::true_type{});
         }
       }
       filters += 4 * channel_step;
@@ -185,8 +265,8 @@ struct OutPixel {
   int n, h, w;
 };
 __device__ __forceinline__ OutPixel out_pixel(const GatherParams& p, const GatherAt& at, const Axis::Class& h, const Axis::Class& w,
-                                              const Pixel& pixel) {
-  const int n = at.n + pixel.image, row = at.row + pixel.row, column = at.column + pixel.column;
+                                              const Pixels& table, int m) {
+  const int n = at.n + table.image(m), row = at.row + table.row(m), column = at.column + table.column(m);
   return {n < p.in.batch && row < h.outs && column < w.outs, n, h.first_out + row * p.h.out_step, w.first_out + column * p.w.out_step};
 }
 
@@ -200,16 +280,16 @@ __device__ __forceinline__ void pack(const float (&sums)[kResults], unsigned (&r
 }
 
 // Results of a thread to channels_last memory.
-template <class T, int kResults, int kPixels, int kChannels>
+template <class T, int kResults, int kPixels, int kChannels, bool kFew>
 __device__ __forceinline__ void store_channels_last(const GatherParams& p, const GatherAt& at, const Axis::Class& h, const Axis::Class& w,
-                                                    const Pixel* table, const Lane& lane,
-                                                    const GatherSums<kResults, kPixels, kChannels>& sums) {
+                                                    const Pixels& table, const Lane& lane,
+                                                    const GatherSums<kResults, kPixels, kChannels, kFew>& sums) {
   T* const out = static_cast<T*>(p.out) + at.first_filter;
   const auto offset = [&](const OutPixel& o) { return o.n * p.out_n + o.h * p.out_h + o.w * p.out_w; };
   const auto pixel_at = [&](int i) {
     const int m = lane.slot + i * p.slots;
     if (lane.slot >= p.slots || m >= p.pixels) return OutPixel{false, 0, 0, 0};
-    return out_pixel(p, at, h, w, table[m]);
+    return out_pixel(p, at, h, w, table, m);
   };
   // 32 bytes of a pixel at a time are written by two lanes. With 4 results of 2 bytes a lane has 8 bytes of a pixel: lanes of neighbouring
   // chunks swap, and each has 16 bytes of every second pixel. With 8 results of 4 bytes it has 32, and swaps one half of them.
@@ -272,31 +352,33 @@ __device__ __forceinline__ void store_channels_last(const GatherParams& p, const
 }
 
 // Planar results wait in shared memory until all classes are there: staged[image][filter][row][column], each filter's run as far from a
-// 16-byte boundary as in memory, and each chunk moved by 4 bytes per result more, so that the chunks of a pixel hit different banks.
+// 16-byte boundary as in memory, and each chunk moved by 4 bytes per result more, so that the chunks of a pixel hit different banks. Whole
+// planes of an odd number of pixels follow each other as in memory.
 struct Staged {
   int row;  // of the output, the first
   template <class T>
-  __device__ __forceinline__ int phase(const GatherParams& p, int n, int k) const {
+  __device__ __forceinline__ int phase(const GatherParams& p, int n, int first_filter, int k) const {
+    k = p.staged_planes ? first_filter : first_filter + k;
     return p.out_vector ? (n * p.out_n + k * p.out_c + row * p.out_h + p.out_skew) & (kVector<T> - 1) : 0;
   }
 };
 
-template <class T, int kResults, int kPixels, int kChannels>
+template <class T, int kResults, int kPixels, int kChannels, bool kFew>
 __device__ __forceinline__ void stage_planar(const GatherParams& p, const GatherAt& at, const Axis::Class& h, const Axis::Class& w,
-                                             const Pixel* table, const Lane& lane, const GatherSums<kResults, kPixels, kChannels>& sums,
-                                             T* staged) {
+                                             const Pixels& table, const Lane& lane,
+                                             const GatherSums<kResults, kPixels, kChannels, kFew>& sums, T* staged) {
   const Staged stage{at.row * p.h.out_step};
   CNN_UNROLL
   for (int i = 0; i < kPixels; ++i) {
     const int m = lane.slot + i * p.slots;
     if (lane.slot >= p.slots || m >= p.pixels) break;
-    const OutPixel o = out_pixel(p, at, h, w, table[m]);
+    const OutPixel o = out_pixel(p, at, h, w, table, m);
     if (!o.exists) continue;
-    T* const to = staged + table[m].image * p.staged_image + lane.chunk * kResults * (p.staged_pitch + kVector<T> / 4) +
+    T* const to = staged + table.image(m) * p.staged_image + lane.chunk * kResults * (p.staged_pitch + p.staged_skew) +
                   (o.h - stage.row) * p.staged_row + o.w - at.column * p.w.out_step;
     CNN_UNROLL
     for (int j = 0; j < kResults; ++j)
-      to[j * p.staged_pitch + stage.phase<T>(p, o.n, at.first_filter + lane.chunk * kResults + j)] = narrow<T>(sums.value[i][j]);
+      to[j * p.staged_pitch + stage.phase<T>(p, o.n, at.first_filter, lane.chunk * kResults + j)] = narrow<T>(sums.value[i][j]);
   }
 }
 
@@ -309,15 +391,16 @@ __device__ __forceinline__ void store_planar(const GatherParams& p, const Gather
             columns = min(p.columns * p.w.out_step, p.out_columns - first_column);
   T* const out = static_cast<T*>(p.out);
   CNN_NO_UNROLL
-  for (int e = int(threadIdx.x); e < p.images * p.filters * p.by_staged_vectors.divisor; e += int(blockDim.x)) {
+  for (int e = int(threadIdx.x); e < p.images * p.by_filters.divisor * p.by_staged_vectors.divisor; e += int(blockDim.x)) {
     int vector, k;
     const int image = p.by_filters.divmod(p.by_staged_vectors.divmod(e, vector), k);
     const int n = at.n + image;
     if (n >= p.in.batch || at.first_filter + k >= p.all_results) continue;
-    const T* const from = staged + image * p.staged_image + k * p.staged_pitch + k / kResults * (kResults / 4 * kV) + vector * kV;
+    const T* const from = staged + image * p.staged_image + k * p.staged_pitch + k / kResults * kResults * p.staged_skew + vector * kV;
     T* const to = out + n * p.out_n + (at.first_filter + k) * p.out_c + stage.row * p.out_h;
     if (p.out_vector) {
-      const int first = vector * kV - stage.phase<T>(p, n, at.first_filter + k), length = rows * p.out_columns;
+      const int first = vector * kV - stage.phase<T>(p, n, at.first_filter, k);
+      const int length = p.staged_planes ? min(p.filters, p.all_results - at.first_filter) * p.staged_pitch : rows * p.out_columns;
       if (first >= 0 && first + kV <= length) {
         *reinterpret_cast<Vector<T, kV>*>(to + first) = load_vector<kV>(from);
       } else {
@@ -338,7 +421,7 @@ __global__ void __launch_bounds__(kMostThreads, 2) gather_kernel(const __grid_co
   CNN_DYNAMIC_SHARED(memory, unsigned char);
   float* const filters = reinterpret_cast<float*>(memory);
   float* const halo = reinterpret_cast<float*>(memory + p.tile_at);
-  Pixel* const table = reinterpret_cast<Pixel*>(memory + p.table_at);
+  const Pixels table{reinterpret_cast<int*>(memory + p.table_at), p.pixels};
   T* const raw = reinterpret_cast<T*>(memory + p.raw_at);
   T* const staged = reinterpret_cast<T*>(memory + p.staged_at);
   CNN_SHARED(lanes, Lane[kMostThreads]);  // read where they are needed: the sums leave no registers to keep them in
@@ -356,12 +439,10 @@ __global__ void __launch_bounds__(kMostThreads, 2) gather_kernel(const __grid_co
     lanes[thread] = lane;
   }
   for (int m = thread; m < p.pixels; m += int(blockDim.x)) {
-    Pixel pixel;
-    pixel.image = p.by_rows.divmod(p.by_columns.divmod(m, pixel.column), pixel.row);
-    pixel.halo =
-        ((pixel.image * p.window.rows + pixel.row * p.h.in_per_out) * p.window.columns + pixel.column * p.w.in_per_out / p.window.phases) *
-        4;
-    table[m] = pixel;
+    int column, row;
+    const int image = p.by_rows.divmod(p.by_columns.divmod(m, column), row);
+    table.image(m) = image, table.row(m) = row, table.column(m) = column;
+    table.halo(m) = ((image * p.window.rows + row * p.h.in_per_out) * p.window.columns + column * p.w.in_per_out / p.window.phases) * 4;
   }
   __syncthreads();
   CNN_NO_UNROLL
@@ -375,7 +456,7 @@ __global__ void __launch_bounds__(kMostThreads, 2) gather_kernel(const __grid_co
       const Axis::Class& h = p.h.of[kFew ? 0 : pass / p.w.classes];
       const Axis::Class& w = p.w.of[kFew ? 0 : pass % p.w.classes];
       at.first_filter = slab * p.filters;
-      GatherSums<kResults, kPixels, kChannels> sums;
+      GatherSums<kResults, kPixels, kChannels, kFew> sums;
       sums.clear();
       CNN_NO_UNROLL
       for (int slice = 0; slice < p.slices; ++slice) {
@@ -383,7 +464,13 @@ __global__ void __launch_bounds__(kMostThreads, 2) gather_kernel(const __grid_co
         const bool new_filters = p.slices > 1 || (kFew && p.slabs > 1) || (pass == 0 && tile == first_tile);
         if (new_halo || new_filters) {
           __syncthreads();  // the last ones have been used
-          if (new_filters) load_filters<T>(p, slab, slice, filters);
+          if (new_filters) {
+            bool loaded = false;
+            if constexpr (kFew) {
+              if (p.walk.run) load_few_filters<T>(p, slab, filters, raw), loaded = true;
+            }
+            if (!loaded) load_filters<T>(p, slab, slice, filters);
+          }
           const WindowAt window{at.n, slab * p.in_channels + slice * p.slice, at.row * p.h.in_per_out + p.h.low,
                                 at.column * p.w.in_per_out + p.w.low};
           if (new_halo) {

@@ -38,32 +38,33 @@ inline std::string why_not_gather(const Kernel& kernel, const Problem& p) {
   const View view(p);
   if (view.out_group % kernel.tn != 0)
     return "groups of " + std::to_string(view.out_group) + " results: this one computes " + std::to_string(kernel.tn) + " at a time";
-  if (gather_shape(gather_slab(kernel.tn, view), view).shared > kMostShared) return "no tile with its halo fits in shared memory";
+  if (gather_shape(gather_slab(kernel.tm, kernel.tn, view), view).shared > kMostShared)
+    return "no tile with its halo fits in shared memory";
   return {};
 }
 
 inline double gather_cost(const Kernel& kernel, const Problem& p) {
   const View view(p);
   double cost = 0;
-  gather_shape(gather_slab(kernel.tn, view), view, &cost);
+  gather_shape(gather_slab(kernel.tm, kernel.tn, view), view, &cost);
   return cost;
 }
 
 inline Configuration configure_gather(const Kernel& kernel, const Problem& p) {
   const View view(p);
-  return gather_configuration(gather_shape(gather_slab(kernel.tn, view), view));
+  return gather_configuration(gather_shape(gather_slab(kernel.tm, kernel.tn, view), view));
 }
 
-template <class T, int kResults>
+template <class T, int kResults, int kPixels>
 void run_gather(const Kernel& kernel, const Problem& p, const Configuration& configuration, const Arguments& a) {
   const View view(p);
-  GatherShape s = gather_slab(kResults, view);
+  GatherShape s = gather_slab(kPixels, kResults, view);
   gather_tile(s, view, configuration.tile[2], configuration.tile[0], configuration.tile[1]);
   GatherParams q = gather_params<T>(s, view, a);
-  q.walk = view.fprop ? filter_walk(view, s.filters, s.slice, s.slice, p.w)
-                      : filter_walk(view, s.groups * s.slice, view.out_group, s.slice, p.w);
+  q.walk = view.fprop ? filter_walk(view, a.w, s.filters, s.slice, s.slice, p.w)
+                      : filter_walk(view, a.w, s.groups * s.slice, view.out_group, s.slice, p.w);
   const LaunchShape shape{dim3(unsigned(s.blocks)), dim3(unsigned(s.threads)), std::size_t(s.shared), a.stream};
-  launch(kernel.name.c_str(), shape, gather_kernel<T, kResults, pixels_of_thread_for(kResults), 4, false>, q);
+  launch(kernel.name.c_str(), shape, gather_kernel<T, kResults, kPixels, 4, false>, q);
 }
 
 // --- wgrad
@@ -98,8 +99,8 @@ void run_wgrad(const Kernel& kernel, const Problem& p, const Configuration& conf
   WgradShape s = wgrad_slab(view);
   wgrad_tile(s, view, configuration.tile[2], configuration.tile[0], configuration.tile[1]);
   const LaunchShape shape{dim3(unsigned(configuration.blocks)), dim3(unsigned(s.threads)), std::size_t(s.shared), a.stream};
-  launch(kernel.name.c_str(), shape, wgrad_kernel<T, kFilters, kTaps, 4, false>, wgrad_params<T>(s, view, p.w, a));
-  sum_wgrad_slabs<T>(s, view, p.w, a);
+  launch(kernel.name.c_str(), shape, wgrad_kernel<T, kFilters, kTaps, 4, false>, wgrad_params<T>(s, view, a));
+  sum_wgrad_slabs<T>(s, view, a);
 }
 
 template <class T>
@@ -114,11 +115,11 @@ Kernel row(const char* family, const char* what, int tm, int tn) {
   return r;
 }
 
-template <class T, int kResults>
+template <class T, int kResults, int kPixels>
 void add_gather(std::vector<Kernel>& catalogue) {
-  Kernel r = row<T>("grouped", "gather", pixels_of_thread_for(kResults), kResults);
+  Kernel r = row<T>("grouped", "gather", kPixels, kResults);
   r.passes = {Pass::kFprop, Pass::kDgrad};
-  r.why_not = why_not_gather, r.cost = gather_cost, r.configure = configure_gather, r.run = run_gather<T, kResults>;
+  r.why_not = why_not_gather, r.cost = gather_cost, r.configure = configure_gather, r.run = run_gather<T, kResults, kPixels>;
   catalogue.push_back(r);
 }
 
@@ -132,11 +133,14 @@ void add_wgrad(std::vector<Kernel>& catalogue) {
 
 }  // namespace grouped
 
-// By the results of a thread: 8 where a group has a multiple of 8, else 4.
+// By the results of a thread: 8 where a group has a multiple of 8, else 4. With 16 sums instead of 56 for layers of few pixels, which leave
+// most of the machine without a block otherwise.
 template <class T>
 void add_grouped_kernels(std::vector<Kernel>& catalogue) {
-  grouped::add_gather<T, 8>(catalogue);
-  grouped::add_gather<T, 4>(catalogue);
+  grouped::add_gather<T, 8, 7>(catalogue);
+  grouped::add_gather<T, 4, 14>(catalogue);
+  grouped::add_gather<T, 8, 2>(catalogue);
+  grouped::add_gather<T, 4, 4>(catalogue);
   grouped::add_wgrad<T, 8, 3>(catalogue);
   grouped::add_wgrad<T, 4, 3>(catalogue);
 }

@@ -13,7 +13,7 @@
 // channels_last: by cp.async of 16 bytes. fp32 goes to its place; halves pass through a ring of kInFlight vectors per thread in `raw`, of
 // which all but one are on their way while it is converted: 12 KB per block of 192 threads. planar: runs of pixels of one channel go as
 // they are to `raw`, by cp.async of the aligned 16-byte cover of each run, and are read from there across the channels. A run is all rows
-// of the window where it spans the image's width, else one row.
+// of the window where it spans the image's width, else one row; or all channels where these rows are the image's and their number is odd.
 #pragma once
 
 #include "common/async_copy.h"
@@ -44,11 +44,14 @@ struct Window {
   int channels;  // 4 * quads, or of `Few` the channels that have runs of their own
   int positions, pitch;
   int phases;  // 2: even columns first, then odd ones; columns is even
-  FastDiv<int32_t> by_columns, by_rows, by_positions;
+  FastDiv<int32_t> by_columns, by_rows, by_images, by_channels;
   FastDiv<int32_t> by_pieces;  // channels_last: pieces of a pixel's channels that move as one
+  int lane_pixels;             // of so many pixels that are neighbours the same piece is taken by neighbouring lanes: 1 or 8
   bool merged;                 // planar: rows of the window are rows of the image, one run per channel
+  bool planes;                 // and channels of the window are whole channels of the image, one run in all
   int run_pitch;               // planar: elements of `raw` from one run to the next
-  FastDiv<int32_t> by_run_vectors;
+  int log_run_lanes;           // planar: lanes that share a run of `raw`, and
+  int log_line_lanes;          // a row of the tile
 };
 
 struct WindowAt {
@@ -81,6 +84,17 @@ __device__ __forceinline__ void store_quad(float* tile, int pitch, int quad, int
   *reinterpret_cast<Vector<float, 4>*>(tile + (quad * pitch + position) * 4) = value;
 }
 
+// Piece number e of a channels_last window.
+struct Piece {
+  int position, piece;
+};
+__device__ __forceinline__ Piece locate_piece(const Window& window, int e) {
+  Piece at;
+  if (window.lane_pixels == 8) at.position = window.by_pieces.divmod(e / 8, at.piece) * 8 + e % 8;
+  else at.position = window.by_pieces.divmod(e, at.piece);
+  return at;
+}
+
 template <class T>
 __device__ __forceinline__ void load_channels_last(const Image& image, const Window& window, const WindowAt& at, float* tile, T* ring) {
   const T* const data = static_cast<const T*>(image.data);
@@ -88,6 +102,7 @@ __device__ __forceinline__ void load_channels_last(const Image& image, const Win
   const auto offset = [&](const Position& p) {
     return (at.n + p.image) * image.n + (at.h + p.row) * image.h + (at.w + p.column) * image.w + at.c;
   };
+  const int pieces = (window.positions + window.lane_pixels - 1) / window.lane_pixels * window.lane_pixels * window.by_pieces.divisor;
   if (!image.vector) {
     CNN_NO_UNROLL
     for (int e = thread; e < window.positions * window.quads; e += threads) {
@@ -105,9 +120,9 @@ __device__ __forceinline__ void load_channels_last(const Image& image, const Win
     }
   } else if constexpr (sizeof(T) == 4) {
     CNN_NO_UNROLL
-    for (int e = thread; e < window.positions * window.quads; e += threads) {
-      int quad;
-      const int position = window.by_pieces.divmod(e, quad);
+    for (int e = thread; e < pieces; e += threads) {
+      const auto [position, quad] = locate_piece(window, e);
+      if (position >= window.positions) continue;
       const Position p = locate(window, position);
       const bool in = inside(image, at, p) && at.c + quad * 4 < image.channels;
       copy_async<16>(tile + (quad * window.pitch + position) * 4, in ? data + offset(p) + quad * 4 : data, in ? 16 : 0);
@@ -117,13 +132,12 @@ __device__ __forceinline__ void load_channels_last(const Image& image, const Win
   } else {
     // Vector j of this thread passes through slot j % kInFlight of its ring; nobody else touches it, so no barrier is needed.
     constexpr int kV = kVector<T>;
-    const int count = window.positions * window.quads * 4 / kV;
     const auto slot = [&](int j) { return ring + (j % kInFlight * threads + thread) * kV; };
     const auto fetch = [&](int j) {
       const int e = thread + j * threads;
-      if (e < count) {
-        int piece;
-        const Position p = locate(window, window.by_pieces.divmod(e, piece));
+      const auto [position, piece] = locate_piece(window, e);
+      if (position < window.positions) {
+        const Position p = locate(window, position);
         const bool in = inside(image, at, p) && at.c + piece * kV < image.channels;
         copy_async<16>(slot(j), in ? data + offset(p) + piece * kV : data, in ? 16 : 0);
       }
@@ -132,11 +146,11 @@ __device__ __forceinline__ void load_channels_last(const Image& image, const Win
     CNN_NO_UNROLL
     for (int j = 0; j < kInFlight - 1; ++j) fetch(j);
     CNN_NO_UNROLL
-    for (int j = 0, e = thread; e < count; ++j, e += threads) {
+    for (int j = 0, e = thread; e < pieces; ++j, e += threads) {
       fetch(j + kInFlight - 1);
       wait_async<kInFlight - 1>();
-      int piece;
-      const int position = window.by_pieces.divmod(e, piece);
+      const auto [position, piece] = locate_piece(window, e);
+      if (position >= window.positions) continue;
       const Vector<T, kV> held = load_vector<kV>(slot(j));
       CNN_UNROLL
       for (int q = 0; q < kV / 4; ++q) {
@@ -161,6 +175,7 @@ struct Runs {
     const int columns = max(min(at.w + window.columns, image.columns) - first_column, 0);
     length = window.merged ? max(last_row - first_row, 0) * columns : columns;
     runs = window.images * window.channels * (window.merged ? 1 : window.rows);
+    if (window.planes) first_row = 0, length = window.channels * image.c, runs = window.images;
   }
   // Offset in memory of the run's first pixel.
   __device__ __forceinline__ int begin(const Image& image, const WindowAt& at, int n, int channel, int row) const {
@@ -175,25 +190,28 @@ __device__ __forceinline__ void load_runs(const Image& image, const Window& wind
   const T* const data = static_cast<const T*>(image.data);
   const int thread = int(threadIdx.x), threads = int(blockDim.x);
 
+  // Neighbouring lanes share a run, and what there is to find out about it.
+  const int lanes = 1 << window.log_run_lanes, lane = thread & (lanes - 1);
   CNN_NO_UNROLL
-  for (int e = thread; e < runs.runs * window.by_run_vectors.divisor; e += threads) {
-    int vector;
-    const int run = window.by_run_vectors.divmod(e, vector);
+  for (int run = thread >> window.log_run_lanes; run < runs.runs; run += threads >> window.log_run_lanes) {
     int row = runs.first_row, rest = run;
     if (!window.merged) rest = window.by_rows.divmod(run, row), row += at.h;
-    const int n = rest / window.channels, channel = rest % window.channels;
+    int channel = 0, n = rest;
+    if (!window.planes) n = window.by_channels.divmod(rest, channel);
     if (at.n + n >= image.batch || at.c + channel >= image.channels || row < runs.first_row || row >= runs.last_row) continue;
-    const int begin = runs.begin(image, at, n, channel, row);
-    const int first = vector * kV - Runs<T>::phase(image, begin);  // of the run's pixels; the first vector may begin before them
-    if (first >= runs.length) continue;
-    T* const to = raw + run * window.run_pitch + vector * kV;
-    // A vector may take along neighbours that are the same image's.
-    const int image_begin = image.dense ? (at.n + n) * image.n : begin;
-    const int image_end = image.dense ? image_begin + image.channels * image.rows * image.columns : begin + runs.length;
-    if (begin + first >= image_begin && begin + first + kV <= image_end) {
-      copy_async<16>(to, data + begin + first);
-    } else {
-      for (int i = max(-first, 0); i < min(kV, runs.length - first); ++i) to[i] = __ldg(data + begin + first + i);
+    const int begin = runs.begin(image, at, n, channel, row), phase = Runs<T>::phase(image, begin);
+    // A vector may take along neighbours that are the same image's: from `low` to `high`, counted from the run's first pixel.
+    const int low = image.dense ? (at.n + n) * image.n - begin : 0;
+    const int high = image.dense ? low + image.channels * image.rows * image.columns : runs.length;
+    const T* const from = data + begin;
+    T* const to = raw + run * window.run_pitch + phase;
+    CNN_NO_UNROLL
+    for (int first = lane * kV - phase; first < runs.length; first += lanes * kV) {  // the first vector may begin before the run
+      if (first >= low && first + kV <= high) {
+        copy_async<16>(to + first, from + first);
+      } else {
+        for (int i = max(first, 0); i < min(first + kV, runs.length); ++i) to[i] = __ldg(from + i);
+      }
     }
   }
   commit_async();
@@ -206,24 +224,35 @@ __device__ __forceinline__ void load_planar(const Image& image, const Window& wi
   const Runs<T> runs(image, window, at);
   load_runs<T>(image, window, at, runs, raw);
 
+  // Neighbouring lanes share a row of a quad, and where the runs of its four channels are.
+  const int lanes = 1 << window.log_line_lanes, lane = int(threadIdx.x) & (lanes - 1), half = window.columns / 2;
   CNN_NO_UNROLL
-  for (int e = int(threadIdx.x); e < window.quads * window.positions; e += int(blockDim.x)) {
-    int position;
-    const int quad = window.by_positions.divmod(e, position);
-    const Position p = locate(window, position);
-    Vector<float, 4> value{};
-    if (inside(image, at, p)) {
-      const int h = at.h + p.row, w = at.w + p.column;
-      const int first_run = (p.image * window.channels + quad * 4) * (window.merged ? 1 : window.rows) + (window.merged ? 0 : p.row);
-      const int step = window.merged ? 1 : window.rows;
-      const int in_run = window.merged ? (h - runs.first_row) * image.columns + w : w - runs.first_column;
-      const int begin = runs.begin(image, at, p.image, quad * 4, window.merged ? runs.first_row : h);
-      CNN_UNROLL
-      for (int i = 0; i < 4; ++i)
-        if (at.c + quad * 4 + i < image.channels)
-          value.value[i] = widen(raw[(first_run + i * step) * window.run_pitch + Runs<T>::phase(image, begin + i * image.c) + in_run]);
+  for (int line = int(threadIdx.x) >> window.log_line_lanes; line < window.quads * window.images * window.rows;
+       line += int(blockDim.x) >> window.log_line_lanes) {
+    int row, n;
+    const int quad = window.by_images.divmod(window.by_rows.divmod(line, row), n), h = at.h + row;
+    const int channels = at.n + n < image.batch && unsigned(h) < unsigned(image.rows) ? image.channels - at.c - quad * 4 : 0;
+    // Channel i has column w of the image at from[i] + w: its run, the row's place in it, and the phase of its beginning.
+    int first = (n * window.channels + quad * 4) * window.run_pitch, step = window.run_pitch;
+    int begin = runs.begin(image, at, n, quad * 4, window.merged ? runs.first_row : h), begin_step = image.c;
+    if (window.planes) first = n * window.run_pitch + quad * 4 * image.c, step = image.c, begin -= quad * 4 * image.c, begin_step = 0;
+    else if (!window.merged) first = first * window.rows + row * window.run_pitch, step *= window.rows;
+    first += window.merged ? (h - runs.first_row) * image.columns : -runs.first_column;
+    int from[4];
+    CNN_UNROLL
+    for (int i = 0; i < 4; ++i) from[i] = first + i * step + Runs<T>::phase(image, begin + i * begin_step);
+    float* const to = tile + (quad * window.pitch + (n * window.rows + row) * window.columns) * 4;
+    CNN_NO_UNROLL
+    for (int place = lane; place < window.columns; place += lanes) {
+      const int w = at.w + (window.phases == 1 ? place : place < half ? 2 * place : 2 * (place - half) + 1);
+      Vector<float, 4> value{};
+      if (unsigned(w) < unsigned(image.columns)) {
+        CNN_UNROLL
+        for (int i = 0; i < 4; ++i)
+          if (i < channels) value.value[i] = widen(raw[from[i] + w]);
+      }
+      *reinterpret_cast<Vector<float, 4>*>(to + place * 4) = value;
     }
-    store_quad(tile, window.pitch, quad, position, value);
   }
 }
 

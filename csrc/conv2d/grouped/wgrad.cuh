@@ -9,9 +9,10 @@
 //   thread = (chunk, quad, tap group, reader):  kFilters filters x 4 channels of one group x kTaps taps,  for every `readers`th pixel pair
 //
 // For a pixel a thread reads kFilters / 4 vectors of y and kTaps of x, 16 bytes each, for kFilters * 4 * kTaps FMAs: 5 vectors for 96, or
-// 4 for 48. Lanes: 4 chunks (8 of 4 filters), then quads, then tap groups; their vectors lie in different banks or are the same.
-// At the end the readers of an element are added in order in shared memory, in rounds of as many copies as fit, and the sums of the slab
-// are written in the order of w: partial[slab][k][element], which sum_slabs adds, or w itself if there is one slab.
+// 4 for 48. Lanes: 4 chunks (8 of 4 filters), then quads, tap groups, two readers; their vectors lie in different banks or are the same.
+// At the end the readers of an element are added in order in shared memory, in rounds of as many copies as fit: rows of elements in the
+// order of w, in such an order and at such a pitch that the chunks, quads and tap groups of a warp hit different banks. From there they
+// are written 16 bytes at a time: partial[slab][k][element], which sum_slabs adds, or w itself if there is one slab.
 // FMAs per element: pixels. Bytes: x once but for the halos, y once, partial sums once.
 #pragma once
 
@@ -35,12 +36,17 @@ struct WgradParams {
   int parts;                       // of a wide group's channels: a block sums for one of them
   int filters, channels;           // of a slab; channels of its part
   int group_filters, group_quads;  // of a group; quads of its part
-  int chunks, low_lanes, tap_groups, readers;
+  int chunks, low_lanes, tap_groups, near_readers, readers;
   FastDiv<int32_t> by_tiles_h, by_tiles_w;
-  int tiles, tiles_per_block, images, rows, columns;                                // of a tile, in output pixels
-  int all_filters, group_channels, part_channels, elements, element_pitch, copies;  // elements: of a part
-  FastDiv<int32_t> by_pitch, by_inner;                                              // inner: channels if they are innermost in w, else taps
-  bool channel_innermost;
+  int tiles, tiles_per_block, images, rows, columns;                          // of a tile, in output pixels
+  int all_filters, part_channels, elements, element_pitch, copy_pad, copies;  // elements: of a part of a filter
+  bool channel_innermost;                                                     // in w, else taps
+  // An element of a part is (outer, inner), that of the filter outer * inner_step + inner + part * part_step if inner < inner_exists.
+  FastDiv<int32_t> by_elements, by_inner;
+  int inner_exists, inner_step, part_step, filter_elements;
+  // And that is (high, low): (tap, channel) or (channel, tap).
+  FastDiv<int32_t> by_low, by_columns;
+  bool low_is_tap, w_vector;         // w_vector: w's filters are dense
   int x_at, y_at, table_at, raw_at;  // bytes into shared memory; the copies of the sums lie at its start, when the tiles are done
 };
 
@@ -96,6 +102,49 @@ struct WgradSums {
   }
 };
 
+// Adds the copies of a block's sums and writes them, kV elements at a time, which are neighbours in shared memory and in w.
+template <class T, int kFilters, int kV>
+__device__ __forceinline__ void write_sums(const WgradParams& p, const float* total, int copy_step, int slab, int part, int pixel_slab) {
+  const int copies = min(p.copies, p.readers);
+  CNN_NO_UNROLL
+  for (int e = int(threadIdx.x) * kV; e < p.filters * p.elements; e += int(blockDim.x) * kV) {
+    int element, inner;
+    const int k = p.by_elements.divmod(e, element);
+    if (slab * p.filters + k >= p.all_filters) break;
+    const float* const from = total + (k % kFilters * p.chunks + k / kFilters) * p.element_pitch + element;
+    Vector<float, kV> sum{};
+    CNN_NO_UNROLL
+    for (int copy = 0; copy < copies; ++copy) {
+      const Vector<float, kV> one = load_vector<kV>(from + copy * copy_step);
+      CNN_UNROLL
+      for (int i = 0; i < kV; ++i) sum.value[i] += one.value[i];
+    }
+    const int outer = p.by_inner.divmod(element, inner);
+    if (inner >= p.inner_exists) continue;
+    const int at = outer * p.inner_step + inner + part * p.part_step;  // of the filter, in the order of memory
+    if (p.partial) {
+      float* const to = static_cast<float*>(p.partial) + (pixel_slab * p.all_filters + slab * p.filters + k) * p.filter_elements + at;
+      *reinterpret_cast<Vector<float, kV>*>(to) = sum;
+      continue;
+    }
+    T* const to = static_cast<T*>(p.w) + (slab * p.filters + k) * p.w_k;
+    if (p.w_vector) {
+      Vector<T, kV> value;
+      CNN_UNROLL
+      for (int i = 0; i < kV; ++i) value.value[i] = narrow<T>(sum.value[i]);
+      *reinterpret_cast<Vector<T, kV>*>(to + at) = value;
+    } else {
+      CNN_UNROLL
+      for (int i = 0; i < kV; ++i) {
+        int low, s;
+        const int high = p.by_low.divmod(at + i, low);  // taps and channels, or channels and taps
+        const int r = p.by_columns.divmod(p.low_is_tap ? low : high, s);
+        to[(p.low_is_tap ? high : low) * p.w_c + r * p.w_r + s * p.w_s] = narrow<T>(sum.value[i]);
+      }
+    }
+  }
+}
+
 template <class T, int kFilters, int kTaps, int kChannels, bool kFew>
 __global__ void __launch_bounds__(kMostWgradThreads, 2) wgrad_kernel(const __grid_constant__ WgradParams p) {
   CNN_DYNAMIC_SHARED(memory, unsigned char);
@@ -111,14 +160,16 @@ __global__ void __launch_bounds__(kMostWgradThreads, 2) wgrad_kernel(const __gri
 
   int tap_group, group_quad;
   {
-    // From the lowest digit: `low_lanes` chunks, quads, tap groups, the other chunks, readers.
+    // From the lowest digit: `low_lanes` chunks, quads, tap groups, one or two readers, the other chunks, the other readers.
     int rest = thread / p.low_lanes;
     const int quad = rest % p.group_quads;
     rest /= p.group_quads;
     tap_group = rest % p.tap_groups;
     rest /= p.tap_groups;
+    const int near_reader = rest % p.near_readers;
+    rest /= p.near_readers;
     const int high_chunks = p.chunks / p.low_lanes, chunk = thread % p.low_lanes + rest % high_chunks * p.low_lanes;
-    const WgradLane lane{chunk, quad, tap_group, rest / high_chunks};
+    const WgradLane lane{chunk, quad, tap_group, rest / high_chunks * p.near_readers + near_reader};
     lanes[thread] = lane;
     group_quad = kFew ? 0 : chunk * kFilters / p.group_filters * p.group_quads + quad;
   }
@@ -146,8 +197,8 @@ __global__ void __launch_bounds__(kMostWgradThreads, 2) wgrad_kernel(const __gri
     for (int pair = thread; pair < (pixels + 1) / 2; pair += threads) {
       int x_of[2], y_of[2];
       CNN_UNROLL
-      for (int i = 0; i < 2; ++i) {
-        const int m = min(pair * 2 + i, pixels - 1), q = m % columns, image_row = m / columns, image = image_row / rows,
+      for (int i = 0; i < 2; ++i) {  // of each half of the pixels one: pairs that are neighbours look at neighbouring pixels
+        const int m = min(pair + i * ((pixels + 1) / 2), pixels - 1), q = m % columns, image_row = m / columns, image = image_row / rows,
                   line = image_row % rows;
         x_of[i] = ((image * p.x_window.rows + line * p.stride_h) * p.x_window.columns + q * p.stride_w / p.x_window.phases) * 4;
         y_of[i] = ((image * p.rows + line) * p.columns + q) * 4;
@@ -168,51 +219,47 @@ __global__ void __launch_bounds__(kMostWgradThreads, 2) wgrad_kernel(const __gri
   }
 
   const WgradLane lane = lanes[thread];
-  float* const total = reinterpret_cast<float*>(memory);  // [copy][filter][element], rows of element_pitch, an odd number
-  const int copy_step = p.filters * p.element_pitch;
+  float* const total = reinterpret_cast<float*>(memory);  // [copy][k of a chunk][chunk][element], rows of element_pitch
+  const int copy_step = p.filters * p.element_pitch + p.copy_pad;
   CNN_NO_UNROLL
   for (int first = 0; first < p.readers; first += p.copies) {
     __syncthreads();
     if (lane.reader >= first && lane.reader < min(first + p.copies, p.readers)) {
-      float* const to = total + (lane.reader - first) * copy_step + lane.chunk * kFilters * p.element_pitch;
+      float* const to = total + (lane.reader - first) * copy_step + lane.chunk * p.element_pitch;
+      const int row_step = p.chunks * p.element_pitch;
       const int channel_step = p.channel_innermost ? 1 : p.taps, tap_step = p.channel_innermost ? p.part_channels : 1;
       CNN_UNROLL
       for (int t = 0; t < kTaps; ++t) {
         if (lane.tap_group * kTaps + t >= p.taps) break;
         float* const element = to + lane.quad * 4 * channel_step + (lane.tap_group * kTaps + t) * tap_step;
-        CNN_UNROLL
-        for (int c = 0; c < kChannels; ++c) {
-          if (kFew && c >= p.part_channels) break;
+        if (!kFew && p.channel_innermost) {  // the channels of a quad are one vector
           CNN_UNROLL
           for (int k = 0; k < kFilters; ++k) {
-            float& sum = element[c * channel_step + k * p.element_pitch];
-            sum = first == 0 ? sums.value[t][c][k] : sum + sums.value[t][c][k];
+            Vector<float, 4>& four = *reinterpret_cast<Vector<float, 4>*>(element + k * row_step);
+            Vector<float, 4> sum{};
+            if (first > 0) sum = four;
+            CNN_UNROLL
+            for (int c = 0; c < kChannels; ++c) sum.value[c] += sums.value[t][c][k];
+            four = sum;
+          }
+        } else {
+          CNN_UNROLL
+          for (int c = 0; c < kChannels; ++c) {
+            if (kFew && c >= p.part_channels) break;
+            CNN_UNROLL
+            for (int k = 0; k < kFilters; ++k) {
+              float& sum = element[c * channel_step + k * row_step];
+              sum = first == 0 ? sums.value[t][c][k] : sum + sums.value[t][c][k];
+            }
           }
         }
       }
     }
   }
   __syncthreads();
-  const int copies = min(p.copies, p.readers);
-  CNN_NO_UNROLL
-  for (int e = thread; e < copy_step; e += threads) {
-    int element, inner;
-    const int k = p.by_pitch.divmod(e, element);
-    if (element >= p.elements || slab * p.filters + k >= p.all_filters) continue;
-    float sum = 0;
-    CNN_NO_UNROLL
-    for (int copy = 0; copy < copies; ++copy) sum += total[copy * copy_step + e];
-    const int outer = p.by_inner.divmod(element, inner);
-    const int c = part * p.part_channels + (p.channel_innermost ? inner : outer), index = p.channel_innermost ? outer : inner;
-    if (p.partial) {
-      const int at = p.channel_innermost ? index * p.group_channels + c : c * p.taps + index;
-      static_cast<float*>(p.partial)[(pixel_slab * p.all_filters + slab * p.filters + k) * p.taps * p.group_channels + at] = sum;
-    } else {
-      static_cast<T*>(
-          p.w)[(slab * p.filters + k) * p.w_k + c * p.w_c + index / p.columns_of_filter * p.w_r + index % p.columns_of_filter * p.w_s] =
-          narrow<T>(sum);
-    }
-  }
+  if constexpr (kFew) write_sums<T, kFilters, 1>(p, total, copy_step, slab, part, pixel_slab);
+  else if (p.channel_innermost) write_sums<T, kFilters, 4>(p, total, copy_step, slab, part, pixel_slab);
+  else write_sums<T, kFilters, 1>(p, total, copy_step, slab, part, pixel_slab);
 }
 
 }  // namespace cnn::conv2d::grouped

@@ -1,0 +1,119 @@
+"""What the grouped kernels move on layers of real networks, counted by the checked emulator, and that the plan takes them.
+
+The batch is reduced and of most launches every so-many-th block is run. A warp is 32 lanes, a sector 32 bytes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from cnnkernels.bench import suites
+from cnnkernels.bench.tune import problem_of
+from cnnkernels.profile.launches import Launch, Site
+from cnnkernels.profile.run import Job, run
+from cnnkernels.profile.subject import parse_problem
+
+RESNEXT = "n8 c128 56x56 k128 3x3 pad 1 groups 32"  # groups of 4
+RESNEXT_STRIDED = "n8 c512 28x28 k512 3x3 stride 2 pad 1 groups 32"  # of 16
+RESNEXT_LAST = "n8 c1024 7x7 k1024 3x3 pad 1 groups 32"  # of 32, on planes of 49 pixels
+REGNET = "n8 c192 28x28 k192 3x3 pad 1 groups 4"  # of 48: channels in slices
+REGNET_STRIDED = "n8 c192 56x56 k192 3x3 stride 2 pad 1 groups 4"
+
+
+class Case(NamedTuple):
+    """A pass of a layer, and every how many-th block is run."""
+
+    problem: str
+    name: str
+    dtype: str
+    layout: str
+    kernel: str
+    sample: int
+
+
+CASES = (
+    Case(RESNEXT, "fprop", "bf16", "channels_last", "conv2d_grouped_gather_14x4_bf16", 60),
+    Case(RESNEXT, "dgrad", "f32", "nchw", "conv2d_grouped_gather_14x4_f32", 60),
+    Case(RESNEXT, "wgrad", "bf16", "channels_last", "conv2d_grouped_wgrad_4x3_bf16", 40),
+    Case(RESNEXT_STRIDED, "fprop", "bf16", "channels_last", "conv2d_grouped_gather_7x8_bf16", 40),
+    Case(RESNEXT_STRIDED, "dgrad", "bf16", "nchw", "conv2d_grouped_gather_7x8_bf16", 40),
+    Case(RESNEXT_STRIDED, "wgrad", "f32", "channels_last", "conv2d_grouped_wgrad_8x3_f32", 60),
+    Case(RESNEXT_LAST, "fprop", "bf16", "nchw", "conv2d_grouped_gather_7x8_bf16", 60),
+    Case(RESNEXT_LAST, "dgrad", "f32", "channels_last", "conv2d_grouped_gather_7x8_f32", 60),
+    Case(REGNET, "fprop", "bf16", "channels_last", "conv2d_grouped_gather_7x8_bf16", 60),
+    Case(REGNET, "wgrad", "bf16", "channels_last", "conv2d_grouped_wgrad_8x3_bf16", 60),
+    Case(REGNET_STRIDED, "fprop", "f32", "nchw", "conv2d_grouped_gather_7x8_f32", 60),
+    Case(REGNET_STRIDED, "dgrad", "bf16", "channels_last", "conv2d_grouped_gather_7x8_bf16", 60),
+)
+
+
+@pytest.fixture(scope="module")
+def launches() -> dict[Case, list[Launch]]:
+    """What every case launches, from one process."""
+    jobs = [Job(parse_problem(c.problem)[0], c.name, c.dtype, c.layout, c.kernel, c.sample) for c in CASES]
+    return dict(zip(CASES, run(jobs), strict=True))
+
+
+def sites(launch: Launch, space: str) -> list[Site]:
+    return [site for site in launch.sites if site.space == space]
+
+
+def conflicts(found: list[Site]) -> float:
+    """Wavefronts of shared memory beyond the least, over these."""
+    return sum(site.wavefronts for site in found) / sum(site.least_wavefronts for site in found) - 1
+
+
+@pytest.mark.checked_emulator
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.problem} {case.name} {case.dtype} {case.layout}")
+def test_what_is_moved(launches: dict[Case, list[Launch]], case: Case) -> None:
+    launch, *rest = launches[case]
+    assert launch.kernel == case.kernel
+    assert [other.kernel for other in rest] in ([], [f"conv2d_sum_slabs_{case.dtype}"])
+
+    accesses = sites(launch, "global")
+    assert {site.width for site in accesses if site.access == "async copy"} == {16}
+    assert sum(site.least_sectors for site in accesses) >= 0.9 * sum(site.sectors for site in accesses)
+    # The images' own writes: 16 bytes but for the ends of runs.
+    written = [site for site in accesses if site.access == "store" and site.buffer in ("output", "grad_input")]
+    if case.name != "wgrad":
+        wide = sum(site.bytes_used for site in written if site.width == 16)
+        assert wide >= 0.9 * sum(site.bytes_used for site in written)
+
+    assert conflicts(sites(launch, "shared")) < 0.1
+
+
+GROUPED = [
+    entry
+    for entry in suites.load(suites.ALL).entries
+    if entry.problem.family == "grouped" and (entry.problem.R, entry.problem.S) != (1, 1) and entry.problem.N > 1
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_plan_takes_them_for_channels_last_layers(dtype: torch.dtype) -> None:
+    assert len(GROUPED) > 10
+    for entry in GROUPED:
+        for name in entry.problem.passes:
+            plan = problem_of(entry.problem, name, dtype, "channels_last").plan()
+            assert plan["family"] == "grouped", f"{entry.net}:{entry.layer} {name}: {plan['kernel']}"
+            assert plan["shared_bytes"] <= 227 * 1024
+
+
+@pytest.mark.parametrize(
+    ("problem", "name", "kernel", "why"),
+    [
+        ("n1 c32 8x8 k32 3x3", "fprop", "gather_7x8", "not grouped"),
+        ("n1 c32 8x8 k32 1x1 groups 4", "fprop", "gather_7x8", "1x1 filter"),
+        ("n1 c24 8x8 k24 3x3 groups 4", "fprop", "gather_7x8", "built for multiples of 4"),
+        ("n1 c16 8x8 k16 3x3 groups 4", "dgrad", "gather_7x8", "groups of 4 results: this one computes 8 at a time"),
+        ("n1 c256 8x8 k256 3x3 groups 2", "wgrad", "wgrad_8x3", "built for up to 64"),
+        ("n1 c32 12x12 k32 3x3 stride 5 groups 4", "fprop", "gather_7x8", "stride above 4"),
+    ],
+)
+def test_refusals_say_why(problem: str, name: str, kernel: str, why: str) -> None:
+    stated = problem_of(parse_problem(problem)[0], name, torch.float32, "channels_last")
+    with pytest.raises(RuntimeError, match=why):
+        stated.plan(f"conv2d_grouped_{kernel}_f32")
