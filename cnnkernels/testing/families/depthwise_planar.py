@@ -1,7 +1,7 @@
 """Problems for the depthwise planar kernels: their tile edges, and what they have that no other family has.
 
 PROBLEMS are tried by `cnnkernels verify`, CHECK_PROBLEMS under every check of the checked emulator by `cnnkernels check`. A thread has 7 x 7
-positions (stride 2: 4 x 7, its dgrad: 2 x 7 blocks of 2 x 2), a block at most 256 threads.
+positions (dgrad of stride 2: 2 x 7 blocks of 2 x 2 results), a block at most 256 threads.
 """
 
 from __future__ import annotations
