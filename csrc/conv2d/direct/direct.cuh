@@ -25,6 +25,9 @@ struct LoadCosts {
 };
 constexpr LoadCosts kGatherLoads{64, 40};  // a pixel of the image, an element of the filter
 constexpr LoadCosts kWgradLoads{33, 63};   // a pixel of y, one of x
+// And per result: 17 from one to the next in the code that stores them (bounds, bias, address), the write to shared memory and the read
+// back.
+constexpr double kPerResult = 19;
 // 64-bit index arithmetic takes two to four instructions where 32-bit takes one.
 constexpr double kWideIndexFactor = 3;
 
@@ -34,8 +37,9 @@ inline double tile_cost(const Kernel& kernel, const Problem& p, const LoadCosts&
   const double shared_reads = double(kernel.tm + kernel.tn) / (kernel.tm * kernel.tn);
   const double loads = loads_of.row / kernel.bn + loads_of.column / kernel.bm;
   const Configuration configuration = kernel.configure(kernel, p);
+  const double results = padded / double(std::max<int64_t>(1, depth)) * double(configuration.slabs);
   Work work;
-  work.instructions = padded * (1 + shared_reads + loads) * (kernel.index_bits == 64 ? kWideIndexFactor : 1);
+  work.instructions = (padded * (1 + shared_reads + loads) + results * kPerResult) * (kernel.index_bits == 64 ? kWideIndexFactor : 1);
   work.dram_bytes = p.tensor_bytes() + 2 * double(configuration.workspace_bytes);
   work.l2_bytes = padded * (1.0 / kernel.bm + 1.0 / kernel.bn) * size_of(p.dtype);
   work.l1_bytes = padded * shared_reads * accumulator_size(p.dtype);
