@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     help="Where to run.  [default: cuda with a GPU, else emulator]",
 )
 @kernel_options
-@click.option("--quick", is_flag=True, help="Only the first problem of each group, and for each kernel one that it runs.")
+@click.option(
+    "--quick", is_flag=True, help="Only the first problem of each group, and for each kernel one that it runs."
+)
 @click.option("--schedules", is_flag=True, help="Also ask for the same bits under every schedule of the emulator.")
 @click.option("--json", "json_output", is_flag=True, help="Print JSON.")
 @click.pass_context
