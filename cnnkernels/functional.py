@@ -26,14 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnkernels import autograd, geometry, tuning
-from cnnkernels.autograd import (
-    AdaptiveAvgPool2d,
-    AdaptiveMaxPool2d,
-    AvgPool2d,
-    Conv2dDgrad,
-    Conv2dFprop,
-    MaxPool2dFlatIndices,
-)
+from cnnkernels.autograd import AvgPool2d, Conv2dDgrad, Conv2dFprop, MaxPool2d, MaxPool2dFlatIndices
 from cnnkernels.backends import BackendError, ambient_backend, select
 from cnnkernels.geometry import Conv2dGeometry, NothingToDo, Pool2dGeometry, Refused
 
@@ -350,7 +343,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: AdaptiveSize, *, backend: st
     image, shape = prepare_adaptive_avg_pool2d(input, output_size)
     if backend == "auto":
         backend = _fastest("adaptive_avg_pool2d", image, None, shape)
-    output: Tensor = AdaptiveAvgPool2d.call(image, shape, backend)
+    output: Tensor = AvgPool2d.call(image, shape, backend)
     return output if input.dim() == 4 else output.squeeze(0)
 
 
@@ -396,7 +389,7 @@ def adaptive_max_pool2d(
     image, shape = prepare_adaptive_max_pool2d(input, output_size)
     if backend == "auto":
         backend = _fastest("adaptive_max_pool2d", image, None, shape)
-    output, indices = AdaptiveMaxPool2d.call(image, shape, backend)
+    output, indices = MaxPool2d.call(image, shape, backend)
     if input.dim() == 3:
         output, indices = output.squeeze(0), indices.squeeze(0)
     return (output, indices) if return_indices else output

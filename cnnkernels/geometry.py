@@ -58,6 +58,7 @@ class Pool2dGeometry(NamedTuple):
     count_include_pad: bool  # average pooling only
     divisor_override: int | None  # average pooling only
     channels_last: bool  # of every tensor that any pass of this pooling returns
+    adaptive: bool = False  # the windows are what image and output say
 
 
 def conv2d(
@@ -218,7 +219,7 @@ def adaptive_pool2d(input: Tensor, output_size: object) -> Pool2dGeometry:
     # gradient comes out contiguous.
     channels_last = input.dim() == 4 and looks_channels_last(input)
     one = (1, 1)
-    return Pool2dGeometry((height, width), one, output, one, (0, 0), one, True, None, channels_last)
+    return Pool2dGeometry((height, width), one, output, one, (0, 0), one, True, None, channels_last, adaptive=True)
 
 
 def looks_channels_last(tensor: Tensor) -> bool:

@@ -5,15 +5,13 @@ The batch is reduced and of most launches every so-many-th block is run. A warp 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import pytest
 import torch
+from counted import Case, assert_moves_well, launches_of
 
 from cnnkernels.bench import suites
 from cnnkernels.bench.tune import problem_of
-from cnnkernels.profile.launches import Launch, Site
-from cnnkernels.profile.run import Job, run
+from cnnkernels.profile.launches import Launch
 from cnnkernels.profile.subject import parse_problem
 
 RESNET = "n4 c3 224x224 k64 7x7 stride 2 pad 3"
@@ -21,17 +19,6 @@ VGG = "n4 c3 224x224 k64 3x3 pad 1"
 UNET = "n1 c1 572x572 k64 3x3"
 YOLO = "n4 c3 640x640 k32 6x6 stride 2 pad 2"
 LENET = "n64 c1 32x32 k6 5x5"
-
-
-class Case(NamedTuple):
-    """A pass of a layer, and every how many-th block is run."""
-
-    problem: str
-    name: str
-    dtype: str
-    layout: str
-    kernel: str
-    sample: int
 
 
 CASES = (
@@ -48,37 +35,13 @@ CASES = (
 
 @pytest.fixture(scope="module")
 def launches() -> dict[Case, list[Launch]]:
-    """What every case launches, from one process."""
-    jobs = [Job(parse_problem(c.problem)[0], c.name, c.dtype, c.layout, c.kernel, c.sample) for c in CASES]
-    return dict(zip(CASES, run(jobs), strict=True))
-
-
-def sites(launch: Launch, space: str) -> list[Site]:
-    return [site for site in launch.sites if site.space == space]
-
-
-def conflicts(found: list[Site]) -> float:
-    """Wavefronts of shared memory beyond the least, over these."""
-    return sum(site.wavefronts for site in found) / sum(site.least_wavefronts for site in found) - 1
+    return launches_of(CASES)
 
 
 @pytest.mark.checked_emulator
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.problem} {case.name} {case.dtype} {case.layout}")
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_what_is_moved(launches: dict[Case, list[Launch]], case: Case) -> None:
-    launch, *rest = launches[case]
-    assert launch.kernel == case.kernel
-    assert [other.kernel for other in rest] in ([], [f"conv2d_sum_slabs_{case.dtype}"])
-
-    accesses = sites(launch, "global")
-    assert {site.width for site in accesses if site.access == "async copy"} == {16}
-    assert sum(site.least_sectors for site in accesses) >= 0.9 * sum(site.sectors for site in accesses)
-    # The images' own writes: 16 bytes but for the ends of runs.
-    written = [site for site in accesses if site.access == "store" and site.buffer in ("output",)]
-    if case.name != "wgrad":
-        wide = sum(site.bytes_used for site in written if site.width == 16)
-        assert wide >= 0.9 * sum(site.bytes_used for site in written)
-
-    assert conflicts(sites(launch, "shared")) < 0.1
+    assert_moves_well(case, launches[case])
 
 
 FIRST = [

@@ -10,13 +10,6 @@ use the same passes. Under vmap the batch dimension is folded into N, into K or 
 launch does the whole batch; folding copies a tensor only where its strides do not allow a view.
 """
 
-from cnnkernels.autograd.adaptive_pool2d import (
-    AdaptiveAvgPool2d,
-    AdaptiveAvgPool2dBackward,
-    AdaptiveMaxPool2d,
-    AdaptiveMaxPool2dBackward,
-    AdaptiveMaxPool2dGather,
-)
 from cnnkernels.autograd.conv2d import Conv2dBiasGrad, Conv2dDgrad, Conv2dFprop, Conv2dWgrad
 from cnnkernels.autograd.pool2d import (
     AvgPool2d,
@@ -30,11 +23,6 @@ from cnnkernels.autograd.pool2d import (
 )
 
 __all__ = [
-    "AdaptiveAvgPool2d",
-    "AdaptiveAvgPool2dBackward",
-    "AdaptiveMaxPool2d",
-    "AdaptiveMaxPool2dBackward",
-    "AdaptiveMaxPool2dGather",
     "AvgPool2d",
     "AvgPool2dBackward",
     "Conv2dBiasGrad",

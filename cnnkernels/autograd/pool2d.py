@@ -1,7 +1,7 @@
-"""Pooling's passes. Each is linear once max pooling has chosen its indices, and is its own forward derivative.
+"""Pooling's passes, adaptive or not. Each is linear once max pooling has chosen its indices, and is its own forward derivative.
 
 An index of max pooling has one of two forms, which the dtype tells: the tap r * S + s of the window, uint8, for windows of at
-most 256 taps; or torch's h * W + w, int64. The passes that read indices take both.
+most 256 taps; or torch's h * W + w, int64, which adaptive pooling always has. The passes that read indices take both.
 """
 
 from __future__ import annotations
@@ -47,9 +47,12 @@ class MaxPool2d(Pass):
 
     @staticmethod
     def forward(input: Tensor, geometry: Pool2dGeometry, backend: str) -> tuple[Tensor, Tensor]:
-        flat = geometry.window[0] * geometry.window[1] > _MOST_WINDOW_TAPS
-        arguments = _max_pool2d_arguments(input, geometry, flat)
-        output, indices = launch("max_pool2d_with_indices", backend, geometry, arguments)
+        g = geometry
+        if g.adaptive:
+            output, indices = launch("adaptive_max_pool2d", backend, g, (input, g.output, g.channels_last))
+        else:
+            flat = g.window[0] * g.window[1] > _MOST_WINDOW_TAPS
+            output, indices = launch("max_pool2d_with_indices", backend, g, _max_pool2d_arguments(input, g, flat))
         return output, indices
 
     @staticmethod
@@ -105,8 +108,9 @@ class MaxPool2dBackward(Pass):
     @staticmethod
     def forward(grad_output: Tensor, indices: Tensor, geometry: Pool2dGeometry, backend: str) -> Tensor:
         g = geometry
-        arguments = (grad_output, indices, g.image, g.window, g.stride, g.padding, g.dilation, g.channels_last)
-        grad_input: Tensor = launch("max_pool2d_backward", backend, g, arguments)
+        windows = () if g.adaptive else (g.window, g.stride, g.padding, g.dilation)
+        operator = "adaptive_max_pool2d_backward" if g.adaptive else "max_pool2d_backward"
+        grad_input: Tensor = launch(operator, backend, g, (grad_output, indices, g.image, *windows, g.channels_last))
         return grad_input
 
     @staticmethod
@@ -135,7 +139,7 @@ class MaxPool2dBackward(Pass):
 
 
 class MaxPool2dGather(Pass):
-    """(x[N, C, H, W], indices) -> x at the indices, [N, C, P, Q]."""
+    """(x[N, C, H, W], indices) -> x at the indices, [N, C, P, Q]. Flat indices need no window, so adaptive pooling's is of one."""
 
     @staticmethod
     def forward(input: Tensor, indices: Tensor, geometry: Pool2dGeometry, backend: str) -> Tensor:
@@ -164,15 +168,18 @@ class MaxPool2dGather(Pass):
         return unfold(MaxPool2dGather.call(input, indices, geometry, backend), 0, info.batch_size), 0
 
 
+def _averaged(g: Pool2dGeometry) -> tuple[Any, ...]:
+    return () if g.adaptive else (g.window, g.stride, g.padding, g.count_include_pad, g.divisor_override)
+
+
 class AvgPool2d(Pass):
     """x[N, C, H, W] -> y[N, C, P, Q]."""
 
     @staticmethod
     def forward(input: Tensor, geometry: Pool2dGeometry, backend: str) -> Tensor:
         g = geometry
-        averaged = (g.count_include_pad, g.divisor_override)
-        arguments = (input, g.output, g.window, g.stride, g.padding, *averaged, g.channels_last)
-        output: Tensor = launch("avg_pool2d", backend, g, arguments)
+        operator = "adaptive_avg_pool2d" if g.adaptive else "avg_pool2d"
+        output: Tensor = launch(operator, backend, g, (input, g.output, *_averaged(g), g.channels_last))
         return output
 
     @staticmethod
@@ -198,9 +205,8 @@ class AvgPool2dBackward(Pass):
     @staticmethod
     def forward(grad_output: Tensor, geometry: Pool2dGeometry, backend: str) -> Tensor:
         g = geometry
-        averaged = (g.count_include_pad, g.divisor_override)
-        arguments = (grad_output, g.image, g.window, g.stride, g.padding, *averaged, g.channels_last)
-        grad_input: Tensor = launch("avg_pool2d_backward", backend, g, arguments)
+        operator = "adaptive_avg_pool2d_backward" if g.adaptive else "avg_pool2d_backward"
+        grad_input: Tensor = launch(operator, backend, g, (grad_output, g.image, *_averaged(g), g.channels_last))
         return grad_input
 
     @staticmethod

@@ -133,7 +133,7 @@ def _forced_forward(backend: str, kernel: str, case: Case) -> Forward:
         call = {
             "conv2d": autograd.Conv2dFprop, "conv_transpose2d": autograd.Conv2dDgrad,
             "max_pool2d": autograd.MaxPool2d, "avg_pool2d": autograd.AvgPool2d,
-            "adaptive_max_pool2d": autograd.AdaptiveMaxPool2d, "adaptive_avg_pool2d": autograd.AdaptiveAvgPool2d,
+            "adaptive_max_pool2d": autograd.MaxPool2d, "adaptive_avg_pool2d": autograd.AvgPool2d,
         }[layer.op].call  # fmt: skip
         output = call(*prepare(*arguments.seen), key)
         return output[0] if isinstance(output, tuple) else output

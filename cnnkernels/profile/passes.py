@@ -162,20 +162,18 @@ def _output_and_input(layer: Layer, gradient: Tensor | None, image: Tensor) -> t
 def _pool(layer: Layer) -> Any:
     calls: dict[str, Any] = {
         "max_pool2d": autograd.max_pool2d, "avg_pool2d": autograd.AvgPool2d.call,
-        "adaptive_max_pool2d": autograd.AdaptiveMaxPool2d.call, "adaptive_avg_pool2d": autograd.AdaptiveAvgPool2d.call,
+        "adaptive_max_pool2d": autograd.MaxPool2d.call, "adaptive_avg_pool2d": autograd.AvgPool2d.call,
     }  # fmt: skip
     return calls[layer.op]
 
 
 def _pool_backward(layer: Layer, gradient: Any, image: Tensor, geometry: Any, backend: str) -> Any:
-    if layer.op == "avg_pool2d":
+    if layer.op in ("avg_pool2d", "adaptive_avg_pool2d"):
         return autograd.AvgPool2dBackward.call(gradient, geometry, backend)
-    if layer.op == "adaptive_avg_pool2d":
-        return autograd.AdaptiveAvgPool2dBackward.call(gradient, geometry, backend)
     g = geometry
     if layer.op == "adaptive_max_pool2d":
         _, indices = torch.nn.functional.adaptive_max_pool2d(image.float(), g.output, return_indices=True)
-        return autograd.AdaptiveMaxPool2dBackward.call(gradient, indices, geometry, backend)
+        return autograd.MaxPool2dBackward.call(gradient, indices, geometry, backend)
     _, indices = torch.nn.functional.max_pool2d(
         image.float(), g.window, g.stride, g.padding, g.dilation, layer.ceil_mode, return_indices=True
     )
