@@ -384,14 +384,14 @@ inline double gemm_cost(const Problem& p, GemmTileName name, const GemmOptions& 
   // A step's copies: 20 instructions for 16 bytes (offset, bounds, two addresses, the copy, the loop).
   constexpr double kCopy = 20, kStep = 100, kStore = 4;
   const double fmas = plan.steps * tile.bm * tile.bn * depth;
-  const double copies = plan.steps * (tile.bm + tile.bn) * kGemmRowBytes / 16;
+  const double image_tiles = q.column_tiles_per_item > 1 ? plan.steps / q.column_tiles : plan.steps;
+  const double filter_tiles = q.filter_resident ? double(plan.blocks) * q.filter_slots : plan.steps;
+  const double copies = (image_tiles * tile.bm + filter_tiles * tile.bn) * kGemmRowBytes / 16;
   const double results =
       double(p.N) * (p.pass == Pass::kFprop ? double(p.P) * double(p.Q) * double(p.K) : double(p.H) * double(p.W) * double(p.C));
   Work work;
   work.instructions = fmas * (1 + reads + widening) + copies * kCopy + plan.steps * kStep * tile.threads + results * kStore;
   work.dram_bytes = p.tensor_bytes() + 2 * double(plan.partial_bytes + plan.packed_bytes);
-  const double image_tiles = q.column_tiles_per_item > 1 ? plan.steps / q.column_tiles : plan.steps;
-  const double filter_tiles = q.filter_resident ? double(plan.blocks) * q.filter_slots : plan.steps;
   work.l2_bytes =
       (image_tiles * tile.bm + filter_tiles * tile.bn) * kGemmRowBytes * std::min(1.0, double(q.in_channels) * size / kGemmRowBytes) +
       results * size * (q.slabs > 1 ? 1 + 8.0 * q.slabs / size : 1);

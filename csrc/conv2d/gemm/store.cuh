@@ -17,9 +17,12 @@
 
 namespace cnn::conv2d {
 
-// Where the item's rows and columns go in the result.
+// Where the item's rows and columns go in the result. Rows are asked for at every so-many-th place where a vector of pixels is stored:
+// those lie together.
 template <class Tile>
 struct GemmStoreTable {
+  __device__ static __forceinline__ int place(int m, int vector) { return (m & (vector - 1)) * (Tile::BM / vector) + m / vector; }
+
   int row[Tile::BM];     // offset; -1: does not exist
   int planes[Tile::BM];  // how many of its planes exist
   int column[Tile::BN];  // offset, but for the plane
@@ -33,8 +36,9 @@ struct GemmStoreTable {
       const int first_w = p.parts > 1 ? 0 : w.first_out;
       const int out_h = at.h * p.h.out_step + h.first_out, out_w = at.w * p.w.out_step + first_w;
       const bool exists = at.exists && out_h < p.h.out_extent && out_w < p.w.out_extent;
-      row[m] = exists ? at.n * p.out_n + out_h * p.out_h + out_w * p.out_w : -1;
-      planes[m] = exists ? (p.parts > 1 ? min(p.parts, p.w.out_extent - out_w) : p.planes) : 0;
+      const int place_m = place(m, p.out_planar ? p.out_vector : 1);
+      row[place_m] = exists ? at.n * p.out_n + out_h * p.out_h + out_w * p.out_w : -1;
+      planes[place_m] = exists ? (p.parts > 1 ? min(p.parts, p.w.out_extent - out_w) : p.planes) : 0;
     }
   }
   template <class T>
@@ -120,15 +124,17 @@ __device__ __forceinline__ void write_results(const GemmParams& p, int column_ti
     // Unit: kVector pixels of one column, which lie side by side in the result.
     const int per_plane = p.parts > 1 ? 1 : p.planes;
     const int staged_columns = Tile::BN / per_plane, plane_bytes = staged_columns * rows * int(sizeof(To));
+    const auto place = [](int m) { return GemmStoreTable<Tile>::place(m, kVector); };
     const int count = (per_plane == 1 ? columns_left : p.planes_div.quotient(columns_left)) * units.divisor;
     for (int e = recompute(int(threadIdx.x)); e < count; e += Tile::kThreads) {
       int unit, plane = 0;
       const int column = units.divmod(e, unit);
       // Planes of odd sizes: the threads begin where a sector does, and the first of the pixels come last.
       if (kVector * sizeof(To) < 16 && p.planes == 1)
-        unit = (unit - sector_phase(out + table.row[first_row] + table.column[column], kVector * int(sizeof(To)))) & (units.divisor - 1);
+        unit = (unit - sector_phase(out + table.row[place(first_row)] + table.column[column], kVector * int(sizeof(To)))) &
+               (units.divisor - 1);
       const int pixel = unit * kVector;
-      const int row = p.planes == 1 ? pixel : p.planes_div.divmod(pixel, plane), m = first_row + row;
+      const int row = p.planes == 1 ? pixel : p.planes_div.divmod(pixel, plane), m = place(first_row + row);
       if (plane >= table.planes[m]) continue;
       const int mask = chunk_mask<Tile>(column, per_plane);
       const unsigned char* const line = staging + column * rows * int(sizeof(To));
