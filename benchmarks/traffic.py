@@ -3,10 +3,9 @@
     python benchmarks/traffic.py --family depthwise --dtype bf16 > table.md
 
 One image per layer unless --batch says how many. For each pass: sectors of global memory that the bytes used would fit in, over those
-touched (coalescing);
-extra wavefronts of shared memory (conflicts); bytes that the launches touch, and bytes that all threads ask for, over the bytes that
-no implementation can avoid. No GPU is needed, and no time is measured. What is large is sampled: a part of the blocks is run, and
-what they touch together is not known then.
+touched (coalescing); extra wavefronts of shared memory (conflicts); bytes that the launches touch, and bytes that all threads ask for,
+over the bytes that no implementation can avoid. No GPU is needed, and no time is measured. What is large is sampled: a part of the
+blocks is run, and what they touch together is not known then.
 """
 
 from __future__ import annotations
