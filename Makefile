@@ -1,5 +1,5 @@
 # `make demo` and `make test` do everything on a fresh machine: virtual environment, installation, build, run.
-# PYTHON=... chooses the interpreter, TORCH=... the torch to develop with (torch==2.13.0).
+# PYTHON=... chooses the interpreter, TORCH=... the torch to develop with (torch==2.13.0), PYTEST=... more arguments for pytest.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
@@ -22,7 +22,7 @@ demo: $(VENV)/.package
 	$(BIN)/cnnkernels train lenet5 --data digits --out runs/demo
 
 test: $(VENV)/.developed
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(PYTEST)
 
 # Every kernel under every check of the checked emulator: races, bad accesses, uninitialised reads.
 sanitize: $(VENV)/.developed
