@@ -330,8 +330,9 @@ void run_gemm(const Kernel& kernel, const Problem& p, GemmTileName name, const G
   }
   q.image_unit = image_unit(plan, p, q.in);
   const int64_t filter = reinterpret_cast<std::intptr_t>(q.filter), bytes = size;
-  q.filter_unit = common_unit({filter, bytes * (q.filter_inner ? q.filter_n : q.filter_k), q.columns_are_taps ? 0 : bytes * q.filter_r,
-                               q.columns_are_taps ? 0 : bytes * q.filter_s, q.groups > 1 ? bytes * q.filter_group : 0},
+  const auto step = [&](int64_t taps, int64_t stride) { return q.columns_are_taps || taps == 1 ? 0 : bytes * stride; };
+  q.filter_unit = common_unit({filter, bytes * (q.filter_inner ? q.filter_n : q.filter_k), step(p.R, q.filter_r), step(p.S, q.filter_s),
+                               q.groups > 1 ? bytes * q.filter_group : 0},
                               size);
   if (!q.filter_inner && q.filter_n != 1 && q.columns > 1) q.filter_unit = size;
   q.out_vector = out_vector(plan, q.partial ? a.workspace : a.out, q.partial ? 4 : size);
