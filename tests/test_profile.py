@@ -53,7 +53,7 @@ def test_every_problem_that_the_project_prints_is_read() -> None:
         "reflect",
         "replicate",
         "circular",
-        "flat",
+        "indices",
     )
     for problem in (*CONV2D_PROBLEMS, *POOL2D_PROBLEMS):
         if not any(word in str(problem) for word in beyond_a_layer):
@@ -356,11 +356,11 @@ def test_in_a_terminal_a_bar_shows_how_long_it_will_take(monkeypatch: pytest.Mon
 
 @checked
 def test_the_page_says_what_it_is() -> None:
-    result = run("n1 c3 42x42 k6 3x3", "--pass", "wgrad")
+    result = run("n1 c5 42x42 k6 3x3", "--pass", "wgrad")
     assert result.exit_code == 0
     text = " ".join(result.stdout.split())
     for part in (
-        "wgrad f32 nchw", "conv2d n1 c3 42x42 k6 3x3", "conv2d_wgrad_8x32x32_f32", "conv2d_sum_slabs_f32", "limited by", "global memory",
+        "wgrad f32 nchw", "conv2d n1 c5 42x42 k6 3x3", "conv2d_wgrad_8x32x32_f32", "conv2d_sum_slabs_f32", "limited by", "global memory",
         "shared memory", "dearest lines", "wgrad.cuh:", "multiply-adds", "at least for this pass", "blocks per SM =",
         "in each block", "re-read: asked / per block", "docs/emulator.md, What is counted", "a model's prediction, not a measurement",
     ):  # fmt: skip
