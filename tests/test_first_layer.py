@@ -44,11 +44,7 @@ def test_what_is_moved(launches: dict[Case, list[Launch]], case: Case) -> None:
     assert_moves_well(case, launches[case])
 
 
-FIRST = [
-    entry
-    for entry in suites.load(suites.ALL).entries
-    if entry.problem.family == "first_layer" and entry.net not in ("alexnet", "lenet5", "unet572")
-]
+FIRST = [entry for entry in suites.load(suites.ALL).entries if entry.problem.family == "first_layer"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

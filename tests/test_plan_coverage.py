@@ -32,8 +32,8 @@ def expected(layer: Layer, name: str) -> set[str]:
         # A strided convolution's input gradient is a transposed convolution, and its weight gradient that one's, too.
         return {"direct"} if name == "fprop" else {"transposed"}
     if family == "dense":
-        # A matrix product at heart: there is no CUDA-core kernel better than the direct one. A result larger than what is read is a
-        # transposed convolution, though, and one of a single pixel has a filter's gradient like one.
+        # No family is named for it: the direct kernels have it. A result larger than what is read is a transposed convolution, though, and
+        # one of a single pixel has a filter's gradient like one.
         return {"direct", "transposed"} if name != "fprop" else {"direct"}
     if family == "transposed" and name == "dgrad":
         return {"direct", "first_layer"}  # an ordinary strided convolution, of an image where few channels were made

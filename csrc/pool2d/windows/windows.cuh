@@ -113,6 +113,8 @@ inline Configuration configure_channels(const Kernel& kernel, const Problem& p) 
   return c;
 }
 
+// --- Costs. The instructions are counted in the source, operation by operation, not in machine code.
+
 inline double cost_channels(const Kernel& kernel, const Problem& p) {
   constexpr double kThread = 80;     // four divisions by multiplication, base addresses
   constexpr double kResultRow = 12;  // loop, bounds and divisors of a row
