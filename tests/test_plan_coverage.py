@@ -19,6 +19,7 @@ OWN = {
     "pointwise": {"pointwise"},
     "grouped": {"grouped"},
     "dilated": {"dilated"},
+    "dense": {"dense"},
     "transposed": {"transposed"},
     "first_layer": {"first_layer"},
     "pool": {"windows", "adaptive"},
@@ -30,17 +31,16 @@ def expected(layer: Layer, name: str) -> set[str]:
     family = layer.family
     if family == "strided":
         # A strided convolution's input gradient is a transposed convolution, and its weight gradient that one's, too.
-        return {"direct"} if name == "fprop" else {"transposed"}
+        return {"dense"} if name == "fprop" else {"transposed"}
     if family == "dense":
-        # No family is named for it: the direct kernels have it. A result larger than what is read is a transposed convolution, though, and
-        # one of a single pixel has a filter's gradient like one.
-        return {"direct", "transposed"} if name != "fprop" else {"direct"}
+        # A result larger than what is read is a transposed convolution, and one of a single pixel has a filter's gradient like one.
+        return {"dense", "transposed"} if name != "fprop" else {"dense"}
     if family == "transposed" and name == "dgrad":
-        return {"direct", "first_layer"}  # an ordinary strided convolution, of an image where few channels were made
+        return {"dense", "first_layer"}  # an ordinary strided convolution, of an image where few channels were made
     if family == "transposed" and name == "wgrad" and layer.K <= 4:
         return {"first_layer"}
     if family == "first_layer" and name == "dgrad":
-        return {"direct", "transposed"}  # the gradient by an image is rarely asked for
+        return {"dense", "direct", "transposed"}  # the gradient by an image is rarely asked for
     if family == "pointwise" and layer.stride != (1, 1) and name == "dgrad":
         return {"transposed"}
     if family == "grouped" and (layer.R, layer.S) == (1, 1):
@@ -56,6 +56,8 @@ ELSEWHERE = {
         "fprop",
         "16x16 pixels of 21 channels: too few tiles of the implicit GEMM to hide what they wait for",
     ),
+    "lenet5:conv2": ("fprop", "6 channels: the implicit GEMM multiplies 8, a tap at a time, and has a barrier for each"),
+    "sd_vae_dec512:128-3@512": ("dgrad", "three channels in, 128 out: nothing to multiply, and both write the same bytes"),
     "lenet5:pool2": (
         "backward forward",
         "16 planes of 10x10: all of it is the launch, and the model has both within 4 %",

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "conv2d/dense/dense.h"
 #include "conv2d/depthwise/depthwise.h"
 #include "conv2d/dilated/dilated.h"
 #include "conv2d/direct/direct.h"
@@ -29,6 +30,7 @@ static void add_tuned_kernels(std::vector<Kernel>& all) {
   add_depthwise_large_kernels<T>(all);
   add_pointwise_kernels<T>(all);
   add_grouped_kernels<T>(all);
+  add_dense_kernels<T>(all);
   add_dilated_kernels<T>(all);
   add_transposed_kernels<T>(all);
   add_first_layer_kernels<T>(all);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cnnkernels.testing.families import (
     adaptive,
+    dense,
     depthwise_channels_last,
     depthwise_large,
     depthwise_planar,
@@ -17,13 +18,14 @@ from cnnkernels.testing.families import (
 )
 from cnnkernels.testing.problem import AdaptivePool2dProblem, Conv2dProblem, Pool2dProblem
 
-_MATRIX_PRODUCTS = ("pointwise", "dilated", "transposed")
+_MATRIX_PRODUCTS = ("pointwise", "dense", "dilated", "transposed")
 # Each module and the families of kernels that its problems are for.
 _CONV2D = {
     depthwise_channels_last: ("depthwise",),
     depthwise_planar: ("depthwise",),
     depthwise_large: ("depthwise",),
     pointwise: _MATRIX_PRODUCTS,
+    dense: _MATRIX_PRODUCTS,
     dilated: _MATRIX_PRODUCTS,
     transposed: _MATRIX_PRODUCTS,
     wgrad: _MATRIX_PRODUCTS,

@@ -92,12 +92,14 @@ inline double live_taps(const GemmAxis& axis, int tile) {
   return sum;
 }
 
-// Rows of rectangles tile_h x tile_w, or of consecutive pixels, with which fewest (tap, row) pairs are multiplied; axes are independent.
+// Rows of consecutive pixels, or of rectangles tile_h x tile_w where these multiply a tenth fewer (tap, row) pairs: their rows are short runs
+// of memory where pixels are dense. Axes are independent.
 inline void choose_rows(GemmParams& q, int bm) {
   const int64_t pixels = int64_t(q.batch) * q.h.positions * q.w.positions;
   q.flat = true, q.row_tiles = int(ceil_div(pixels, bm));
   const int rows = int(std::min<int64_t>(q.h.positions, 1 + ceil_div(bm, q.w.positions)));  // of the image, that such a tile lies in
-  double least = q.row_tiles * live_taps(q.h, rows) / double(ceil_div(q.h.positions, rows)) * q.w.classes[0].taps;
+  constexpr double kWorthCutting = 0.9;
+  double least = kWorthCutting * q.row_tiles * live_taps(q.h, rows) / double(ceil_div(q.h.positions, rows)) * q.w.classes[0].taps;
   constexpr int kMostAcross = 8;
   for (int across = 1; across <= kMostAcross; ++across) {
     const int tile_w = int(ceil_div(q.w.positions, across)), tile_h = bm / std::max(1, tile_w);
@@ -283,6 +285,17 @@ inline int image_unit(const GemmPlan& plan, const Problem& p, const void* in) {
                      size);
 }
 
+// Of the filter as it is read: packed, where it is packed.
+inline int filter_unit(const GemmParams& q, const Problem& p, const void* filter) {
+  const int size = size_of(p.dtype);
+  if (!q.filter_inner && q.filter_n != 1 && q.columns > 1) return size;
+  const int64_t address = reinterpret_cast<std::intptr_t>(filter), bytes = size;
+  const auto step = [&](int64_t taps, int64_t stride) { return q.columns_are_taps || taps == 1 ? 0 : bytes * stride; };
+  return common_unit({address, bytes * (q.filter_inner ? q.filter_n : q.filter_k), step(p.R, q.filter_r), step(p.S, q.filter_s),
+                      q.groups > 1 ? bytes * q.filter_group : 0},
+                     size);
+}
+
 inline int out_vector(const GemmPlan& plan, const void* out, int size) {
   const GemmParams& q = plan.params;
   const int64_t address = reinterpret_cast<std::intptr_t>(out);
@@ -329,12 +342,7 @@ void run_gemm(const Kernel& kernel, const Problem& p, GemmTileName name, const G
     q.filter_group = f.taps * q.filter_s;
   }
   q.image_unit = image_unit(plan, p, q.in);
-  const int64_t filter = reinterpret_cast<std::intptr_t>(q.filter), bytes = size;
-  const auto step = [&](int64_t taps, int64_t stride) { return q.columns_are_taps || taps == 1 ? 0 : bytes * stride; };
-  q.filter_unit = common_unit({filter, bytes * (q.filter_inner ? q.filter_n : q.filter_k), step(p.R, q.filter_r), step(p.S, q.filter_s),
-                               q.groups > 1 ? bytes * q.filter_group : 0},
-                              size);
-  if (!q.filter_inner && q.filter_n != 1 && q.columns > 1) q.filter_unit = size;
+  q.filter_unit = filter_unit(q, p, q.filter);
   q.out_vector = out_vector(plan, q.partial ? a.workspace : a.out, q.partial ? 4 : size);
   q.planes_div = FastDiv<int32_t>(q.planes);
   const int last = q.columns - (q.column_tiles - 1) * tile.bn;
@@ -382,12 +390,14 @@ inline double gemm_cost(const Problem& p, GemmTileName name, const GemmOptions& 
   // 8 x 8 results and four channels 288 and 352 instructions (floats, halves); in the machine code there are 278 to 307 and 345 to 362.
   const double per_result = double(tile.tm + tile.tn) / (tile.tm * tile.tn);
   const double reads = per_result * size / 8, widening = size == 2 ? per_result : 0;
-  // A step's copies: 20 instructions for 16 bytes (offset, bounds, two addresses, the copy, the loop).
+  // A step's copies: 20 instructions for a unit (offset, bounds, two addresses, the copy, the loop).
   constexpr double kCopy = 20, kStep = 100, kStore = 4;
   const double fmas = plan.steps * tile.bm * tile.bn * depth;
   const double image_tiles = q.column_tiles_per_item > 1 ? plan.steps / q.column_tiles : plan.steps;
   const double filter_tiles = q.filter_resident ? double(plan.blocks) * q.filter_slots : plan.steps;
-  const double copies = (image_tiles * tile.bm + filter_tiles * tile.bn) * kGemmRowBytes / 16;
+  const double copies = (image_tiles * tile.bm / image_unit(plan, p, nullptr) +
+                         filter_tiles * tile.bn / (plan.packs_filter ? kGemmChunkBytes : filter_unit(q, p, nullptr))) *
+                        kGemmRowBytes;
   const double results =
       double(p.N) * (p.pass == Pass::kFprop ? double(p.P) * double(p.Q) * double(p.K) : double(p.H) * double(p.W) * double(p.C));
   Work work;

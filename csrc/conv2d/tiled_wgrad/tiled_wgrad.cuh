@@ -17,9 +17,12 @@ namespace cnn::conv2d {
 
 // --- Eligibility.
 
-enum class WgradFamily { kPointwise, kDilated, kTransposed };
+enum class WgradFamily { kPointwise, kDense, kDilated, kTransposed };
 constexpr const char* name_of(WgradFamily family) {
-  return family == WgradFamily::kPointwise ? "pointwise" : family == WgradFamily::kDilated ? "dilated" : "transposed";
+  return family == WgradFamily::kPointwise ? "pointwise"
+         : family == WgradFamily::kDense   ? "dense"
+         : family == WgradFamily::kDilated ? "dilated"
+                                           : "transposed";
 }
 
 inline std::string why_not_family(WgradFamily family, const Problem& p) {
@@ -31,6 +34,7 @@ inline std::string why_not_family(WgradFamily family, const Problem& p) {
   if (pointwise) return "1x1 filter: the pointwise kernels have it";
   if (family == WgradFamily::kDilated) return dilated ? "" : "dilation 1: for dilated filters";
   if (dilated) return "dilated filter: the dilated kernels have it";
+  if (family == WgradFamily::kDense) return strided ? "strided: the transposed kernels have it" : "";
   return strided ? "" : "stride 1: for strided convolutions and their transposes";
 }
 
@@ -346,9 +350,11 @@ void add_tiled_wgrad_row(std::vector<Kernel>& catalogue) {
 template <class T>
 void add_tiled_wgrad_kernels(std::vector<Kernel>& catalogue) {
   add_tiled_wgrad_row<ChannelsLast<T>, WgradFamily::kPointwise>(catalogue);
+  add_tiled_wgrad_row<ChannelsLast<T>, WgradFamily::kDense>(catalogue);
   add_tiled_wgrad_row<ChannelsLast<T>, WgradFamily::kDilated>(catalogue);
   add_tiled_wgrad_row<ChannelsLast<T>, WgradFamily::kTransposed>(catalogue);
   add_tiled_wgrad_row<Planar<T>, WgradFamily::kPointwise>(catalogue);
+  add_tiled_wgrad_row<Planar<T>, WgradFamily::kDense>(catalogue);
   add_tiled_wgrad_row<Planar<T>, WgradFamily::kDilated>(catalogue);
   add_tiled_wgrad_row<Planar<T>, WgradFamily::kTransposed>(catalogue);
 }
