@@ -54,9 +54,10 @@ __device__ __forceinline__ void copy_inner_by(unsigned char* tile, const T* from
 }
 
 // The same of channels that lie `step` apart; a unit is of neighbouring rows, of which those from `rows` on do not exist. Where units are
-// small the rows of a channel may begin anywhere: the threads begin where a sector does, and take the first rows last.
+// small the rows of a channel may begin anywhere: the threads begin where a sector does, and take the first rows last. `begin` is the offset
+// of the first row, were it there.
 template <int kUnit, int kExtent, int kThreads, class T, class Source>
-__device__ __forceinline__ void copy_outer_by(unsigned char* tile, const T* from, int step, int left, int rows, Source source) {
+__device__ __forceinline__ void copy_outer_by(unsigned char* tile, const T* from, int step, int left, int rows, int begin, Source source) {
   constexpr int kSize = int(sizeof(T)), kElements = kUnit / kSize, kUnits = kExtent / kElements, kChannels = kGemmChunkBytes / kSize;
   constexpr int kTogether = kUnits < kThreads ? kThreads / kUnits : 1;  // channels
   static_assert((kUnits & (kUnits - 1)) == 0, "units are counted modulo a power of two");
@@ -74,8 +75,10 @@ __device__ __forceinline__ void copy_outer_by(unsigned char* tile, const T* from
         copy_async<kUnit>(tile + (k * kExtent + row) * kSize, some ? from + offset + k * step : from, some ? valid : 0);
       }
     } else {
-      const T* const begin = from + max(0, source(0));
-      const auto row_at = [&](int k) { return ((unit - sector_phase(begin + k * step, kUnit)) & (kUnits - 1)) * kElements; };
+      const std::uintptr_t first_row = reinterpret_cast<std::uintptr_t>(from) + std::uintptr_t(begin * kSize);
+      const auto row_at = [&](int k) {
+        return ((unit - sector_phase(first_row + std::uintptr_t(k * step * kSize), kUnit)) & (kUnits - 1)) * kElements;
+      };
       if constexpr (kUnit >= 4) {
         CNN_NO_UNROLL
         for (int k = first; k < depth; k += kTogether) {
@@ -113,11 +116,12 @@ __device__ __forceinline__ void copy_inner(unsigned char* tile, const T* from, i
 }
 
 template <int kExtent, int kThreads, class T, class Source>
-__device__ __forceinline__ void copy_outer(unsigned char* tile, const T* from, int step, int left, int rows, int unit, Source source) {
-  if (unit == 16) copy_outer_by<16, kExtent, kThreads>(tile, from, step, left, rows, source);
-  else if (unit == 8) copy_outer_by<8, kExtent, kThreads>(tile, from, step, left, rows, source);
-  else if (unit == 4) copy_outer_by<4, kExtent, kThreads>(tile, from, step, left, rows, source);
-  else if constexpr (sizeof(T) == 2) copy_outer_by<2, kExtent, kThreads>(tile, from, step, left, rows, source);
+__device__ __forceinline__ void copy_outer(unsigned char* tile, const T* from, int step, int left, int rows, int begin, int unit,
+                                           Source source) {
+  if (unit == 16) copy_outer_by<16, kExtent, kThreads>(tile, from, step, left, rows, begin, source);
+  else if (unit == 8) copy_outer_by<8, kExtent, kThreads>(tile, from, step, left, rows, begin, source);
+  else if (unit == 4) copy_outer_by<4, kExtent, kThreads>(tile, from, step, left, rows, begin, source);
+  else if constexpr (sizeof(T) == 2) copy_outer_by<2, kExtent, kThreads>(tile, from, step, left, rows, begin, source);
 }
 
 }  // namespace cnn::conv2d

@@ -102,6 +102,7 @@ struct GemmLoader {
 
   GemmStep steps[kRing];
   int sources[2][Tile::BM];  // offsets of the image, by slot, or by row if planar; negative: zeros
+  int begins[2];             // of the first row, whether it is there or not
 
   __device__ __forceinline__ const GemmStep& step(int i) const { return steps[i % kRing]; }
 
@@ -137,7 +138,7 @@ struct GemmLoader {
       unsigned char* const tile = images + s.image_slot * Tile::BM * kGemmRowBytes;
       const int* const table = sources[s.source];
       const auto at = [&](int row) { return table[row]; };
-      if constexpr (kPlanar) copy_outer<Tile::BM, Tile::kThreads>(tile, from, p.in_c, left, Tile::BM, p.image_unit, at);
+      if constexpr (kPlanar) copy_outer<Tile::BM, Tile::kThreads>(tile, from, p.in_c, left, Tile::BM, begins[s.source], p.image_unit, at);
       else copy_inner<Tile::BM, Tile::kThreads>(tile, from, left, p.image_unit, at);
     }
     if (s.first_item || !p.filter_resident) {
@@ -152,7 +153,7 @@ struct GemmLoader {
           return n < columns_left ? n * p.filter_n : -1;
         });
       } else {
-        copy_outer<Tile::BN, Tile::kThreads>(tile, from, p.filter_k, left, columns_left, p.filter_unit,
+        copy_outer<Tile::BN, Tile::kThreads>(tile, from, p.filter_k, left, columns_left, 0, p.filter_unit,
                                              [&](int n) { return n < columns_left ? n * p.filter_n : -1; });
       }
     }
@@ -165,7 +166,9 @@ struct GemmLoader {
       const GemmPosition at = gemm_position<Tile::BM>(p, s.item.row_tile, kPlanar ? e : row_of_slot<Tile::kThreadsM>(e));
       const int h = h0 + at.h * p.h.in_per_out, w = w0 + at.w * p.w.in_per_out;
       const bool inside = at.exists && unsigned(h) < unsigned(p.h.in_extent) && unsigned(w) < unsigned(p.w.in_extent);
-      sources[s.source][e] = inside ? at.n * p.in_n + h * p.in_h + w * p.in_w : -1;
+      const int offset = at.n * p.in_n + h * p.in_h + w * p.in_w;
+      sources[s.source][e] = inside ? offset : -1;
+      if (kPlanar && e == 0) begins[s.source] = offset;
     }
   }
 };
