@@ -9,36 +9,27 @@
 
 namespace cnn::conv2d {
 
-constexpr GemmOptions kDenseOptions{.rectangles = true};
-
-inline std::string why_not_dense(const Kernel&, const Problem& p) {
-  constexpr int64_t kLeastChannels = 8;  // of a group
-  const bool strided = p.stride_h * p.stride_w != 1;
-  if (p.R * p.S == 1) return "filter 1x1: the pointwise kernels have it";
-  if (p.pass == Pass::kDgrad && (strided || p.H > p.P || p.W > p.Q)) return "dgrad to a larger image: the transposed kernels have it";
-  if (!strided && p.dilation_h * p.dilation_w != 1 && p.groups == 1) return "a dilation: the dilated kernels have it";
-  if (p.groups > 1 && std::min(p.channels_per_group(), p.filters_per_group()) < kLeastChannels)
-    return "groups of " + std::to_string(std::min(p.channels_per_group(), p.filters_per_group())) + " channels: built for 8 and more";
-  return why_not_gemm(p);
-}
-
-template <class T, GemmTileName kTile>
-void add_dense(std::vector<Kernel>& catalogue) {
-  Kernel row = gemm_row<T>("dense", kTile);
-  row.why_not = why_not_dense;
-  row.cost = [](const Kernel&, const Problem& p) { return gemm_cost(p, kTile, kDenseOptions); };
-  row.configure = [](const Kernel&, const Problem& p) { return configure_gemm(p, kTile, kDenseOptions); };
-  row.run = [](const Kernel& kernel, const Problem& p, const Configuration&, const Arguments& a) {
-    run_gemm<T>(kernel, p, kTile, kDenseOptions, a);
-  };
-  catalogue.push_back(row);
-}
+struct Dense {
+  static constexpr const char* kName = "dense";
+  static constexpr GemmOptions kOptions{.rectangles = true};
+  static std::vector<Pass> passes() { return {Pass::kFprop, Pass::kDgrad}; }
+  static std::string why_not(const Problem& p) {
+    constexpr int64_t kLeastChannels = 8;  // of a group
+    const bool strided = p.stride_h * p.stride_w != 1;
+    if (p.R * p.S == 1) return "filter 1x1: the pointwise kernels have it";
+    if (p.pass == Pass::kDgrad && (strided || p.H > p.P || p.W > p.Q)) return "dgrad to a larger image: the transposed kernels have it";
+    if (!strided && p.dilation_h * p.dilation_w != 1 && p.groups == 1) return "a dilation: the dilated kernels have it";
+    if (p.groups > 1 && std::min(p.channels_per_group(), p.filters_per_group()) < kLeastChannels)
+      return "groups of " + std::to_string(std::min(p.channels_per_group(), p.filters_per_group())) + " channels: built for 8 and more";
+    return {};
+  }
+};
 
 template <class T>
 void add_dense_kernels(std::vector<Kernel>& catalogue) {
-  add_dense<T, GemmTileName::k256x64>(catalogue);
-  add_dense<T, GemmTileName::k128x64>(catalogue);
-  add_dense<T, GemmTileName::k256x16>(catalogue);
+  add_gemm_rows<T, Dense, GemmTileName::k256x64>(catalogue, true);
+  add_gemm_rows<T, Dense, GemmTileName::k128x64>(catalogue, true);
+  add_gemm_rows<T, Dense, GemmTileName::k256x16>(catalogue, true);
 }
 
 }  // namespace cnn::conv2d

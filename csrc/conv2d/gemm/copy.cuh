@@ -54,8 +54,8 @@ __device__ __forceinline__ void copy_inner_by(unsigned char* tile, const T* from
 }
 
 // The same of channels that lie `step` apart; a unit is of neighbouring rows, of which those from `rows` on do not exist. Where units are
-// small the rows of a channel may begin anywhere: the threads begin where a sector does, and take the first rows last. `begin` is the offset
-// of the first row, were it there.
+// small the rows of a channel may begin anywhere: the threads begin where a sector does, and take the first rows last. `begin` is the
+// offset of the first row, were it there.
 template <int kUnit, int kExtent, int kThreads, class T, class Source>
 __device__ __forceinline__ void copy_outer_by(unsigned char* tile, const T* from, int step, int left, int rows, int begin, Source source) {
   constexpr int kSize = int(sizeof(T)), kElements = kUnit / kSize, kUnits = kExtent / kElements, kChannels = kGemmChunkBytes / kSize;

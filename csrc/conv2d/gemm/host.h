@@ -8,6 +8,7 @@
 #include "common/cost.h"
 #include "conv2d/eligibility.h"
 #include "conv2d/gemm/gemm.h"
+#include "conv2d/pack_images/pack_images.h"
 #include "conv2d/plan.h"
 #include "conv2d/sum_slabs/sum_slabs.h"
 
@@ -92,8 +93,8 @@ inline double live_taps(const GemmAxis& axis, int tile) {
   return sum;
 }
 
-// Rows of consecutive pixels, or of rectangles tile_h x tile_w where these multiply a tenth fewer (tap, row) pairs: their rows are short runs
-// of memory where pixels are dense. Axes are independent.
+// Rows of consecutive pixels, or of rectangles tile_h x tile_w where these multiply a tenth fewer (tap, row) pairs: their rows are short
+// runs of memory where pixels are dense. Axes are independent.
 inline void choose_rows(GemmParams& q, int bm) {
   const int64_t pixels = int64_t(q.batch) * q.h.positions * q.w.positions;
   q.flat = true, q.row_tiles = int(ceil_div(pixels, bm));
@@ -416,19 +417,39 @@ inline const char* name_of(GemmTileName name) {
   return name == GemmTileName::k256x64 ? "256x64" : name == GemmTileName::k128x64 ? "128x64" : "256x16";
 }
 
-// A row of the catalogue, but for why_not.
-template <class T>
-Kernel gemm_row(const char* family, GemmTileName name) {
-  const GemmTileShape tile = shape_of(name);
+// What a row of a family does. Family: kName, kOptions, passes and why_not, as static members.
+template <class T, class Family, GemmTileName kTile>
+struct GemmRow {
+  static std::string why_not(const Kernel&, const Problem& p) {
+    const std::string why = Family::why_not(p);
+    return why.empty() ? why_not_gemm(p) : why;
+  }
+  static double cost(const Kernel&, const Problem& p) { return gemm_cost(p, kTile, Family::kOptions); }
+  static Configuration configure(const Kernel&, const Problem& p) { return configure_gemm(p, kTile, Family::kOptions); }
+  static void run(const Kernel& kernel, const Problem& p, const Configuration&, const Arguments& a) {
+    run_gemm<T>(kernel, p, kTile, Family::kOptions, a);
+  }
+};
+
+// The row for the images as they lie, and where the family has several taps one that packs them.
+template <class T, class Family, GemmTileName kTile>
+void add_gemm_rows(std::vector<Kernel>& catalogue, bool packed) {
+  const GemmTileShape tile = shape_of(kTile);
+  const std::string rest = std::string(name_of(kTile)) + "_" + short_name(TypeTraits<T>::kDType);
   Kernel row{};
-  row.name = std::string("conv2d_") + family + "_" + name_of(name) + "_" + short_name(TypeTraits<T>::kDType);
-  row.family = family;
+  row.name = std::string("conv2d_") + Family::kName + "_" + rest;
+  row.family = Family::kName;
   row.dtype = TypeTraits<T>::kDType;
-  row.passes = {Pass::kFprop, Pass::kDgrad};
+  row.passes = Family::passes();
   row.bm = tile.bm, row.bn = tile.bn, row.bk = kGemmRowBytes / int(sizeof(T)), row.tm = tile.tm, row.tn = tile.tn;
   row.threads = tile.threads;
   row.index_bits = 32;
-  return row;
+  use_functions<GemmRow<T, Family, kTile>>(row);
+  catalogue.push_back(row);
+  if (!packed) return;
+  row.name = std::string("conv2d_") + Family::kName + "_packed_" + rest;
+  use_functions<PackedRow<T, GemmRow<T, Family, kTile>>>(row);
+  catalogue.push_back(row);
 }
 
 }  // namespace cnn::conv2d

@@ -8,6 +8,7 @@
 
 #include "common/cost.h"
 #include "conv2d/eligibility.h"
+#include "conv2d/pack_images/pack_images.h"
 #include "conv2d/plan.h"
 #include "conv2d/sum_slabs/sum_slabs.h"
 #include "conv2d/tiled_wgrad/kernel.cuh"
@@ -38,15 +39,14 @@ inline std::string why_not_family(WgradFamily family, const Problem& p) {
   return strided ? "" : "stride 1: for strided convolutions and their transposes";
 }
 
-template <WgradFamily kFamily, bool kChannelsLast>
-std::string why_not_tiled_wgrad(const Kernel&, const Problem& p) {
+inline std::string why_not_tiled_wgrad(WgradFamily family, bool channels_last, const Problem& p) {
   constexpr int kLeastGroup = 8, kFirstLayer = 4;
   if (std::string why = why_not_tuned(p); !why.empty()) return why;
-  if (std::string why = why_not_family(kFamily, p); !why.empty()) return why;
+  if (std::string why = why_not_family(family, p); !why.empty()) return why;
   if (p.C <= kFirstLayer) return "C = " + std::to_string(p.C) + ": the input of a first layer";
   if (p.groups > 1 && p.channels_per_group() < kLeastGroup)
     return std::to_string(p.channels_per_group()) + " channels a group: built for " + std::to_string(kLeastGroup) + " and more";
-  if (kChannelsLast) {
+  if (channels_last) {
     if (p.x.d1 != 1) return "the channels of x are not dense";
     if (p.y.d1 != 1 && p.K > 1) return "the channels of y are not dense";
   } else {
@@ -262,12 +262,7 @@ WgradSchedule schedule_tiled_wgrad(const Problem& p) {
 }
 
 template <class Layout>
-double tiled_wgrad_cost(const Kernel&, const Problem& p) {
-  return schedule_tiled_wgrad<Layout>(p).cost;
-}
-
-template <class Layout>
-Configuration configure_tiled_wgrad(const Kernel&, const Problem& p) {
+Configuration configure_tiled_wgrad(const Problem& p) {
   const WgradSchedule s = schedule_tiled_wgrad<Layout>(p);
   Configuration c;
   c.blocks = s.tiles(p) * s.slabs;
@@ -329,34 +324,44 @@ void run_tiled_wgrad(const Kernel& kernel, const Problem& p, const Configuration
 }
 
 template <class Layout, WgradFamily kFamily>
-void add_tiled_wgrad_row(std::vector<Kernel>& catalogue) {
-  using T = typename Layout::Element;
+struct TiledWgradRow {
+  static std::string why_not(const Kernel&, const Problem& p) { return why_not_tiled_wgrad(kFamily, Layout::kChannelsLast, p); }
+  static double cost(const Kernel&, const Problem& p) { return schedule_tiled_wgrad<Layout>(p).cost; }
+  static Configuration configure(const Kernel&, const Problem& p) { return configure_tiled_wgrad<Layout>(p); }
+  static void run(const Kernel& kernel, const Problem& p, const Configuration& configuration, const Arguments& a) {
+    run_tiled_wgrad<Layout>(kernel, p, configuration, a);
+  }
+};
+
+template <class T, class Row>
+void add_tiled_wgrad_row(std::vector<Kernel>& catalogue, WgradFamily family, const char* layout) {
   Kernel row{};
-  row.name = std::string("conv2d_") + name_of(kFamily) + "_wgrad_" + (Layout::kChannelsLast ? "nhwc" : "nchw") + "_" +
-             short_name(TypeTraits<T>::kDType);
-  row.family = name_of(kFamily);
+  row.name = std::string("conv2d_") + name_of(family) + "_wgrad_" + layout + "_" + short_name(TypeTraits<T>::kDType);
+  row.family = name_of(family);
   row.dtype = TypeTraits<T>::kDType;
   row.passes = {Pass::kWgrad};
   row.tm = row.tn = kThreadTile;
   row.threads = kTiledWgradThreads;
   row.index_bits = 32;
-  row.why_not = why_not_tiled_wgrad<kFamily, Layout::kChannelsLast>;
-  row.cost = tiled_wgrad_cost<Layout>;
-  row.configure = configure_tiled_wgrad<Layout>;
-  row.run = run_tiled_wgrad<Layout>;
+  use_functions<Row>(row);
   catalogue.push_back(row);
+}
+
+// For channels dense, for rows of pixels dense, and where there are several taps one that packs such rows.
+template <class T, WgradFamily kFamily>
+void add_tiled_wgrad_rows(std::vector<Kernel>& catalogue) {
+  add_tiled_wgrad_row<T, TiledWgradRow<ChannelsLast<T>, kFamily>>(catalogue, kFamily, "nhwc");
+  add_tiled_wgrad_row<T, TiledWgradRow<Planar<T>, kFamily>>(catalogue, kFamily, "nchw");
+  if constexpr (kFamily != WgradFamily::kPointwise)
+    add_tiled_wgrad_row<T, PackedRow<T, TiledWgradRow<ChannelsLast<T>, kFamily>>>(catalogue, kFamily, "packed");
 }
 
 template <class T>
 void add_tiled_wgrad_kernels(std::vector<Kernel>& catalogue) {
-  add_tiled_wgrad_row<ChannelsLast<T>, WgradFamily::kPointwise>(catalogue);
-  add_tiled_wgrad_row<ChannelsLast<T>, WgradFamily::kDense>(catalogue);
-  add_tiled_wgrad_row<ChannelsLast<T>, WgradFamily::kDilated>(catalogue);
-  add_tiled_wgrad_row<ChannelsLast<T>, WgradFamily::kTransposed>(catalogue);
-  add_tiled_wgrad_row<Planar<T>, WgradFamily::kPointwise>(catalogue);
-  add_tiled_wgrad_row<Planar<T>, WgradFamily::kDense>(catalogue);
-  add_tiled_wgrad_row<Planar<T>, WgradFamily::kDilated>(catalogue);
-  add_tiled_wgrad_row<Planar<T>, WgradFamily::kTransposed>(catalogue);
+  add_tiled_wgrad_rows<T, WgradFamily::kPointwise>(catalogue);
+  add_tiled_wgrad_rows<T, WgradFamily::kDense>(catalogue);
+  add_tiled_wgrad_rows<T, WgradFamily::kDilated>(catalogue);
+  add_tiled_wgrad_rows<T, WgradFamily::kTransposed>(catalogue);
 }
 
 }  // namespace cnn::conv2d
