@@ -56,8 +56,14 @@ ELSEWHERE = {
         "fprop",
         "16x16 pixels of 21 channels: too few tiles of the implicit GEMM to hide what they wait for",
     ),
-    "lenet5:conv2": ("fprop", "6 channels: the implicit GEMM multiplies 8, a tap at a time, and has a barrier for each"),
-    "sd_vae_dec512:128-3@512": ("dgrad", "three channels in, 128 out: nothing to multiply, and both write the same bytes"),
+    "lenet5:conv2": (
+        "fprop",
+        "6 channels: the implicit GEMM multiplies 8, a tap at a time, and has a barrier for each",
+    ),
+    "sd_vae_dec512:128-3@512": (
+        "dgrad",
+        "three channels in, 128 out: nothing to multiply, and both write the same bytes",
+    ),
     "lenet5:pool2": (
         "backward forward",
         "16 planes of 10x10: all of it is the launch, and the model has both within 4 %",
