@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cnnkernels import ops
-from cnnkernels.testing.operands import Values, is_channels_last, lay_out, make_operand
+from cnnkernels.testing.operands import Values, is_channels_last, lay_out, layout_of, make_operand
 from cnnkernels.testing.problem import AdaptivePool2dProblem
 from cnnkernels.testing.problems import Conv2dProblem, Pool2dProblem
 from cnnkernels.testing.references import (
@@ -78,7 +78,7 @@ def _conv2d_case(
     shapes = problem.shapes | {"grad_output": problem.shapes["output"]}
 
     def operand(role: str) -> Tensor:
-        layout = problem.layout if len(shapes[role]) == 4 else "contiguous"
+        layout = layout_of(role, problem.layout) if len(shapes[role]) == 4 else "contiguous"
         return make_operand(
             shapes[role], dtype, generator, values=values, layout=layout, device=device, density=density
         )
@@ -89,7 +89,7 @@ def _conv2d_case(
     if bias and problem.bias and (name == "fprop" or problem.transposed):
         operands[bias] = operand(bias)
     reference = conv2d_reference(problem, name, operands)
-    channels_last = is_channels_last(problem.layout)
+    channels_last = is_channels_last(layout_of("weight" if name == "wgrad" else "output", problem.layout))
     operator: Any = getattr(ops, f"conv2d_{name}")
     arguments: tuple[Any, ...] = tuple(operands[role] for role in _CONV2D_OPERANDS[name])
     if bias:

@@ -11,7 +11,8 @@ from torch import Tensor
 #: How an operand lies in memory. "sliced" lies inside a larger tensor full of NaN, which no kernel may read; "expanded"
 #: repeats its first dimension by stride 0; "permuted" has its dimensions stored in the opposite order. The last four
 #: are channels_last and leave out one NaN: before the first element, or behind every pixel, row or image. With sizes
-#: that are multiples of a vector's length, that alone keeps vectors of channels from being aligned.
+#: that are multiples of a vector's length, that alone keeps vectors of channels from being aligned. "channels_last_images"
+#: and "channels_last_weights" are convolutions of which only these are channels_last.
 Layout = Literal[
     "contiguous",
     "channels_last",
@@ -22,6 +23,8 @@ Layout = Literal[
     "channels_last_sliced_pixels",
     "channels_last_sliced_rows",
     "channels_last_sliced_images",
+    "channels_last_images",
+    "channels_last_weights",
 ]
 
 #: "normal" is N(0, 1); "integers" are small enough for sums of them to be exact; "special" has NaN and infinities too.
@@ -75,6 +78,13 @@ def lay_out(tensor: Tensor, layout: Layout) -> Tensor:
     image = h * row + (layout == "channels_last_sliced_images")
     surroundings = tensor.new_full((first + n * image,), nothing)
     return surroundings.as_strided(tensor.shape, (image, 1, row, pixel), first).copy_(tensor)
+
+
+def layout_of(role: str, layout: Layout) -> Layout:
+    """The layout of one operand, where a convolution's have different ones."""
+    if layout not in ("channels_last_images", "channels_last_weights"):
+        return layout
+    return "channels_last" if (role == "weight") == (layout == "channels_last_weights") else "contiguous"
 
 
 def is_channels_last(layout: Layout) -> bool:

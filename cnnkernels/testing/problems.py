@@ -120,6 +120,13 @@ CONV2D_PROBLEMS: tuple[Conv2dProblem, ...] = (
         sizes(2, 9, 8, 8, 9, 3, 3, groups=9, layout="channels_last"),
     ),
     *conv2d_group(
+        "images or weights alone channels last",
+        _CROOKED | {"layout": "channels_last_images"},
+        _CROOKED | {"layout": "channels_last_weights"},
+        sizes(2, 9, 8, 8, 9, 3, 3, groups=9, layout="channels_last_images"),
+        sizes(2, 9, 8, 8, 9, 3, 3, groups=9, layout="channels_last_weights"),
+    ),
+    *conv2d_group(
         "strides of other kinds: inside a larger tensor, repeated, dimensions in the opposite order",
         _CROOKED | {"layout": "sliced"},
         _CROOKED | {"layout": "expanded"},

@@ -66,6 +66,14 @@ PROBLEMS: tuple[Conv2dProblem, ...] = (
         _all(2, 16, 9, 8, 24, 3, 3, padding=(1, 1), layout="channels_last_sliced_rows"),
         _all(2, 16, 9, 8, 24, 3, 3, padding=(1, 1), layout="channels_last_sliced_pixels"),
     ),
+    *conv2d_group(
+        "dense: images or weights alone channels_last",
+        _all(2, 24, 9, 8, 40, 3, 3, padding=(1, 1), layout="channels_last_images"),
+        _all(2, 24, 9, 8, 40, 3, 3, padding=(1, 1), layout="channels_last_weights"),
+        _all(1, 300, 4, 5, 40, 3, 3, padding=(1, 1), layout="channels_last_images"),
+        _all(1, 300, 4, 5, 40, 3, 3, padding=(1, 1), layout="channels_last_weights"),
+        _all(1, 40, 15, 13, 33, 3, 3, padding=(1, 1), layout="channels_last_images"),
+    ),
 )
 
 CHECK_PROBLEMS: tuple[Conv2dProblem, ...] = (

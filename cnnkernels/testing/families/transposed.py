@@ -68,6 +68,17 @@ PROBLEMS: tuple[Conv2dProblem, ...] = (
         _dgrad(1, 16, 9, 8, 24, 3, 3, stride=(2, 2), layout="channels_last_sliced_start"),
         _dgrad(2, 16, 9, 8, 24, 3, 3, stride=(2, 2), layout="channels_last_sliced_rows"),
     ),
+    *conv2d_group(
+        "transposed: images or weights alone channels_last",
+        _dgrad(2, 24, 12, 16, 40, 2, 2, stride=(2, 2), layout="channels_last_images"),
+        _dgrad(2, 24, 12, 16, 40, 2, 2, stride=(2, 2), layout="channels_last_weights"),
+        _dgrad(1, 40, 8, 8, 512, 2, 2, stride=(2, 2), layout="channels_last_images"),
+        _dgrad(1, 40, 8, 8, 512, 2, 2, stride=(2, 2)),
+        _dgrad(2, 24, 13, 18, 40, 3, 3, stride=(2, 2), padding=(1, 1), layout="channels_last_images"),
+        _dgrad(2, 24, 13, 18, 40, 3, 3, stride=(2, 2), padding=(1, 1), layout="channels_last_weights"),
+        _dgrad(1, 40, 9, 8, 300, 3, 3, stride=(2, 2), padding=(1, 1)),
+        _dgrad(1, 9, 6, 12, 7, 2, 4, stride=(2, 4), layout="channels_last_images"),
+    ),
 )
 
 CHECK_PROBLEMS: tuple[Conv2dProblem, ...] = (

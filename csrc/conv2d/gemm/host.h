@@ -161,10 +161,11 @@ inline GemmPlan plan_gemm(const Problem& p, GemmTileName name, const GemmOptions
   int class_count_h = 1;
 
   const int order = taps_are_apart(p) ? column_order(p) : 0;
-  q.columns_are_taps = order == 1 || (order == 2 && (!q.out_planar || tile.bn % p.S == 0));
+  // The columns of the product lie as the result does: (r, s, channel) where channels are dense, else (channel, r, s).
+  q.columns_are_taps = q.out_planar ? order == 2 && tile.bn % p.S == 0 : order == 1;
   q.column_inner = q.column_s = FastDiv<int32_t>(1);
   if (q.columns_are_taps) {
-    // One tap, whose columns are (r, s, channel) or (channel, r, s).
+    // One tap for all.
     q.taps_outermost = order == 1;
     q.columns = int(view.out_channels * p.R * p.S);
     q.filter_n = 1;
@@ -233,6 +234,8 @@ inline GemmPlan plan_gemm(const Problem& p, GemmTileName name, const GemmOptions
   if (q.slabs > 1) {
     plan.partial_bytes = q.slabs * p.N * view.out_channels * p.groups * view.out_h * view.out_w * 4;
     const int channels = int(view.out_channels * p.groups), h = int(view.out_h), w = int(view.out_w);
+    // Channels innermost, whatever the result's order: rows of a class of columns would have gaps. sum_slabs turns them round.
+    if (q.planes == 1) q.out_planar = false;
     if (q.out_planar) q.out_w = 1, q.out_h = w, q.out_c = w * h;
     else q.out_c = 1, q.out_w = channels, q.out_h = channels * w;
     q.out_n = channels * h * w;
@@ -353,14 +356,10 @@ void run_gemm(const Kernel& kernel, const Problem& p, GemmTileName name, const G
   launch_gemm<T>(kernel.name.c_str(), name, plan.in_planar, q, plan.blocks, plan.shared_bytes, a.stream);
   if (q.slabs == 1) return;
   const int64_t channels = view.out_channels * p.groups;
+  const Strides& out = view.out;
   if (q.out_planar)
-    sum_slabs<T>(
-        {a.workspace, q.slabs, {p.N, channels, view.out_h, view.out_w}, a.out, {view.out.d0, view.out.d1, view.out.d2, view.out.d3}},
-        a.stream);
-  else
-    sum_slabs<T>(
-        {a.workspace, q.slabs, {p.N, view.out_h, view.out_w, channels}, a.out, {view.out.d0, view.out.d2, view.out.d3, view.out.d1}},
-        a.stream);
+    sum_slabs<T>({a.workspace, q.slabs, {p.N, channels, view.out_h, view.out_w}, a.out, {out.d0, out.d1, out.d2, out.d3}}, a.stream);
+  else sum_slabs<T>({a.workspace, q.slabs, {p.N, view.out_h, view.out_w, channels}, a.out, {out.d0, out.d2, out.d3, out.d1}}, a.stream);
 }
 
 inline Configuration configure_gemm(const Problem& p, GemmTileName name, const GemmOptions& options) {
@@ -396,17 +395,22 @@ inline double gemm_cost(const Problem& p, GemmTileName name, const GemmOptions& 
   const double fmas = plan.steps * tile.bm * tile.bn * depth;
   const double image_tiles = q.column_tiles_per_item > 1 ? plan.steps / q.column_tiles : plan.steps;
   const double filter_tiles = q.filter_resident ? double(plan.blocks) * q.filter_slots : plan.steps;
-  const double copies = (image_tiles * tile.bm / image_unit(plan, p, nullptr) +
-                         filter_tiles * tile.bn / (plan.packs_filter ? kGemmChunkBytes : filter_unit(q, p, nullptr))) *
-                        kGemmRowBytes;
+  const int unit = image_unit(plan, p, nullptr);
+  const double copies =
+      (image_tiles * tile.bm / unit + filter_tiles * tile.bn / (plan.packs_filter ? kGemmChunkBytes : filter_unit(q, p, nullptr))) *
+      kGemmRowBytes;
   const double results =
       double(p.N) * (p.pass == Pass::kFprop ? double(p.P) * double(p.Q) * double(p.K) : double(p.H) * double(p.W) * double(p.C));
   Work work;
   work.instructions = fmas * (1 + reads + widening) + copies * kCopy + plan.steps * kStep * tile.threads + results * kStore;
   work.dram_bytes = p.tensor_bytes() + 2 * double(plan.partial_bytes + plan.packed_bytes);
-  work.l2_bytes =
-      (image_tiles * tile.bm + filter_tiles * tile.bn) * kGemmRowBytes * std::min(1.0, double(q.in_channels) * size / kGemmRowBytes) +
-      results * size * (q.slabs > 1 ? 1 + 8.0 * q.slabs / size : 1);
+  // Pixels of planes that are copied one by one: their sectors have gaps under a stride, and runs begin and end within some.
+  constexpr double kEnds = 1.2;
+  const bool one_by_one = plan.in_planar && unit < kGemmChunkBytes;
+  const double sectors = one_by_one ? kEnds * std::min(q.w.in_per_out, 32 / size) : 1;
+  work.l2_bytes = (image_tiles * tile.bm * sectors + filter_tiles * tile.bn) * kGemmRowBytes *
+                      std::min(1.0, double(q.in_channels) * size / kGemmRowBytes) +
+                  results * size * (q.slabs > 1 ? 1 + 8.0 * q.slabs / size : 1);
   work.l1_bytes = fmas * per_result * size + copies * 16 + results * 2 * size;
   work.blocks = plan.blocks, work.threads = tile.threads;
   work.launches = 1 + (q.slabs > 1) + plan.packs_filter;

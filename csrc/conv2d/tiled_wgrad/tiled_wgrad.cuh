@@ -133,6 +133,8 @@ struct WgradSchedule {
   int64_t filter_tiles = 0, column_tiles = 0, slabs = 0;
   double asked = 0, cost = 0;  // bytes of x and y that the blocks ask for, and microseconds
 
+  bool by_workspace = false;  // the sums go through it
+
   int64_t tiles(const Problem& p) const { return filter_tiles * column_tiles * p.groups; }
 };
 
@@ -186,29 +188,33 @@ void set_cost(WgradSchedule& s, const Problem& p, const WgradUnits& units, doubl
   s.asked =
       pixels * size * double(p.groups) *
       (double(p.filters_per_group()) * double(s.column_tiles) + gaps * double(p.channels_per_group() * p.R * p.S) * double(s.filter_tiles));
-  const double partial = s.slabs > 1 ? double(s.slabs) * double(p.filter_numel()) * sizeof(float) : 0;
+  const double partial = s.by_workspace ? double(s.slabs) * double(p.filter_numel()) * sizeof(float) : 0;
   Work work;
   work.instructions = tiles * rounded * (bm * bn / (kThreadTile * kThreadTile) * kPerPixel + copies) + results * kPerResult +
-                      double(s.slabs > 1 ? s.slabs : 0) * double(p.filter_numel()) * 8;
+                      double(s.by_workspace ? s.slabs : 0) * double(p.filter_numel()) * 8;
   work.dram_bytes = p.tensor_bytes() + 2 * partial;
   work.l2_bytes = s.asked + 2 * partial;
   work.l1_bytes = s.asked + tiles * rounded * bm * bn / (kThreadTile * kThreadTile) * 2 * kThreadTile * size;
   work.blocks = tiles * double(s.slabs);
   work.threads = kTiledWgradThreads;
-  work.launches = s.slabs > 1 ? 2 : 1;
+  work.launches = s.by_workspace ? 2 : 1;
   s.cost = microseconds(work);
 }
 
 // Less of the (pixel, tap) pairs inside the image: blocks leave out what is outside.
 inline bool worth_skipping(double inside) { return inside < 0.9; }
 
-inline WgradSchedule tiled_by(const Problem& p, int log_bm, int log_bn, int log_bk, int64_t slabs, bool skip_padding) {
+inline WgradSchedule tiled_by(const Problem& p, bool channels_last, int log_bm, int log_bn, int log_bk, int64_t slabs, bool skip_padding) {
   WgradSchedule s;
   s.log_bm = log_bm, s.log_bn = log_bn, s.log_bk = log_bk;
   s.skip_padding = skip_padding;
   s.filter_tiles = ceil_div(p.filters_per_group(), int64_t(1) << log_bm);
   s.column_tiles = ceil_div(p.channels_per_group() * p.R * p.S, int64_t(1) << log_bn);
   s.slabs = slabs;
+  // A block's columns are channels of a tap, but in a filter of planes the taps of a channel lie together: a store would fill a fraction of
+  // a sector. sum_slabs turns the sums round.
+  const bool turned = (channels_last || skip_padding) && p.R * p.S > 1 && p.channels_per_group() > 1 && p.w.d1 != 1;
+  s.by_workspace = slabs > 1 || turned;
   return s;
 }
 
@@ -244,8 +250,9 @@ WgradSchedule schedule_tiled_wgrad(const Problem& p) {
         const int64_t most = std::max<int64_t>(1, std::min(int64_t(pixels) / (int64_t(Layout::kStages - 1) << log_bk),
                                                            kMostWorkspace / (p.filter_numel() * int64_t(sizeof(float)))));
         for (int halves = 2; halves <= 4; ++halves) {  // two, three or four blocks on each multiprocessor
-          WgradSchedule s = tiled_by(p, log_bm, log_bn, log_bk, 1, skip);
-          s.slabs = std::clamp<int64_t>(kTargetBlocks * halves / 2 / s.tiles(p), 1, most);
+          const int64_t tiles = tiled_by(p, Layout::kChannelsLast, log_bm, log_bn, log_bk, 1, skip).tiles(p);
+          const int64_t slabs = std::clamp<int64_t>(kTargetBlocks * halves / 2 / tiles, 1, most);
+          WgradSchedule s = tiled_by(p, Layout::kChannelsLast, log_bm, log_bn, log_bk, slabs, skip);
           set_cost<Layout>(s, p, units, pixels);
           if (count == 0 || s.cost < least) least = s.cost;
           candidates[count++] = s;
@@ -267,7 +274,7 @@ Configuration configure_tiled_wgrad(const Problem& p) {
   Configuration c;
   c.blocks = s.tiles(p) * s.slabs;
   c.slabs = s.slabs;
-  c.workspace_bytes = s.slabs > 1 ? s.slabs * p.filter_numel() * int64_t(sizeof(float)) : 0;
+  c.workspace_bytes = s.by_workspace ? s.slabs * p.filter_numel() * int64_t(sizeof(float)) : 0;
   c.threads = kTiledWgradThreads;
   c.shared_bytes = wgrad_shared_bytes<Layout>(s);
   c.tile[0] = 1 << s.log_bm, c.tile[1] = 1 << s.log_bn, c.tile[2] = 1 << s.log_bk;
@@ -287,13 +294,13 @@ template <class Layout>
 void run_tiled_wgrad(const Kernel& kernel, const Problem& p, const Configuration& configuration, const Arguments& a) {
   using T = typename Layout::Element;
   constexpr bool kChannelsLast = Layout::kChannelsLast;
-  const WgradSchedule s = tiled_by(p, log2_floor(configuration.tile[0]), log2_floor(configuration.tile[1]),
+  const WgradSchedule s = tiled_by(p, kChannelsLast, log2_floor(configuration.tile[0]), log2_floor(configuration.tile[1]),
                                    log2_floor(configuration.tile[2]), configuration.slabs, worth_skipping(part_inside(p)));
   const WgradGeometry g(p, kChannelsLast);
   const WgradUnits units = wgrad_units(p, g, kChannelsLast, s.skip_padding);
   TiledWgradParams q{};
   q.x = a.x, q.y = a.y, q.w = a.out;
-  q.partial = s.slabs > 1 ? static_cast<float*>(a.workspace) : nullptr;
+  q.partial = s.by_workspace ? static_cast<float*>(a.workspace) : nullptr;
   q.x_n = int(g.x.d0), q.x_c = int(g.x.d1), q.x_h = int(g.x.d2), q.x_w = int(g.x.d3);
   q.y_n = int(g.y.d0), q.y_c = int(g.y.d1), q.y_h = int(g.y.d2), q.y_w = int(g.y.d3);
   q.w_k = int(p.w.d0), q.w_c = int(p.w.d1), q.w_r = int(p.w.d2), q.w_s = int(p.w.d3);
@@ -317,7 +324,7 @@ void run_tiled_wgrad(const Kernel& kernel, const Problem& p, const Configuration
   const LaunchShape shape{dim3(unsigned(configuration.blocks)), dim3(kTiledWgradThreads), std::size_t(configuration.shared_bytes),
                           a.stream};
   launch(kernel.name.c_str(), shape, tiled_wgrad_kernel<Layout>, q);
-  if (s.slabs == 1) return;
+  if (!s.by_workspace) return;
   const int64_t channels = p.channels_per_group();
   if (q.taps_outermost) sum_slabs<T>({a.workspace, s.slabs, {p.K, p.R, p.S, channels}, a.out, {p.w.d0, p.w.d2, p.w.d3, p.w.d1}}, a.stream);
   else sum_slabs<T>({a.workspace, s.slabs, {p.K, channels, p.R, p.S}, a.out, {p.w.d0, p.w.d1, p.w.d2, p.w.d3}}, a.stream);
