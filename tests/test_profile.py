@@ -45,6 +45,7 @@ def test_every_problem_that_the_project_prints_is_read() -> None:
         assert parse_problem(str(entry.problem)) == (entry.problem, "")
     beyond_a_layer = (
         "sliced",
+        "channels_last_",
         "expanded",
         "permuted",
         "divisor",
