@@ -1,8 +1,8 @@
 // The copies of one operand of the implicit GEMM, from global into shared memory (tile.cuh has the two forms).
 //
-// source(row or slot) is the offset of a row of the operand, negative where there is nothing but zeros. Consecutive threads take
-// consecutive units of 16 bytes, or of less where no more is aligned, along whatever is dense. Units of 4 bytes and more are cp.async, with
-// zeros for what is not there; 2 bytes, for which there is none, go by registers, eight loads in flight in a thread.
+// source(slot), or source(row, unit), is the offset of a row of the operand, negative where there is nothing but zeros. Consecutive threads
+// take consecutive units of 16 bytes, or of less where no more is aligned, along whatever is dense. Units of 4 bytes and more are cp.async,
+// with zeros for what is not there; 2 bytes, for which there is none, go by registers, eight loads in flight in a thread.
 //
 // The loops are not unrolled, and nothing is worked out ahead of them: a step has two to eight copies of a thread for a thousand FMAs, and
 // the registers are the results'.
@@ -67,7 +67,7 @@ __device__ __forceinline__ void copy_outer_by(unsigned char* tile, const T* from
   CNN_NO_UNROLL
   for (int unit = thread % kUnits; unit < kUnits; unit += kThreads) {
     if constexpr (kUnit == 16) {
-      const int row = unit * kElements, offset = source(row);
+      const int row = unit * kElements, offset = source(row, unit);
       const int valid = offset < 0 ? 0 : max(0, min(kUnit, (rows - row) * kSize));
       CNN_NO_UNROLL
       for (int k = first; k < depth; k += kTogether) {
@@ -82,7 +82,7 @@ __device__ __forceinline__ void copy_outer_by(unsigned char* tile, const T* from
       if constexpr (kUnit >= 4) {
         CNN_NO_UNROLL
         for (int k = first; k < depth; k += kTogether) {
-          const int row = row_at(k), offset = source(row);
+          const int row = row_at(k), offset = source(row, row / kElements);
           const int valid = k < left && offset >= 0 ? max(0, min(kUnit, (rows - row) * kSize)) : 0;
           copy_async<kUnit>(tile + (k * kExtent + row) * kSize, valid > 0 ? from + offset + k * step : from, valid);
         }
@@ -93,7 +93,7 @@ __device__ __forceinline__ void copy_outer_by(unsigned char* tile, const T* from
           T value[kBatch];
           CNN_UNROLL
           for (int i = 0; i < kBatch; ++i) {
-            const int k = k0 + i * kTogether, row = row_at(k), offset = source(row);
+            const int k = k0 + i * kTogether, row = row_at(k), offset = source(row, row);
             value[i] = k < left && offset >= 0 && row < rows ? from[offset + k * step] : T(0.0f);
           }
           CNN_UNROLL

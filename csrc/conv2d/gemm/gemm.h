@@ -117,7 +117,14 @@ constexpr int kGemmChunkBytes = 16;  // what is copied ends with a whole one, of
 constexpr int kGemmTurn = 4;         // channels that one turn of the inner loop multiplies: a part of a chunk
 constexpr int kGemmStages = 3;       // steps that are in shared memory at once
 
-constexpr int kStagingPad = 16;  // bytes behind a staged row of columns: spreads a column of them over the banks
+// Where staged row `row` of columns, of so many bytes, begins. 16 bytes are left out behind long ones. Short ones share 128 bytes, every
+// fourth in another place: the threads of a warp write every fourth row, and read one after the other.
+constexpr int kStagingPad = 16, kStagingLine = 128;
+CNN_HOST_DEVICE constexpr int staged_row(int row, int bytes) {
+  if (bytes >= kStagingLine) return row * (bytes + kStagingPad);
+  const int rows = kStagingLine / bytes;
+  return row / rows * kStagingLine + (row + row / 4) % rows * bytes;
+}
 
 // Rows of results that are staged at once: all where classes interleave, and those of halves, whose rows would be short runs of pixels
 // else.
@@ -128,7 +135,8 @@ CNN_HOST_DEVICE constexpr int staged_rows(GemmTileShape tile, int parts, int siz
 // Bytes of staged results (store.cuh), in elements of `size` bytes.
 constexpr int staging_bytes(GemmTileShape tile, bool planar, int parts, int size) {
   const int rows = staged_rows(tile, parts, size);
-  return planar ? parts * tile.bn * rows * size : rows * parts * (tile.bn * size + kStagingPad);
+  const int row = tile.bn * size;
+  return planar ? parts * tile.bn * rows * size : rows * parts * (row < kStagingLine ? row : row + kStagingPad);
 }
 
 // `planar`: `in` is dense along the pixels (else along the channels).

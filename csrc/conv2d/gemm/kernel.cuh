@@ -101,8 +101,9 @@ struct GemmLoader {
   static_assert(kGemmStages + 2 <= kRing, "from the step that is multiplied to the one that is found out");
 
   GemmStep steps[kRing];
-  int sources[2][Tile::BM];  // offsets of the image, by slot, or by row if planar; negative: zeros
-  int begins[2];             // of the first row, whether it is there or not
+  // Offsets of the image, by slot; negative: zeros. If planar, by row, those that units begin with before the others: units are asked for.
+  int sources[2][Tile::BM];
+  int begins[2];  // of the first row, whether it is there or not
 
   __device__ __forceinline__ const GemmStep& step(int i) const { return steps[i % kRing]; }
 
@@ -137,9 +138,10 @@ struct GemmLoader {
       const T* const from = static_cast<const T*>(p.in) + (s.item.group * p.in_channels + channel) * p.in_c;
       unsigned char* const tile = images + s.image_slot * Tile::BM * kGemmRowBytes;
       const int* const table = sources[s.source];
-      const auto at = [&](int row) { return table[row]; };
-      if constexpr (kPlanar) copy_outer<Tile::BM, Tile::kThreads>(tile, from, p.in_c, left, Tile::BM, begins[s.source], p.image_unit, at);
-      else copy_inner<Tile::BM, Tile::kThreads>(tile, from, left, p.image_unit, at);
+      if constexpr (kPlanar)
+        copy_outer<Tile::BM, Tile::kThreads>(tile, from, p.in_c, left, Tile::BM, begins[s.source], p.image_unit,
+                                             [&](int, int unit) { return table[unit]; });
+      else copy_inner<Tile::BM, Tile::kThreads>(tile, from, left, p.image_unit, [&](int slot) { return table[slot]; });
     }
     if (s.first_item || !p.filter_resident) {
       const GemmClass &h = p.h.classes[s.item.class_h], &w = p.w.classes[s.item.class_w + s.part];
@@ -154,7 +156,7 @@ struct GemmLoader {
         });
       } else {
         copy_outer<Tile::BN, Tile::kThreads>(tile, from, p.filter_k, left, columns_left, 0, p.filter_unit,
-                                             [&](int n) { return n < columns_left ? n * p.filter_n : -1; });
+                                             [&](int n, int) { return n < columns_left ? n * p.filter_n : -1; });
       }
     }
   }
@@ -167,7 +169,8 @@ struct GemmLoader {
       const int h = h0 + at.h * p.h.in_per_out, w = w0 + at.w * p.w.in_per_out;
       const bool inside = at.exists && unsigned(h) < unsigned(p.h.in_extent) && unsigned(w) < unsigned(p.w.in_extent);
       const int offset = at.n * p.in_n + h * p.in_h + w * p.in_w;
-      sources[s.source][e] = inside ? offset : -1;
+      const int place = kPlanar ? place_of_vectors<Tile::BM>(e, p.image_unit / int(sizeof(T))) : e;
+      sources[s.source][place] = inside ? offset : -1;
       if (kPlanar && e == 0) begins[s.source] = offset;
     }
   }

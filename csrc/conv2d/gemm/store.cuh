@@ -17,11 +17,10 @@
 
 namespace cnn::conv2d {
 
-// Where the item's rows and columns go in the result. Rows are asked for at every so-many-th place where a vector of pixels is stored:
-// those lie together.
+// Where the item's rows and columns go in the result.
 template <class Tile>
 struct GemmStoreTable {
-  __device__ static __forceinline__ int place(int m, int vector) { return (m & (vector - 1)) * (Tile::BM / vector) + m / vector; }
+  __device__ static __forceinline__ int place(int m, int vector) { return place_of_vectors<Tile::BM>(m, vector); }
 
   int row[Tile::BM];     // offset; -1: does not exist
   int planes[Tile::BM];  // how many of its planes exist
@@ -72,7 +71,6 @@ __device__ __forceinline__ void stage_results(const GemmParams& p, int part, int
   const int first_row = segment * Tile::kSegmentRows % rows;
   using Four = Vector<To, 4>;
   if (!p.out_planar) {
-    constexpr int kPitch = Tile::BN * int(sizeof(To)) + kStagingPad;
     CNN_UNROLL
     for (int i = 0; i < 4; ++i) {
       const int row = (first_row + 4 * thread_m + i) * p.parts + part;
@@ -82,7 +80,7 @@ __device__ __forceinline__ void stage_results(const GemmParams& p, int part, int
         Four four;
         CNN_UNROLL
         for (int e = 0; e < 4; ++e) four.value[e] = narrow<To>(value[segment * 4 + i][j + e] + table.bias[n + e]);
-        *reinterpret_cast<Four*>(staging + row * kPitch + n * int(sizeof(To))) = four;
+        *reinterpret_cast<Four*>(staging + staged_row(row, Tile::BN * int(sizeof(To))) + n * int(sizeof(To))) = four;
       }
     }
   } else {
@@ -110,7 +108,6 @@ __device__ __forceinline__ void write_results(const GemmParams& p, int column_ti
   const FastDiv<int32_t> units = column_tile + 1 == p.column_tiles ? p.out_units_last : p.out_units;
   if (!p.out_planar) {
     // Unit: kVector columns of one row.
-    constexpr int kPitch = Tile::BN * int(sizeof(To)) + kStagingPad;
     const int count = rows * p.parts * units.divisor;
     for (int e = recompute(int(threadIdx.x)); e < count; e += Tile::kThreads) {
       int unit, part = 0;
@@ -118,7 +115,7 @@ __device__ __forceinline__ void write_results(const GemmParams& p, int column_ti
       const int row = p.parts == 1 ? line : p.planes_div.divmod(line, part), m = first_row + row, n = unit * kVector;
       if (part >= table.planes[m]) continue;
       *reinterpret_cast<Several*>(out + table.row[m] + part * p.out_w + table.column[n]) =
-          *reinterpret_cast<const Several*>(staging + line * kPitch + n * int(sizeof(To)));
+          *reinterpret_cast<const Several*>(staging + staged_row(line, Tile::BN * int(sizeof(To))) + n * int(sizeof(To)));
     }
   } else {
     // Unit: kVector pixels of one column, which lie side by side in the result.

@@ -47,6 +47,12 @@ __device__ __forceinline__ int tile_row(int thread, int i) {
   return i / 4 * (4 * kThreadsAlong) + 4 * thread + i % 4;
 }
 
+// The place of row m in a table of which every so-many-th row is asked for, the first of a vector: those lie together.
+template <int kRows>
+__device__ __forceinline__ int place_of_vectors(int m, int vector) {
+  return (m & (vector - 1)) * (kRows / vector) + m / vector;
+}
+
 // Where byte `byte` of a slot's channels lies in an inner tile.
 __device__ __forceinline__ int inner_byte(int slot, int byte) {
   return slot * kGemmRowBytes + ((byte / kGemmChunkBytes) ^ (slot / 2 % 4)) * kGemmChunkBytes + byte % kGemmChunkBytes;
