@@ -2,6 +2,7 @@
 
 import cnnkernels.functional as F            # torch.nn.functional's signatures, plus backend=
 cnnkernels.convert(model)                    # an existing model, in place; restore(model) undoes it
+with cnnkernels.override(): ...              # torch.nn.functional's calls too, and no model changed
 with cnnkernels.use_backend("emulator"): ... # run the kernels on the CPU, to check them
 print(cnnkernels.explain(F.conv2d, x, w))    # which kernel a call runs, and why
 """
@@ -15,6 +16,7 @@ from cnnkernels import functional, nn
 from cnnkernels.backends import BackendError, use_backend
 from cnnkernels.convert import convert, restore
 from cnnkernels.explain import explain, trace
+from cnnkernels.override import override
 
 if TYPE_CHECKING:
     from cnnkernels import models
@@ -29,6 +31,7 @@ __all__ = [
     "functional",
     "models",
     "nn",
+    "override",
     "restore",
     "trace",
     "use_backend",

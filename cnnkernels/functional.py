@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 from collections.abc import Callable
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
@@ -46,6 +47,26 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
+class _TorchsTurn(threading.local):
+    """What cnnkernels.override has to know of this thread: a call that we leave to torch is not to come back to us."""
+
+    blocks = 0  # of override that are open
+    calls = 0  # that were left to torch, and are running
+
+
+torchs_turn = _TorchsTurn()
+
+
+def _ask_torch(reference: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    if not torchs_turn.blocks:
+        return reference(*args, **kwargs)
+    torchs_turn.calls += 1
+    try:
+        return reference(*args, **kwargs)
+    finally:
+        torchs_turn.calls -= 1
+
+
 def _instead_of(
     reference: Callable[..., object],
 ) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
@@ -60,18 +81,18 @@ def _instead_of(
             asked = kwargs.pop("backend", None)
             backend, _ = select(asked, args[0] if args else kwargs.get("input"))  # type: ignore[arg-type]
             if backend == "torch":
-                return reference(*args, **kwargs)  # type: ignore[return-value]
+                return _ask_torch(reference, *args, **kwargs)
             if tuning.active and (asked or ambient_backend()) == "auto" and not torch.compiler.is_compiling():
                 backend = "auto"  # the table decides, once the function knows its problem
             try:
                 return function(*args, backend=backend, **kwargs)  # type: ignore[arg-type]
             except (Refused, TypeError) as refusal:
                 reason = refusal
-            result = reference(*args, **kwargs)  # raises torch's error where the arguments are wrong
+            result = _ask_torch(reference, *args, **kwargs)  # raises torch's error where the arguments are wrong
             if isinstance(reason, TypeError):
                 raise reason
             if isinstance(reason, NothingToDo) or (asked or ambient_backend()) == "auto":
-                return result  # type: ignore[return-value]
+                return result
             raise BackendError(
                 f"{function.__name__}: torch takes these arguments, backend {backend!r} does not: {reason}"
             )
