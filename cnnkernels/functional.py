@@ -10,8 +10,9 @@ Where `cnnkernels tune` has measured a problem on this device, the fastest of ou
 torch if that was faster. A tuned kernel may sum in another order than the planned one: results are reproducible under
 the same tuning table. CNNKERNELS_TUNING=0 leaves every choice to the plan, which is the same on every machine.
 
-float32, float64, float16 and bfloat16 tensors of any strides are read where they lie; nothing is copied or cast
-except by autocast. Half types accumulate in float32.
+float32, float64, float16 and bfloat16 tensors of any strides are read where they lie, and nothing is cast except by
+autocast; images of planes that a convolution reads once per tap may first be turned round in its workspace, by the
+kernels that explain() calls "packed". Half types accumulate in float32.
 """
 
 from __future__ import annotations
