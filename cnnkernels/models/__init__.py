@@ -1,9 +1,28 @@
-"""The two small networks of the first slice, and the table that finds them by name."""
+"""Networks on our kernels, and the tables that find them by name."""
+
+from collections.abc import Callable
 
 from cnnkernels.models.lenet import LeNet5
 from cnnkernels.models.mnistnet import MNISTNet
+from cnnkernels.models.resnet import ResNet, resnet18, resnet34, resnet50, resnet101, resnet152
 
 #: Every model `cnnkernels train` offers, by the name it has on the command line.
 MODELS: dict[str, type[LeNet5] | type[MNISTNet]] = {"lenet5": LeNet5, "mnistnet": MNISTNet}
 
-__all__ = ["MODELS", "LeNet5", "MNISTNet"]
+#: The residual networks, by name.
+RESNETS: dict[str, Callable[..., ResNet]] = {
+    "resnet18": resnet18, "resnet34": resnet34, "resnet50": resnet50, "resnet101": resnet101, "resnet152": resnet152,
+}  # fmt: skip
+
+__all__ = [
+    "MODELS",
+    "RESNETS",
+    "LeNet5",
+    "MNISTNet",
+    "ResNet",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cnnkernels.models import MODELS
+from cnnkernels.models import MODELS, RESNETS
 
 Shape = tuple[int, int, int]
 
@@ -40,6 +40,9 @@ def load_model(spec: str) -> tuple[nn.Module, Shape]:
     if spec in MODELS:
         model = MODELS[spec]()
         return model, (1, model.input_size, model.input_size)
+    if spec in RESNETS:
+        residual = RESNETS[spec]()
+        return residual, residual.input_shape
     source, separator, name = spec.rpartition(":")
     if source == "torchvision":
         return _from_torchvision(name)
@@ -47,10 +50,11 @@ def load_model(spec: str) -> tuple[nn.Module, Shape]:
         return _from_timm(name)
     if separator and source.endswith(".py"):
         return _from_file(Path(source), name)
-    near = get_close_matches(spec, MODELS, n=3)
+    ours = (*MODELS, *RESNETS)
+    near = get_close_matches(spec, ours, n=3)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise ValueError(
-        f"no model {spec!r}: {hint}there are {', '.join(MODELS)}, torchvision:NAME, timm:NAME and path/to/file.py:factory"
+        f"no model {spec!r}: {hint}there are {', '.join(ours)}, torchvision:NAME, timm:NAME and path/to/file.py:factory"
     )
 
 
