@@ -7,11 +7,18 @@ import pytest
 from click.testing import CliRunner
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/benchmarking.md", "docs/emulator.md"]
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/drop-in.md",
+    "docs/architecture.md",
+    "docs/benchmarking.md",
+    "docs/emulator.md",
+]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def blocks(language: str, document: str = "README.md") -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
 
 
 def test_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -20,6 +27,16 @@ def test_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert "conv2d_gather_" in printed
     assert "2 of 2 convolutions and poolings replaced" in printed
+
+
+def test_the_page_on_dropping_in_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, object] = {}
+    for code in blocks("python", "docs/drop-in.md"):
+        exec(compile(code, "docs/drop-in.md", "exec"), names)
+    printed = capsys.readouterr().out
+    assert "4 of 4 convolutions and poolings replaced" in printed
+    assert "pool2d_adaptive_avg" in printed
+    assert "torch.Size([1, 10])" in printed
 
 
 def test_make_targets_exist() -> None:
