@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import contextlib
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import torch
 from torch.nn.utils import parametrize
 
 from cnnkernels import nn
 from cnnkernels.backends import check_name
+from cnnkernels.explain import trace
 
 __all__ = ["Report", "Row", "convert", "restore"]
 
@@ -39,9 +42,49 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """What :func:`convert` or :func:`restore` did, a row for each convolution and pooling; printable as a table."""
+    """What :func:`convert` or :func:`restore` did, a row for each convolution and pooling; printable as a table.
+
+    After calls inside :meth:`watch` the table also has the kernels that each module's last forward launched.
+    """
 
     rows: tuple[Row, ...]
+    #: By a module's name: the kernels of its last forward inside watch(), in order. Empty where torch's operator ran.
+    kernels: dict[str, list[str]] = field(default_factory=dict, compare=False)
+    _model: weakref.ref[torch.nn.Module] | None = field(default=None, repr=False, compare=False)
+
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[Report]:
+        """Note which kernels each convolution and pooling launches in its forward while the block runs.
+
+        Raises:
+            ReferenceError: the model is gone.
+        """
+        model = None if self._model is None else self._model()
+        if model is None:
+            raise ReferenceError("the model that this report is about is gone")
+        open_traces: list[tuple[contextlib.AbstractContextManager[list[str]], list[str]]] = []
+
+        def before(module: torch.nn.Module, inputs: object) -> None:
+            tracing = trace()
+            open_traces.append((tracing, tracing.__enter__()))
+
+        def after(name: str) -> Callable[..., None]:
+            def note(module: torch.nn.Module, inputs: object, output: object) -> None:
+                tracing, launched = open_traces.pop()
+                tracing.__exit__(None, None, None)
+                self.kernels[name] = launched
+
+            return note
+
+        with contextlib.ExitStack() as hooks:
+            for row in self.rows:
+                module = model.get_submodule(row.name)
+                for hook in (
+                    module.register_forward_pre_hook(before),
+                    module.register_forward_hook(after(row.name), always_call=True),
+                ):
+                    hooks.callback(hook.remove)
+            yield self
 
     @property
     def replaced(self) -> tuple[Row, ...]:
@@ -52,8 +95,13 @@ class Report:
         return tuple(row for row in self.rows if not row.replaced)
 
     def __str__(self) -> str:
-        table = [("module", "type", "replaced", "reason")]
-        table += [(row.name or "(model)", row.type, "yes" if row.replaced else "no", row.reason) for row in self.rows]
+        table: list[tuple[str, ...]] = [("module", "type", "replaced", "kernels of the last call", "reason")]
+        for row in self.rows:
+            kernels = self.kernels.get(row.name)
+            ran = "" if kernels is None else ", ".join(kernels) or "torch's operator"
+            table.append((row.name or "(model)", row.type, "yes" if row.replaced else "no", ran, row.reason))
+        if not self.kernels:
+            table = [(*cells[:3], cells[4]) for cells in table]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table
@@ -113,7 +161,7 @@ def _over(model: torch.nn.Module, change: Callable[[torch.nn.Module], tuple[bool
         if any(base.__module__ in _FAMILIES for base in type(module).__mro__):
             kind = type(module).__name__
             rows.append(Row(name, kind, *change(module)))
-    return Report(tuple(rows))
+    return Report(tuple(rows), _model=weakref.ref(model))
 
 
 def _plain_type(module: torch.nn.Module) -> tuple[type[torch.nn.Module] | None, str]:

@@ -180,6 +180,35 @@ def test_report_says_why_in_a_table() -> None:
     assert len({line.index("yes") for line in lines if " yes" in line}) == 1  # columns line up
 
 
+def test_a_report_notes_the_kernels_of_the_last_calls() -> None:
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.Sequential(torch.nn.ReLU(), torch.nn.MaxPool2d(2)), torch.nn.AvgPool2d(2)
+    )
+    report = convert(model, backend="emulator")
+    model[2].backend = "torch"
+    before = str(report)
+    with report.watch() as watched, trace() as launched:
+        model(torch.ones(1, 3, 12, 12))
+    assert watched is report
+    assert list(report.kernels) == ["0", "1.1", "2"]
+    assert [*report.kernels["0"], *report.kernels["1.1"]] == launched
+    assert report.kernels["2"] == []
+    head, conv, _, pool, last = str(report).splitlines()
+    assert "kernels of the last call" in head
+    assert launched[0] in conv
+    assert "torch's operator" in pool
+    assert last == before.splitlines()[-1]
+
+    with report.watch(), pytest.raises(RuntimeError):
+        model(torch.ones(1, 4, 12, 12))
+    assert report.kernels["0"] == []
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+    alone = convert(torch.nn.MaxPool2d(2))
+    with pytest.raises(ReferenceError), alone.watch():
+        pass
+
+
 def test_convert_again_changes_the_backend_only() -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1))
     convert(model)
