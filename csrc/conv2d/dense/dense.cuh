@@ -27,9 +27,9 @@ struct Dense {
 
 template <class T>
 void add_dense_kernels(std::vector<Kernel>& catalogue) {
-  add_gemm_rows<T, Dense, GemmTileName::k256x64>(catalogue, true);
-  add_gemm_rows<T, Dense, GemmTileName::k128x64>(catalogue, true);
-  add_gemm_rows<T, Dense, GemmTileName::k256x16>(catalogue, true);
+  add_gemm_rows<T, Dense, GemmTileName::k256x64>(catalogue);
+  add_gemm_rows<T, Dense, GemmTileName::k128x64>(catalogue);
+  add_gemm_rows<T, Dense, GemmTileName::k256x16>(catalogue);
 }
 
 }  // namespace cnn::conv2d

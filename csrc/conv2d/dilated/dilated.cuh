@@ -23,8 +23,8 @@ struct Dilated {
 
 template <class T>
 void add_dilated_kernels(std::vector<Kernel>& catalogue) {
-  add_gemm_rows<T, Dilated, GemmTileName::k128x64>(catalogue, true);
-  add_gemm_rows<T, Dilated, GemmTileName::k256x16>(catalogue, true);
+  add_gemm_rows<T, Dilated, GemmTileName::k128x64>(catalogue);
+  add_gemm_rows<T, Dilated, GemmTileName::k256x16>(catalogue);
 }
 
 }  // namespace cnn::conv2d

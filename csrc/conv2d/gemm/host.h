@@ -435,9 +435,9 @@ struct GemmRow {
   }
 };
 
-// The row for the images as they lie, and where the family has several taps one that packs them.
+// The row for the images as they lie, and the one that packs them.
 template <class T, class Family, GemmTileName kTile>
-void add_gemm_rows(std::vector<Kernel>& catalogue, bool packed) {
+void add_gemm_rows(std::vector<Kernel>& catalogue) {
   const GemmTileShape tile = shape_of(kTile);
   const std::string rest = std::string(name_of(kTile)) + "_" + short_name(TypeTraits<T>::kDType);
   Kernel row{};
@@ -450,7 +450,6 @@ void add_gemm_rows(std::vector<Kernel>& catalogue, bool packed) {
   row.index_bits = 32;
   use_functions<GemmRow<T, Family, kTile>>(row);
   catalogue.push_back(row);
-  if (!packed) return;
   row.name = std::string("conv2d_") + Family::kName + "_packed_" + rest;
   use_functions<PackedRow<T, GemmRow<T, Family, kTile>>>(row);
   catalogue.push_back(row);

@@ -1,7 +1,8 @@
 // Kernels that read channels_last images, for images of planes: a first launch packs these, in the workspace.
 //
-// A convolution reads a pixel once for every tap, and in a plane the pixels under a tap begin anywhere: they move in units of one element.
-// Of a channels_last image they move in 16 bytes, so that packing pays for itself where taps are many (Packed::cost says what it takes).
+// A convolution reads a pixel once for every tap and tile of filters, and in a plane the pixels under a tap begin anywhere: they move in
+// units of one element. Of a channels_last image they move in 16 bytes, so that packing pays for itself where these are many (Packed::cost
+// says what it takes): nearly always with several taps, and with one where planes are small and channels many.
 #pragma once
 
 #include <algorithm>
@@ -65,7 +66,7 @@ inline std::string why_not_packed(const Problem& p) {
   };
   if (p.pass != Pass::kDgrad && !is_planes(p.x, p.C, p.H, p.W)) return "x is not of dense planes: nothing to pack";
   if (p.pass != Pass::kFprop && !is_planes(p.y, p.K, p.P, p.Q)) return "y is not of dense planes: nothing to pack";
-  if (p.R * p.S == 1) return "1x1 filter: reads a pixel once";
+  if (p.R * p.S == 1 && p.stride_h * p.stride_w > 1) return "1x1 filter with a stride: reads a part of the pixels";
   if (const int64_t bytes = Packed(p).bytes(); bytes > kMost)
     return "packed images would take " + std::to_string(bytes >> 20) + " MB: built for up to " + std::to_string(kMost >> 20);
   return {};

@@ -23,9 +23,9 @@ struct Pointwise {
 
 template <class T>
 void add_pointwise_kernels(std::vector<Kernel>& catalogue) {
-  add_gemm_rows<T, Pointwise, GemmTileName::k256x64>(catalogue, false);
-  add_gemm_rows<T, Pointwise, GemmTileName::k128x64>(catalogue, false);
-  add_gemm_rows<T, Pointwise, GemmTileName::k256x16>(catalogue, false);
+  add_gemm_rows<T, Pointwise, GemmTileName::k256x64>(catalogue);
+  add_gemm_rows<T, Pointwise, GemmTileName::k128x64>(catalogue);
+  add_gemm_rows<T, Pointwise, GemmTileName::k256x16>(catalogue);
 }
 
 }  // namespace cnn::conv2d

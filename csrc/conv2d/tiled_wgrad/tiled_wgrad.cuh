@@ -354,13 +354,12 @@ void add_tiled_wgrad_row(std::vector<Kernel>& catalogue, WgradFamily family, con
   catalogue.push_back(row);
 }
 
-// For channels dense, for rows of pixels dense, and where there are several taps one that packs such rows.
+// For channels dense, for rows of pixels dense, and one that packs such rows.
 template <class T, WgradFamily kFamily>
 void add_tiled_wgrad_rows(std::vector<Kernel>& catalogue) {
   add_tiled_wgrad_row<T, TiledWgradRow<ChannelsLast<T>, kFamily>>(catalogue, kFamily, "nhwc");
   add_tiled_wgrad_row<T, TiledWgradRow<Planar<T>, kFamily>>(catalogue, kFamily, "nchw");
-  if constexpr (kFamily != WgradFamily::kPointwise)
-    add_tiled_wgrad_row<T, PackedRow<T, TiledWgradRow<ChannelsLast<T>, kFamily>>>(catalogue, kFamily, "packed");
+  add_tiled_wgrad_row<T, PackedRow<T, TiledWgradRow<ChannelsLast<T>, kFamily>>>(catalogue, kFamily, "packed");
 }
 
 template <class T>

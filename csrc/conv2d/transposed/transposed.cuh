@@ -25,9 +25,9 @@ struct Transposed {
 
 template <class T>
 void add_transposed_kernels(std::vector<Kernel>& catalogue) {
-  add_gemm_rows<T, Transposed, GemmTileName::k256x64>(catalogue, true);
-  add_gemm_rows<T, Transposed, GemmTileName::k128x64>(catalogue, true);
-  add_gemm_rows<T, Transposed, GemmTileName::k256x16>(catalogue, true);
+  add_gemm_rows<T, Transposed, GemmTileName::k256x64>(catalogue);
+  add_gemm_rows<T, Transposed, GemmTileName::k128x64>(catalogue);
+  add_gemm_rows<T, Transposed, GemmTileName::k256x16>(catalogue);
 }
 
 }  // namespace cnn::conv2d
