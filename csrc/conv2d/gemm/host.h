@@ -404,7 +404,8 @@ inline double gemm_cost(const Problem& p, GemmTileName name, const GemmOptions& 
   Work work;
   work.instructions = fmas * (1 + reads + widening) + copies * kCopy + plan.steps * kStep * tile.threads + results * kStore;
   work.dram_bytes = p.tensor_bytes() + 2 * double(plan.partial_bytes + plan.packed_bytes);
-  // Pixels of planes that are copied one by one: their sectors have gaps under a stride, and runs begin and end within some.
+  // Pixels of planes that are copied one by one: their sectors have gaps under a stride, and runs begin and end within some
+  // (assumed: 128 bytes that begin anywhere touch five sectors for four).
   constexpr double kEnds = 1.2;
   const bool one_by_one = plan.in_planar && unit < kGemmChunkBytes;
   const double sectors = one_by_one ? kEnds * std::min(q.w.in_per_out, 32 / size) : 1;

@@ -38,7 +38,8 @@ struct Packed {
   }
   int64_t bytes() const { return x_bytes + y_bytes; }
 
-  // Microseconds: as much is written as is read. Per element 3 instructions each for the load, the store, the load and the half of a store.
+  // Microseconds: as much is written as is read. Per element, estimated from the source, 3 instructions each for the load, the store, the
+  // load and the half of a store.
   double cost() const {
     constexpr double kInstructions = 12;
     Work work;

@@ -8,8 +8,8 @@
 // Bytes: partial once, out once. Additions: one per element of partial.
 //
 // Where the results lie in another order, out[outer][column][row] of partial[slab][outer][row][column] (a filter's taps, the pixels of a
-// plane), a block has a tile of 32 columns and up to 128 rows: a warp reads 32 columns of a row, in the same order of additions, the tile
-// is turned round in shared memory, and written along its rows.
+// plane), a block has a tile of 32 columns and up to 128 rows: a warp reads 32 columns of a row, up to eight readers add its slabs in
+// turn and a tree the readers, as above, and the tile is turned round in shared memory and written along its rows.
 #pragma once
 
 #include "common/fastdiv.h"
