@@ -102,7 +102,7 @@ struct GemmLoader {
 
   GemmStep steps[kRing];
   // Offsets of the image, by slot; negative: zeros. If planar, by row, those that units begin with before the others: units are asked for.
-  int sources[2][Tile::BM];
+  int sources[2][Tile::BM + kTableShift];
   int begins[2];  // of the first row, whether it is there or not
 
   __device__ __forceinline__ const GemmStep& step(int i) const { return steps[i % kRing]; }

@@ -22,9 +22,9 @@ template <class Tile>
 struct GemmStoreTable {
   __device__ static __forceinline__ int place(int m, int vector) { return place_of_vectors<Tile::BM>(m, vector); }
 
-  int row[Tile::BM];     // offset; -1: does not exist
-  int planes[Tile::BM];  // how many of its planes exist
-  int column[Tile::BN];  // offset, but for the plane
+  int row[Tile::BM + kTableShift];     // offset; -1: does not exist
+  int planes[Tile::BM + kTableShift];  // how many of its planes exist
+  int column[Tile::BN];                // offset, but for the plane
   float bias[Tile::BN];
 
   __device__ __forceinline__ void set_rows(const GemmParams& p, const GemmItem& item) {

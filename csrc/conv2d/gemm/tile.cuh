@@ -47,10 +47,12 @@ __device__ __forceinline__ int tile_row(int thread, int i) {
   return i / 4 * (4 * kThreadsAlong) + 4 * thread + i % 4;
 }
 
-// The place of row m in a table of which every so-many-th row is asked for, the first of a vector: those lie together.
+// The place of row m in a table of which every so-many-th row is asked for, the first of a vector: those lie together. The others follow,
+// shifted so that the neighbouring rows which a warp writes lie in different banks.
+constexpr int kTableShift = 32;  // of all of a table's rows: words
 template <int kRows>
 __device__ __forceinline__ int place_of_vectors(int m, int vector) {
-  return (m & (vector - 1)) * (kRows / vector) + m / vector;
+  return (m & (vector - 1)) * ((kRows + kTableShift) / vector) + m / vector;
 }
 
 // Where byte `byte` of a slot's channels lies in an inner tile.

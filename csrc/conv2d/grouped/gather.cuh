@@ -89,7 +89,8 @@ struct GatherParams {
   // Planar: elements from row to row, filter to filter, image to image, and more from a chunk's result to the next chunk's.
   int staged_row, staged_pitch, staged_image, staged_skew;
   bool staged_planes;  // the results of a slab are one run
-  FastDiv<int32_t> by_staged_vectors;
+  int out_unit;        // elements of a store that all runs are whole multiples of, or whole planes but for their ends
+  FastDiv<int32_t> by_staged_units, by_staged_row;
 };
 
 // The pixels of the tile: where the window of each begins in the halo (in floats), and which it is. Lanes that are neighbours ask for
@@ -351,15 +352,15 @@ __device__ __forceinline__ void store_channels_last(const GatherParams& p, const
   }
 }
 
-// Planar results wait in shared memory until all classes are there: staged[image][filter][row][column], each filter's run as far from a
-// 16-byte boundary as in memory, and each chunk moved by 4 bytes per result more, so that the chunks of a pixel hit different banks. Whole
+// Planar results wait in shared memory until all classes are there: staged[image][filter][row][column], each filter's run as far from the
+// begin of a sector as in memory, and each chunk moved by 4 bytes per result more, so that the chunks of a pixel hit different banks. Whole
 // planes of an odd number of pixels follow each other as in memory.
 struct Staged {
   int row;  // of the output, the first
   template <class T>
   __device__ __forceinline__ int phase(const GatherParams& p, int n, int first_filter, int k) const {
     k = p.staged_planes ? first_filter : first_filter + k;
-    return p.out_vector ? (n * p.out_n + k * p.out_c + row * p.out_h + p.out_skew) & (kVector<T> - 1) : 0;
+    return p.out_vector ? (n * p.out_n + k * p.out_c + row * p.out_h + p.out_skew) & (2 * kVector<T> - 1) : 0;
   }
 };
 
@@ -382,37 +383,45 @@ __device__ __forceinline__ void stage_planar(const GatherParams& p, const Gather
   }
 }
 
-template <class T, int kResults>
-__device__ __forceinline__ void store_planar(const GatherParams& p, const GatherAt& at, const T* staged) {
-  constexpr int kV = kVector<T>;
+// Writes the runs by units of kUnit elements, neighbouring threads neighbouring units of a run, from its first sector on.
+template <class T, int kResults, int kUnit>
+__device__ __forceinline__ void store_runs(const GatherParams& p, const GatherAt& at, const T* staged) {
   const Staged stage{at.row * p.h.out_step};
   const int first_column = at.column * p.w.out_step;
   const int rows = min(p.rows * p.h.out_step, p.out_rows - stage.row),
             columns = min(p.columns * p.w.out_step, p.out_columns - first_column);
   T* const out = static_cast<T*>(p.out);
   CNN_NO_UNROLL
-  for (int e = int(threadIdx.x); e < p.images * p.by_filters.divisor * p.by_staged_vectors.divisor; e += int(blockDim.x)) {
-    int vector, k;
-    const int image = p.by_filters.divmod(p.by_staged_vectors.divmod(e, vector), k);
+  for (int e = int(threadIdx.x); e < p.images * p.by_filters.divisor * p.by_staged_units.divisor; e += int(blockDim.x)) {
+    int unit, k;
+    const int image = p.by_filters.divmod(p.by_staged_units.divmod(e, unit), k);
     const int n = at.n + image;
     if (n >= p.in.batch || at.first_filter + k >= p.all_results) continue;
-    const T* const from = staged + image * p.staged_image + k * p.staged_pitch + k / kResults * kResults * p.staged_skew + vector * kV;
+    const T* const from = staged + image * p.staged_image + k * p.staged_pitch + k / kResults * kResults * p.staged_skew + unit * kUnit;
     T* const to = out + n * p.out_n + (at.first_filter + k) * p.out_c + stage.row * p.out_h;
-    if (p.out_vector) {
-      const int first = vector * kV - stage.phase<T>(p, n, at.first_filter, k);
+    if (kUnit > 1 || p.out_vector) {
+      const int first = unit * kUnit - stage.phase<T>(p, n, at.first_filter, k);
       const int length = p.staged_planes ? min(p.filters, p.all_results - at.first_filter) * p.staged_pitch : rows * p.out_columns;
-      if (first >= 0 && first + kV <= length) {
-        *reinterpret_cast<Vector<T, kV>*>(to + first) = load_vector<kV>(from);
-      } else {
-        for (int i = max(-first, 0); i < min(kV, length - first); ++i) to[first + i] = from[i];
+      if (first >= 0 && first + kUnit <= length) {
+        *reinterpret_cast<Vector<T, kUnit>*>(to + first) = load_vector<kUnit>(from);
+      } else if (kUnit == kVector<T>) {  // of whole planes: smaller units end where runs do
+        for (int i = max(-first, 0); i < min(kUnit, length - first); ++i) to[first + i] = from[i];
       }
     } else {
-      for (int i = 0; i < kV; ++i) {
-        const int row = (vector * kV + i) / p.staged_row, column = (vector * kV + i) % p.staged_row;
-        if (row < rows && column < columns) to[row * p.out_h + (first_column + column) * p.out_w] = from[i];
-      }
+      int column;
+      const int row = p.by_staged_row.divmod(unit, column);
+      if (row < rows && column < columns) to[row * p.out_h + (first_column + column) * p.out_w] = *from;
     }
   }
+}
+
+template <class T, int kResults>
+__device__ __forceinline__ void store_planar(const GatherParams& p, const GatherAt& at, const T* staged) {
+  constexpr int kV = kVector<T>;
+  if (p.out_unit == kV) store_runs<T, kResults, kV>(p, at, staged);
+  else if (p.out_unit == kV / 2) store_runs<T, kResults, kV / 2>(p, at, staged);
+  else if (kV == 8 && p.out_unit == 2) store_runs<T, kResults, 2>(p, at, staged);
+  else store_runs<T, kResults, 1>(p, at, staged);
 }
 
 // kFew: of an image of few channels (halo.cuh) a block computes all slabs of results, one after the other, from one halo.

@@ -158,9 +158,9 @@ inline void gather_tile(GatherShape& s, const View& view, int64_t images, int64_
   s.staged_row = s.staged_merged ? view.out_w : columns * s.w.out_step;
   const int64_t plane = view.out_h * view.out_w;
   s.staged_planes = s.staged_merged && s.tiles_h == 1 && view.out.d1 == plane && plane % vector != 0;
-  s.staged_pitch = s.staged_planes ? plane : round_up(s.staged_row * rows * s.h.out_step + vector - 1, 2 * vector);
+  s.staged_pitch = s.staged_planes ? plane : round_up(s.staged_row * rows * s.h.out_step + 2 * vector - 1, 2 * vector);
   s.staged_image = s.filters * s.staged_pitch + s.filters / 4 * vector;
-  if (s.staged_planes) s.staged_image = round_up(s.filters * plane + vector - 1, vector);
+  if (s.staged_planes) s.staged_image = round_up(s.filters * plane + 2 * vector - 1, 2 * vector);
   const bool refilled = s.slices > 1 && s.h.classes * s.w.classes > 1;  // `raw`, while results of the first classes are staged
   if (refilled) s.staged_at += round_up(raw, 16);
   s.shared = std::max(s.shared, s.staged_at + images * s.staged_image * size);
@@ -255,7 +255,7 @@ GatherParams gather_params(const GatherShape& s, const View& view, const Argumen
   q.bias_stride = int(a.bias_stride);
   q.out_n = int(view.out.d0), q.out_c = int(view.out.d1), q.out_h = int(view.out.d2), q.out_w = int(view.out.d3);
   q.out_rows = int(view.out_h), q.out_columns = int(view.out_w);
-  q.out_skew = int(reinterpret_cast<uintptr_t>(a.out) % 16 / size);
+  q.out_skew = int(reinterpret_cast<uintptr_t>(a.out) % 32 / size);
   q.out_planar = view.out_planar;
   const bool swaps = s.results * size != 16;  // with the lane of the neighbouring chunk
   const bool whole = s.slabs * s.filters == view.out_channels;
@@ -280,7 +280,16 @@ GatherParams gather_params(const GatherShape& s, const View& view, const Argumen
   q.tiles = int(s.tiles), q.tiles_per_block = int(s.tiles_per_block);
   q.tile_at = int(s.tile_at), q.table_at = int(s.table_at), q.raw_at = int(s.raw_at), q.staged_at = int(s.staged_at);
   q.staged_row = int(s.staged_row), q.staged_pitch = int(s.staged_pitch), q.staged_image = int(s.staged_image);
-  q.by_staged_vectors = FastDiv<int32_t>((q.staged_planes ? s.staged_image : s.staged_pitch) / vector);
+  q.out_unit = q.staged_planes ? int(vector) : 1;
+  if (q.out_planar && q.out_vector && !q.staged_planes) {
+    const int64_t tile_rows = s.tiles_h > 1 ? s.rows * s.h.out_step : 0;
+    q.out_unit = int(vector);
+    for (const int64_t step : {int64_t(q.out_skew), p.N > 1 ? view.out.d0 : 0, view.out_channels > 1 ? view.out.d1 : 0,
+                               tile_rows * view.out.d2, tile_rows * view.out_w, view.out_h * view.out_w})
+      q.out_unit = int(std::gcd(int64_t(q.out_unit), step));
+  }
+  q.by_staged_units = FastDiv<int32_t>((q.staged_planes ? s.staged_image : s.staged_pitch) / q.out_unit);
+  q.by_staged_row = FastDiv<int32_t>(s.staged_row);
   return q;
 }
 

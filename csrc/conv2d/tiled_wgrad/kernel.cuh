@@ -163,10 +163,15 @@ __device__ __forceinline__ void copy_unit(T* shared, const T* global, int valid)
 // --- The layouts: how operands come into shared memory, and from there into registers.
 
 // Where row m of a slice's results begins. A warp's rows of threads, four at 64 columns and more and eight at 32, begin in different banks.
-// At 16 columns a warp has sixteen: there each thread's `run` neighbouring rows lie together, and the next thread's a quarter of the banks
-// further on.
+// At 16 columns a warp has sixteen, of two threads each: where a thread's `run` rows are neighbours they lie together, and the next
+// thread's a quarter of the banks further on; else each row begins two columns after the last one's end.
 CNN_HOST_DEVICE constexpr int sums_row(int m, int bn, int run) {
-  return bn > 16 || run == 1 ? m * (bn + (bn >= 64 ? 8 : 4)) : m * bn + m / run * (2 * run);
+  if (bn > 16) return m * (bn + (bn >= 64 ? 8 : 4));
+  return m * bn + m / run * (2 * run);
+}
+// The row that the readers of a slice's results take as their i-th: at 16 columns rows 8 apart together use all banks.
+CNN_HOST_DEVICE constexpr int sums_order(int i, int bn, int run) {
+  return bn > 16 || run > 1 ? i : (i & ~15) | (i & 14) >> 1 | (i & 1) << 3;
 }
 // Elements from one slice to the next: so do the slices of a warp.
 CNN_HOST_DEVICE constexpr int sums_slice(int bm, int bn, int run) {
@@ -454,28 +459,31 @@ __global__ void __launch_bounds__(kTiledWgradThreads, 2) tiled_wgrad_kernel(cons
   Layout::keep(results, place, sums + place.slice * slice_length, bm, bn);
   __syncthreads();
   const int filters_left = block.filters_left, columns_left = block.columns_left;
-  if (p.partial && p.columns % 4 == 0) {
+  constexpr int kSummed = Layout::kRun == 1 ? 2 : 4;  // columns at a time: what rows are aligned to
+  using Sums = Vector<float, kSummed>;
+  if (p.partial && p.columns % kSummed == 0) {
     float* const to = p.partial + (block.slab * p.groups * p.filters + block.first_filter) * p.columns + block.first_column;
-    const int log_vectors = p.log_bn - 2;
+    const int log_vectors = p.log_bn - (kSummed == 4 ? 2 : 1);
     for (int e = thread; e < bm << log_vectors; e += kTiledWgradThreads) {
-      const int m = e >> log_vectors, n = (e & ((1 << log_vectors) - 1)) * 4;
+      const int m = sums_order(e >> log_vectors, bn, Layout::kRun), n = (e & ((1 << log_vectors) - 1)) * kSummed;
       if (m >= filters_left || n >= columns_left) continue;
-      const int row = sums_row(m, bn, Layout::kRun);
-      float4 sum = make_float4(0, 0, 0, 0);
-      for (int slice = 0; slice < place.slices; ++slice) {
-        const float4 part = *reinterpret_cast<const float4*>(sums + slice * slice_length + row + n);
-        sum.x += part.x, sum.y += part.y, sum.z += part.z, sum.w += part.w;
+      const float* from = sums + sums_row(m, bn, Layout::kRun) + n;
+      Sums sum{};
+      for (int slice = 0; slice < place.slices; ++slice, from += slice_length) {
+        const Sums part = *reinterpret_cast<const Sums*>(from);
+        CNN_UNROLL
+        for (int i = 0; i < kSummed; ++i) sum.value[i] += part.value[i];
       }
-      *reinterpret_cast<float4*>(to + m * p.columns + n) = sum;
+      *reinterpret_cast<Sums*>(to + m * p.columns + n) = sum;
     }
     return;
   }
   for (int e = thread; e < bm << p.log_bn; e += kTiledWgradThreads) {
     const int m = e >> p.log_bn, n = e & (bn - 1), k = block.first_filter + m;
     if (m >= filters_left || n >= columns_left) continue;
-    const int row = sums_row(m, bn, Layout::kRun);
+    const float* from = sums + sums_row(m, bn, Layout::kRun) + n;
     float sum = 0;
-    for (int slice = 0; slice < place.slices; ++slice) sum += sums[slice * slice_length + row + n];
+    for (int slice = 0; slice < place.slices; ++slice, from += slice_length) sum += *from;
     if (p.partial) {
       p.partial[(block.slab * p.groups * p.filters + k) * p.columns + block.first_column + n] = sum;
     } else {

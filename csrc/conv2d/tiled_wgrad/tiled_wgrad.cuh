@@ -162,6 +162,13 @@ int wgrad_shared_bytes(const WgradSchedule& s) {
   return std::max(stages, slices * sums_slice(bm, bn, Layout::kRun) * int(sizeof(float)));
 }
 
+// Sectors touched over sectors used, where runs of so many elements begin at any multiple of `unit`.
+inline double sectors_of_run(const Problem& p, int64_t run, int unit) {
+  constexpr int kSector = 32;
+  const int64_t bytes = run * size_of(p.dtype), offset = std::min(kSector, unit * size_of(p.dtype));
+  return 1 + double(kSector - offset) / double(bytes);
+}
+
 template <class Layout>
 void set_cost(WgradSchedule& s, const Problem& p, const WgradUnits& units, double pixels) {
   using T = typename Layout::Element;
@@ -185,9 +192,14 @@ void set_cost(WgradSchedule& s, const Problem& p, const WgradUnits& units, doubl
   // lanes take neighbouring taps.
   const int64_t step = Layout::kChannelsLast ? 1 : std::min<int64_t>(p.stride_w, 32 / int64_t(sizeof(T)));
   const double gaps = std::max(1.0, double(step) / (s.skip_padding ? 1.0 : double(tap_lanes(p))));
-  s.asked =
-      pixels * size * double(p.groups) *
-      (double(p.filters_per_group()) * double(s.column_tiles) + gaps * double(p.channels_per_group() * p.R * p.S) * double(s.filter_tiles));
+  // Of planes a stage takes runs, each from its own channel.
+  const WgradGeometry g(p, Layout::kChannelsLast);
+  const int64_t stage = int64_t(1) << s.log_bk;
+  const double y_ends = Layout::kChannelsLast ? 1 : sectors_of_run(p, std::min(stage, p.P * p.Q), units.y);
+  const double x_ends = Layout::kChannelsLast ? 1 : sectors_of_run(p, std::min(stage, g.Q), units.x);
+  s.asked = pixels * size * double(p.groups) *
+            (y_ends * double(p.filters_per_group()) * double(s.column_tiles) +
+             std::max(x_ends, gaps) * double(p.channels_per_group() * p.R * p.S) * double(s.filter_tiles));
   const double partial = s.by_workspace ? double(s.slabs) * double(p.filter_numel()) * sizeof(float) : 0;
   Work work;
   work.instructions = tiles * rounded * (bm * bn / (kThreadTile * kThreadTile) * kPerPixel + copies) + results * kPerResult +
