@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch.nn.utils import parametrize
 
-from cnnkernels import nn
+from cnnkernels import fusion, nn
 from cnnkernels.backends import check_name
 from cnnkernels.explain import trace
 
@@ -38,6 +38,7 @@ class Row:
     type: str
     replaced: bool
     reason: str  # why not, or what is special about it
+    fused: str = ""  # what runs in a convolution's kernel in eval mode
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Report:
     """
 
     rows: tuple[Row, ...]
+    #: By a module's name, why what follows its convolutions was not looked at for fusion.
+    not_fused: dict[str, str] = field(default_factory=dict)
     #: By a module's name: the kernels of its last forward inside watch(), in order. Empty where torch's operator ran.
     kernels: dict[str, list[str]] = field(default_factory=dict, compare=False)
     _model: weakref.ref[torch.nn.Module] | None = field(default=None, repr=False, compare=False)
@@ -59,9 +62,7 @@ class Report:
         Raises:
             ReferenceError: the model is gone.
         """
-        model = None if self._model is None else self._model()
-        if model is None:
-            raise ReferenceError("the model that this report is about is gone")
+        model = self._the_model()
         open_traces: list[tuple[contextlib.AbstractContextManager[list[str]], list[str]]] = []
 
         def before(module: torch.nn.Module, inputs: object) -> None:
@@ -94,23 +95,59 @@ class Report:
     def kept(self) -> tuple[Row, ...]:
         return tuple(row for row in self.rows if not row.replaced)
 
+    @property
+    def fused(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.fused)
+
+    def launches(self, *args: object, **kwargs: object) -> tuple[int, int]:
+        """How many kernels model(*args, **kwargs) launches in eval mode: with every operator apart, and as it is now.
+
+        Runs it twice, without gradients. Our kernels are counted as they are launched; of torch's operators each that
+        computes something counts as one.
+
+        Raises:
+            ReferenceError: the model is gone.
+        """
+        model = self._the_model()
+        training = {module: module.training for module in model.modules()}
+        try:
+            model.eval()
+            with torch.no_grad():
+                with fusion.apart(model):
+                    before = fusion.count_launches(model, args, kwargs)
+                return before, fusion.count_launches(model, args, kwargs)
+        finally:
+            for module, flag in training.items():
+                module.training = flag
+
+    def _the_model(self) -> torch.nn.Module:
+        model = None if self._model is None else self._model()
+        if model is None:
+            raise ReferenceError("the model that this report is about is gone")
+        return model
+
     def __str__(self) -> str:
-        table: list[tuple[str, ...]] = [("module", "type", "replaced", "kernels of the last call", "reason")]
+        titles = ("module", "type", "replaced", "fused", "kernels of the last call", "reason")
+        table: list[tuple[str, ...]] = [titles]
         for row in self.rows:
             kernels = self.kernels.get(row.name)
             ran = "" if kernels is None else ", ".join(kernels) or "torch's operator"
-            table.append((row.name or "(model)", row.type, "yes" if row.replaced else "no", ran, row.reason))
-        if not self.kernels:
-            table = [(*cells[:3], cells[4]) for cells in table]
+            table.append((row.name or "(model)", row.type, "yes" if row.replaced else "no", row.fused, ran, row.reason))
+        shown = [title not in ("fused", "kernels of the last call") for title in titles]
+        shown[3], shown[4] = bool(self.fused), bool(self.kernels)
+        table = [tuple(cell for cell, show in zip(cells, shown, strict=True) if show) for cells in table]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table
         ]
         lines.append(f"{len(self.replaced)} of {len(self.rows)} convolutions and poolings replaced")
+        if self.fused:
+            lines[-1] += f", {len(self.fused)} convolutions with what follows them"
+        lines += [f"{name or 'the model'} is not fused: {reason}" for name, reason in self.not_fused.items()]
         return "\n".join(lines)
 
 
-def convert(model: torch.nn.Module, backend: str | None = None) -> Report:
+def convert(model: torch.nn.Module, backend: str | None = None, *, fuse: bool = False) -> Report:
     """Change every torch.nn Conv2d, ConvTranspose2d, (Adaptive)MaxPool2d and (Adaptive)AvgPool2d of `model` into cnnkernels.nn's.
 
     In place, and only the modules' class changes: parameters, buffers, hooks, parametrizations and sharing stay, and so does the
@@ -119,6 +156,10 @@ def convert(model: torch.nn.Module, backend: str | None = None) -> Report:
 
     Args:
         backend: set as `module.backend` of each replaced module; None leaves the ambient backend in charge.
+        fuse: for inference. Where torch.fx can trace the model, or parts of it, a convolution's kernel also does the
+            BatchNorm2d, the addition of a residual and the ReLU, ReLU6, LeakyReLU, SiLU, GELU or Hardswish behind it. That
+            is so in eval mode; in training mode the model's own forward runs. Parameters, state_dict and submodules stay
+            as they are, and are read at every call; convert again after changing what the forward does.
 
     Raises:
         BackendError: `backend` is no backend's name.
@@ -138,7 +179,12 @@ def convert(model: torch.nn.Module, backend: str | None = None) -> Report:
             module.backend = backend  # type: ignore[assignment]
         return True, reason
 
-    return _over(model, change)
+    report = _over(model, change)
+    if not fuse:
+        return report
+    fused = fusion.fuse(model)
+    rows = tuple(replace(row, fused=fused.convolutions.get(row.name, "")) for row in report.rows)
+    return replace(report, rows=rows, not_fused=fused.refused)
 
 
 def restore(model: torch.nn.Module) -> Report:
@@ -152,6 +198,7 @@ def restore(model: torch.nn.Module) -> Report:
         module.__dict__.pop("backend", None)
         return True, reason
 
+    fusion.unfuse(model)
     return _over(model, change)
 
 

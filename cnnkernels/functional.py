@@ -30,9 +30,11 @@ from torch import Tensor
 from cnnkernels import autograd, geometry, tuning
 from cnnkernels.autograd import AvgPool2d, Conv2dDgrad, Conv2dFprop, MaxPool2d, MaxPool2dFlatIndices
 from cnnkernels.backends import BackendError, ambient_backend, select
+from cnnkernels.epilogue import Epilogue, Norm
 from cnnkernels.geometry import Conv2dGeometry, NothingToDo, Pool2dGeometry, Refused
 
 __all__ = [
+    "Norm",
     "adaptive_avg_pool2d",
     "adaptive_max_pool2d",
     "avg_pool2d",
@@ -103,8 +105,17 @@ def _instead_of(
     return decorate
 
 
-def _torch_conv2d(*args: Any, padding_mode: str = "zeros", **kwargs: Any) -> Tensor:
-    """torch.nn.functional.conv2d; with a padding mode on a padded copy, as torch.nn.Conv2d has it."""
+def _torch_conv2d(
+    *args: Any, padding_mode: str = "zeros", activation: str | None = None, negative_slope: float = 0.01,
+    residual: Tensor | None = None, norm: Norm | None = None, **kwargs: Any,
+) -> Tensor:  # fmt: skip
+    """torch.nn.functional.conv2d, on a padded copy as in torch.nn.Conv2d if need be, and what follows by torch's operators."""
+    epilogue = Epilogue(activation, negative_slope, residual, norm)
+    epilogue.check()
+    return epilogue.apart(_torch_padded_conv2d(*args, padding_mode=padding_mode, **kwargs))
+
+
+def _torch_padded_conv2d(*args: Any, padding_mode: str, **kwargs: Any) -> Tensor:
     if padding_mode == "zeros":
         return F.conv2d(*args, **kwargs)
     call = inspect.signature(conv2d).bind(*args, **kwargs)
@@ -133,9 +144,13 @@ def conv2d(
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
+    activation: str | None = None,
+    negative_slope: float = 0.01,
+    residual: Tensor | None = None,
+    norm: Norm | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """2-D convolution: torch.nn.functional.conv2d.
+    """2-D convolution: torch.nn.functional.conv2d, and if asked for activation(norm(result) + residual) in the same kernel.
 
     Args:
         input: [N, C, H, W] or [C, H, W].
@@ -147,20 +162,48 @@ def conv2d(
         groups: channels and filters are split into this many independent convolutions.
         padding_mode: what the padding holds: "zeros", or as torch.nn.Conv2d has it "reflect", "replicate" or
             "circular". Our kernels map those indices into the image; torch's operator convolves a padded copy.
+        activation: None, "relu", "relu6", "leaky_relu", "silu", "gelu", "gelu_tanh" (its approximation) or "hardswish".
+        negative_slope: of "leaky_relu".
+        residual: added before the activation; of the result's shape, dtype and memory format, or what torch's + takes.
+        norm: BatchNorm with running statistics, before the residual: :class:`Norm`.
         backend: see the module's docstring.
 
     Returns:
         [N, K, P, Q] or [K, P, Q], P = (H + 2 * padding - dilation * (R - 1) - 1) // stride + 1. channels_last where
-        the input or the weight is.
+        the input or the weight is. What follows the convolution runs in its kernel, but after it and by torch's
+        operators where a gradient, torch.func or forward-mode differentiation needs the values in between, and where the
+        residual is of another memory format, dtype or (broadcast) shape. Results are rounded alike either way.
 
     Raises:
-        RuntimeError, TypeError, ValueError: torch's, for arguments that torch refuses.
+        RuntimeError, TypeError, ValueError: torch's, for arguments that torch refuses; ValueError, for an activation
+            of another name.
         BackendError: the named backend cannot run the call.
     """
     image, weight, bias, shape = prepare_conv2d(input, weight, bias, stride, padding, dilation, groups, padding_mode)
+    if activation is not None or residual is not None or norm is not None:
+        return _conv2d_and(
+            Epilogue(activation, negative_slope, residual, norm), input, image, weight, bias, shape, backend
+        )
     if backend == "auto":
         backend = _fastest("conv2d_fprop", image, weight, shape)
     output: Tensor = Conv2dFprop.call(image, weight, bias, shape, backend)
+    return output if input.dim() == 4 else output.squeeze(0)
+
+
+def _conv2d_and(
+    epilogue: Epilogue, input: Tensor, image: Tensor, weight: Tensor, bias: Tensor | None, shape: Conv2dGeometry,
+    backend: str | None,
+) -> Tensor:  # fmt: skip
+    """conv2d and its epilogue, in one kernel where that can be."""
+    epilogue.check()
+    apart = epilogue.why_apart(image, weight, bias, shape)
+    if backend == "auto":
+        backend = _fastest("conv2d_fprop", image, weight, shape)
+    assert backend is not None
+    if apart:
+        output: Tensor = Conv2dFprop.call(image, weight, bias, shape, backend)
+        return epilogue.apart(output if input.dim() == 4 else output.squeeze(0))
+    output = epilogue.fused(image, weight, bias, shape, backend)
     return output if input.dim() == 4 else output.squeeze(0)
 
 

@@ -72,6 +72,7 @@ def _operator(name: str) -> Callable[..., Any]:
 
 
 conv2d_fprop = _operator("conv2d_fprop")
+conv2d_fused = _operator("conv2d_fused")
 conv2d_dgrad = _operator("conv2d_dgrad")
 conv2d_wgrad = _operator("conv2d_wgrad")
 conv2d_bias_grad = _operator("conv2d_bias_grad")
@@ -89,6 +90,7 @@ adaptive_avg_pool2d_backward = _operator("adaptive_avg_pool2d_backward")
 
 OPERATORS = (
     "conv2d_fprop",
+    "conv2d_fused",
     "conv2d_dgrad",
     "conv2d_wgrad",
     "conv2d_bias_grad",
@@ -120,6 +122,15 @@ def _fake_conv2d_fprop(
     input: Tensor, weight: Tensor, bias: Tensor | None, output_size: Size,
     stride: Size, padding: Size, dilation: Size, groups: int, channels_last: bool, kernel_name: str = "",
     padding_mode: str = "zeros",
+) -> Tensor:  # fmt: skip
+    return _empty(input, (input.shape[0], weight.shape[0], *output_size), channels_last)
+
+
+def _fake_conv2d_fused(
+    input: Tensor, weight: Tensor, bias: Tensor | None, mean: Tensor | None, variance: Tensor | None,
+    scale: Tensor | None, shift: Tensor | None, eps: float, residual: Tensor | None, activation: str,
+    negative_slope: float, output_size: Size, stride: Size, padding: Size, dilation: Size, groups: int,
+    channels_last: bool, kernel_name: str = "", padding_mode: str = "zeros",
 ) -> Tensor:  # fmt: skip
     return _empty(input, (input.shape[0], weight.shape[0], *output_size), channels_last)
 

@@ -34,7 +34,7 @@ OPERATORS = (
 )  # fmt: skip
 
 # Operators that a table has under another's name, because the same kernels run them.
-_SAME_KERNELS = {"max_pool2d_with_indices": "max_pool2d"}
+_SAME_KERNELS = {"max_pool2d_with_indices": "max_pool2d", "conv2d_fused": "conv2d_fprop"}
 
 #: The emulator has a table too. Its times say nothing about a GPU, so no GPU's table is ever mixed with it.
 EMULATED_DEVICE = "cpu (emulator)"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cnnkernels.testing.verify import Record
 
 _OPERATIONS = {
-    "conv2d": ("fprop", "dgrad", "wgrad", "bias_grad"),
+    "conv2d": ("fprop", "fused", "dgrad", "wgrad", "bias_grad"),
     "max_pool2d": ("max", "max_backward", "max_gather"),
     "avg_pool2d": ("avg", "avg_backward"),
     "adaptive_max_pool2d": ("adaptive_max", "adaptive_max_backward"),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cnnkernels import ops
+from cnnkernels.epilogue import ACTIVATIONS, Epilogue, Norm
 from cnnkernels.testing.operands import Values, is_channels_last, lay_out, layout_of, make_operand
 from cnnkernels.testing.problem import AdaptivePool2dProblem
 from cnnkernels.testing.problems import Conv2dProblem, Pool2dProblem
@@ -85,25 +86,67 @@ def _conv2d_case(
 
     operands = {role: operand(role) for role in _CONV2D_OPERANDS[name]}
     # A gradient has no bias; a transposed convolution, which is the same pass, may have one.
-    bias = {"fprop": "bias", "dgrad": "transposed_bias"}.get(name)
-    if bias and problem.bias and (name == "fprop" or problem.transposed):
+    bias = {"fprop": "bias", "fused": "bias", "dgrad": "transposed_bias"}.get(name)
+    if bias and problem.bias and (name != "dgrad" or problem.transposed):
         operands[bias] = operand(bias)
-    reference = conv2d_reference(problem, name, operands)
     channels_last = is_channels_last(layout_of("weight" if name == "wgrad" else "output", problem.layout))
     operator: Any = getattr(ops, f"conv2d_{name}")
     arguments: tuple[Any, ...] = tuple(operands[role] for role in _CONV2D_OPERANDS[name])
     if bias:
         arguments += (operands.get(bias),)
+    epilogue = None
+    if name == "fused":
+        epilogue = _epilogue(problem, dtype, values, channels_last, device, generator)
+        norm = (None, None, None, None, 0.0) if epilogue.norm is None else tuple(epilogue.norm)
+        arguments += (*norm, epilogue.residual, epilogue.activation or "none", epilogue.negative_slope)
+    reference = conv2d_reference(problem, name, operands, epilogue)
     if name != "bias_grad":
-        size = {"fprop": problem.output_size, "dgrad": (problem.H, problem.W), "wgrad": (problem.R, problem.S)}[name]
+        output = problem.output_size
+        size = {"dgrad": (problem.H, problem.W), "wgrad": (problem.R, problem.S)}.get(name, output)
         arguments += (size, problem.stride, problem.pad_before, problem.dilation, problem.groups, channels_last)
     exact = values == "integers" and _sums_are_exact(reference, dtype)
     mode = {} if problem.padding_mode == "zeros" or name == "bias_grad" else {"padding_mode": problem.padding_mode}
     return Case(lambda kernel: operator(*arguments, kernel, **mode), reference, (), exact, channels_last)
 
 
+def _epilogue(
+    problem: Conv2dProblem,
+    dtype: torch.dtype,
+    values: Values,
+    channels_last: bool,
+    device: str,
+    generator: torch.Generator,
+) -> Epilogue:
+    """What follows the convolution: every activation comes, with and without the rest. Of integers, what leaves integers."""
+    shape = problem.shapes["output"]
+    choice = int(torch.randint(1 << 30, (), generator=generator))
+
+    def chance() -> bool:
+        nonlocal choice
+        choice, odd = divmod(choice, 2)
+        return bool(odd)
+
+    residual = None
+    if chance() or chance():
+        form = torch.channels_last if channels_last else torch.contiguous_format
+        residual = make_operand(shape, dtype, generator, values=values, device=device).contiguous(memory_format=form)
+    if values == "integers":
+        return Epilogue("relu" if chance() else "relu6", residual=residual)
+    norm = None
+    if chance() or chance():
+        norm_dtype = torch.float32 if dtype.itemsize == 2 and chance() else dtype
+        mean, variance, scale, shift = (
+            make_operand(shape[1:2], norm_dtype, generator, values=values, device=device) for _ in range(4)
+        )
+        affine = chance()
+        norm = Norm(mean, variance.abs() + 0.5, scale if affine else None, shift if affine else None)
+    names = (None, *ACTIVATIONS)
+    return Epilogue(names[choice % len(names)], 0.25, residual, norm)
+
+
 _CONV2D_OPERANDS = {
     "fprop": ("input", "weight"),
+    "fused": ("input", "weight"),
     "dgrad": ("grad_output", "weight"),
     "wgrad": ("grad_output", "input"),
     "bias_grad": ("grad_output",),

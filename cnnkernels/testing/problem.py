@@ -54,8 +54,8 @@ class Conv2dProblem:
     passes: tuple[str, ...] = CONV2D_PASSES
 
     def suits(self, name: str) -> bool:
-        """Whether pass `name` is tried on it."""
-        return name in self.passes
+        """Whether pass `name` is tried on it; "fused" is fprop with an epilogue."""
+        return ("fprop" if name == "fused" else name) in self.passes
 
     def __str__(self) -> str:
         text = f"n{self.N} c{self.C} {self.H}x{self.W} k{self.K} {self.R}x{self.S}"

@@ -8,11 +8,13 @@ the image is padded, or cropped, on its far side to what the windows need. Gradi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cnnkernels.epilogue import Epilogue, Norm
 from cnnkernels.testing.problem import AdaptivePool2dProblem
 from cnnkernels.testing.problems import Conv2dProblem, Pair, Pool2dProblem
 
@@ -26,9 +28,13 @@ class Reference:
     absolute_sum: Tensor
     wander: Tensor
     reduction_length: int
+    #: An error that is allowed in any case, where results are rounded on the way.
+    at_least: Tensor | None = None
 
 
-def conv2d_reference(problem: Conv2dProblem, name: str, operands: dict[str, Tensor]) -> Reference:
+def conv2d_reference(
+    problem: Conv2dProblem, name: str, operands: dict[str, Tensor], epilogue: Epilogue | None = None
+) -> Reference:
     """The reference of pass `name` for `operands` (see :func:`conv2d_pass`) of the dtype under test.
 
     torch's own result is computed in fp32 for the half types and rounded once at the end: its half-precision CPU
@@ -42,16 +48,56 @@ def conv2d_reference(problem: Conv2dProblem, name: str, operands: dict[str, Tens
     taps = problem.R * problem.S
     lengths = {
         "fprop": problem.C // problem.groups * taps,
+        "fused": problem.C // problem.groups * taps,
         "dgrad": problem.K // problem.groups * taps,
         "wgrad": N * P * Q,
         "bias_grad": N * P * Q,
     }
-    return Reference(
+    reference = Reference(
         conv2d_pass(problem, name, wide),
         conv2d_pass(problem, name, narrow).to(dtype),
         conv2d_pass(problem, name, {role: operand.abs() for role, operand in wide.items()}),
         conv2d_pass(problem, name, {role: operand.square() for role, operand in wide.items()}).clamp(min=0).sqrt(),
         lengths[name],
+    )
+    return reference if epilogue is None else _followed_by(epilogue, reference, dtype)
+
+
+def _followed_by(epilogue: Epilogue, reference: Reference, dtype: torch.dtype) -> Reference:
+    """The reference of a convolution with an epilogue, none of whose parts is steeper than its own slope and 1.13, gelu's."""
+
+    def to(wanted: torch.dtype, part: object) -> Any:
+        if isinstance(part, tuple):
+            return Norm(*(to(wanted, each) for each in part))
+        return part.detach().cpu().to(wanted) if isinstance(part, Tensor) else part
+
+    def converted(wanted: torch.dtype) -> Epilogue:
+        return epilogue._replace(residual=to(wanted, epilogue.residual), norm=to(wanted, epilogue.norm))
+
+    wide, added = converted(torch.float64), torch.zeros((), dtype=torch.float64)
+    factor: Tensor = added + 1.13
+    if wide.norm is not None:
+        mean, variance, scale, shift, eps = wide.norm
+        per_channel = (1 if scale is None else scale.abs()) / (variance + eps).sqrt()
+        offset = mean.abs() * per_channel + (0 if shift is None else shift.abs())
+        factor, added = 1.13 * per_channel.view(-1, 1, 1), added + offset.view(-1, 1, 1)
+    if wide.residual is not None:
+        added = added + wide.residual.abs()
+    computing = _computing_dtype(dtype)
+    # Rounded where separate operators round: to the dtype under test before the residual is added.
+    normed = converted(computing)._replace(residual=None, activation=None).apart(reference.torch_result.to(computing))
+    rest = converted(computing)._replace(norm=None)
+    result = wide.apart(reference.fp64)
+    z = wide._replace(residual=None, activation=None).apart(reference.fp64)
+    # Half an ulp of z, as steep as the activation is, and half of the result's; the sum's own error is in fp32, 2^13 finer and more.
+    twice_rounded = torch.finfo(dtype).eps / 2 * (1.13 * z.abs() + result.abs()) * (1 + 2**-6)
+    return Reference(
+        result,
+        rest.apart(normed.to(dtype).to(computing)).to(dtype),
+        reference.absolute_sum * factor + added,
+        reference.wander * factor + added,
+        reference.reduction_length,
+        twice_rounded if dtype.itemsize == 2 else None,
     )
 
 
@@ -61,7 +107,7 @@ def conv2d_pass(problem: Conv2dProblem, name: str, operands: dict[str, Tensor]) 
         return operands["grad_output"].sum((0, 2, 3))
     some = next(iter(operands.values()))
     zeros = {role: some.new_zeros(shape) for role, shape in problem.shapes.items()}
-    if name == "fprop":
+    if name in ("fprop", "fused"):
         return _convolve(problem, operands["input"], operands["weight"]) + _bias(operands.get("bias"))
     differentiated = "input" if name == "dgrad" else "weight"
     arguments = {role: operands.get(role, zeros[role]) for role in ("input", "weight")}

@@ -1,4 +1,6 @@
 // The convolution operators: validate, state the problem, plan, allocate, launch.
+#include <limits>
+
 #include "bindings/tensor.h"
 #include "conv2d/plan.h"
 
@@ -46,8 +48,50 @@ void set_bias(conv2d::Arguments& arguments, Buffers& buffers, const std::optiona
   if (!bias) return;
   require_like(*bias, "bias", weight, "weight");
   require(bias->dim() == 1 && bias->size(0) == channels, "bias must have shape [", channels, "], not ", ShapeOf{*bias});
-  arguments.bias = buffers.input("bias", *bias);
-  arguments.bias_stride = bias->stride(0);
+  arguments.epilogue.bias = buffers.input("bias", *bias);
+  arguments.epilogue.bias_stride = bias->stride(0);
+}
+
+// BatchNorm's four, of which scale and shift may be missing.
+struct Norm {
+  const std::optional<Tensor>&mean, &variance, &scale, &shift;
+  double eps;
+};
+
+void set_norm(conv2d::Epilogue& epilogue, Buffers& buffers, const Norm& norm, const Tensor& weight, int64_t channels) {
+  require(norm.mean.has_value() == norm.variance.has_value(), "mean and variance belong together");
+  if (!norm.variance) {
+    require(!norm.scale && !norm.shift, "scale and shift are of a BatchNorm, which has a mean and a variance");
+    return;
+  }
+  epilogue.norm_is_float = norm.variance->scalar_type() == ScalarType::Float && weight.scalar_type() != ScalarType::Double;
+  const auto values = [&](const std::optional<Tensor>& tensor, const char* what) -> const void* {
+    if (!tensor) return nullptr;
+    if (!epilogue.norm_is_float) require_like(*tensor, what, weight, "weight");
+    else require_like(*tensor, what, *norm.variance, "variance");
+    require(tensor->is_cuda() == weight.is_cuda() && tensor->get_device_index() == weight.get_device_index(), what,
+            " and weight must be on the same device");
+    require(tensor->dim() == 1 && tensor->size(0) == channels && (channels == 1 || tensor->stride(0) == 1), what,
+            " must be dense and have shape [", channels, "], not ", ShapeOf{*tensor});
+    return buffers.input(what, *tensor);
+  };
+  epilogue.mean = values(norm.mean, "mean"), epilogue.variance = values(norm.variance, "variance");
+  epilogue.scale = values(norm.scale, "scale"), epilogue.shift = values(norm.shift, "shift");
+  epilogue.eps = norm.eps;
+}
+
+void set_activation(conv2d::Epilogue& epilogue, const std::string& name, double negative_slope) {
+  using conv2d::Activation;
+  epilogue.slope = 1, epilogue.most = std::numeric_limits<double>::infinity();
+  if (name == "none") epilogue.activation = Activation::kNone;
+  else if (name == "relu") epilogue.activation = Activation::kLines, epilogue.slope = 0;
+  else if (name == "relu6") epilogue.activation = Activation::kLines, epilogue.slope = 0, epilogue.most = 6;
+  else if (name == "leaky_relu") epilogue.activation = Activation::kLines, epilogue.slope = negative_slope;
+  else if (name == "silu") epilogue.activation = Activation::kSilu;
+  else if (name == "gelu") epilogue.activation = Activation::kGelu;
+  else if (name == "gelu_tanh") epilogue.activation = Activation::kGeluTanh;
+  else if (name == "hardswish") epilogue.activation = Activation::kHardswish;
+  else require(false, "activation must be none, relu, relu6, leaky_relu, silu, gelu, gelu_tanh or hardswish, not '", name, "'");
 }
 
 // Plans the problem, gives it its workspace and launches.
@@ -61,8 +105,10 @@ void run(const Problem& problem, conv2d::Arguments arguments, Buffers& buffers, 
   buffers.require_written(plan.kernel->name);
 }
 
-Tensor conv2d_fprop(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias, Sizes output_size, Sizes stride,
-                    Sizes padding, Sizes dilation, int64_t groups, bool channels_last, std::string kernel, std::string padding_mode) {
+// The convolution with `epilogue`, to which the bias and the residual are added here.
+Tensor fprop(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias, const std::optional<Tensor>& residual,
+             const Sizes& output_size, const Sizes& stride, const Sizes& padding, const Sizes& dilation, int64_t groups, bool channels_last,
+             const std::string& kernel, const std::string& padding_mode, const conv2d::Epilogue& epilogue, Buffers& buffers) {
   require_4d(input, "input");
   require_4d(weight, "weight");
   require_like(input, "input", weight, "weight");
@@ -77,15 +123,46 @@ Tensor conv2d_fprop(const Tensor& input, const Tensor& weight, const std::option
   require(weight.size(1) * groups == problem.C, "input ", ShapeOf{input}, " does not fit weight ", ShapeOf{weight},
           " with groups=", groups);
   conv2d::Arguments arguments;
-  Buffers buffers;
+  arguments.epilogue = epilogue;
   set_bias(arguments, buffers, bias, weight, problem.K);
   Tensor output = empty_4d({problem.N, problem.K, problem.P, problem.Q}, input, channels_last);
   problem.y = strides_of(output);
   arguments.x = buffers.input("input", input);
   arguments.w = buffers.input("weight", weight);
   arguments.out = buffers.output("output", output);
+  if (residual) {
+    require_like(*residual, "residual", input, "input");
+    require_4d(*residual, "residual");
+    for (int64_t axis = 0; axis < 4; ++axis) {
+      require(residual->size(axis) == output.size(axis), "residual ", ShapeOf{*residual}, " and output ", ShapeOf{output},
+              " differ in shape");
+      require(output.size(axis) == 1 || residual->stride(axis) == output.stride(axis), "residual does not lie as the output does");
+    }
+    arguments.epilogue.add(buffers.input("residual", *residual), arguments.out);
+  }
   run(problem, arguments, buffers, kernel, input);
   return output;
+}
+
+Tensor conv2d_fprop(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias, Sizes output_size, Sizes stride,
+                    Sizes padding, Sizes dilation, int64_t groups, bool channels_last, std::string kernel, std::string padding_mode) {
+  Buffers buffers;
+  return fprop(input, weight, bias, std::nullopt, output_size, stride, padding, dilation, groups, channels_last, kernel, padding_mode, {},
+               buffers);
+}
+
+Tensor conv2d_fused(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias, const std::optional<Tensor>& mean,
+                    const std::optional<Tensor>& variance, const std::optional<Tensor>& scale, const std::optional<Tensor>& shift,
+                    double eps, const std::optional<Tensor>& residual, std::string activation, double negative_slope, Sizes output_size,
+                    Sizes stride, Sizes padding, Sizes dilation, int64_t groups, bool channels_last, std::string kernel,
+                    std::string padding_mode) {
+  require_4d(weight, "weight");
+  Buffers buffers;
+  conv2d::Epilogue epilogue{};
+  set_norm(epilogue, buffers, {mean, variance, scale, shift, eps}, weight, weight.size(0));
+  set_activation(epilogue, activation, negative_slope);
+  return fprop(input, weight, bias, residual, output_size, stride, padding, dilation, groups, channels_last, kernel, padding_mode, epilogue,
+               buffers);
 }
 
 Tensor conv2d_dgrad(const Tensor& grad_output, const Tensor& weight, const std::optional<Tensor>& bias, Sizes input_size, Sizes stride,
@@ -162,6 +239,7 @@ Tensor conv2d_bias_grad(const Tensor& grad_output, std::string kernel) {
 
 STABLE_TORCH_LIBRARY_IMPL(cnnkernels, CNN_DISPATCH_KEY, library) {
   library.impl("conv2d_fprop", TORCH_BOX(&conv2d_fprop));
+  library.impl("conv2d_fused", TORCH_BOX(&conv2d_fused));
   library.impl("conv2d_dgrad", TORCH_BOX(&conv2d_dgrad));
   library.impl("conv2d_wgrad", TORCH_BOX(&conv2d_wgrad));
   library.impl("conv2d_bias_grad", TORCH_BOX(&conv2d_bias_grad));

@@ -7,6 +7,7 @@
 
 #include "common/choice.h"
 #include "common/platform.h"
+#include "conv2d/epilogue.h"
 #include "conv2d/problem.h"
 
 #pragma GCC visibility push(default)  // cnnkernels._C asks too
@@ -23,11 +24,10 @@ struct Configuration {
 };
 
 struct Arguments {
-  const void* x = nullptr;     // fprop, wgrad
-  const void* w = nullptr;     // fprop, dgrad
-  const void* y = nullptr;     // dgrad, wgrad, bias_grad
-  const void* bias = nullptr;  // or null
-  int64_t bias_stride = 0;
+  const void* x = nullptr;  // fprop, wgrad
+  const void* w = nullptr;  // fprop, dgrad
+  const void* y = nullptr;  // dgrad, wgrad, bias_grad
+  Epilogue epilogue{};      // fprop, dgrad; only the first, of conv2d_fused, has more than a bias
   void* out = nullptr;
   void* workspace = nullptr;
   cudaStream_t stream = nullptr;

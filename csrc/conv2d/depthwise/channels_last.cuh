@@ -206,7 +206,7 @@ Cut slide_cut(const Problem& p) {
 template <class T, class Step>
 int64_t slide_ring_offset(const Cut& cut) {
   const int channels = int(cut.chunks) * (kChunkBytes / int(sizeof(T)));
-  return round_up((weight_floats<Step>(channels) + channels) * int64_t(sizeof(float)), kChunkBytes);
+  return round_up((weight_floats<Step>(channels) + 2 * channels) * int64_t(sizeof(float)), kChunkBytes);
 }
 
 template <class T, class Step>
@@ -335,8 +335,8 @@ void run_slide_step(const Kernel& kernel, const Problem& p, const Configuration&
   q.in = image_of(dgrad ? a.y : a.x, in, sizeof(T));
   if (p.filters_per_group() > 1) q.in.copy_bytes = 0;
   q.layout = layout_of(cut, Step::kStrip, Step::kHalo);
-  q.filter = a.w, q.bias = a.bias, q.out = a.out;
-  q.filter_k = int(p.w.d0), q.filter_r = int(p.w.d2), q.filter_s = int(p.w.d3), q.bias_stride = int(a.bias_stride);
+  q.filter = a.w, q.epilogue = a.epilogue, q.out = a.out;
+  q.filter_k = int(p.w.d0), q.filter_r = int(p.w.d2), q.filter_s = int(p.w.d3);
   q.out_n = int(out.d0), q.out_h = int(out.d2), q.out_w = int(out.d3);
   q.store_bytes = aligned_bytes(a.out, out, sizeof(T), 0);
   q.rows = int((cut.rows + Step::kLines - 1) * Step::kInPerLine) - (Step::kScatter || Step::kStride == 1 ? 0 : 1);

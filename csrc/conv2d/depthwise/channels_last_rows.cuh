@@ -18,6 +18,7 @@
 #include "common/fastdiv.h"
 #include "common/types.h"
 #include "common/vector.h"
+#include "conv2d/epilogue.cuh"
 
 namespace cnn::conv2d::channels_last {
 
@@ -160,10 +161,11 @@ struct PixelReader {
 
 // V channels of one pixel, as many of which exist as `left` says, in accesses of store_bytes.
 template <int V, class T>
-__device__ __forceinline__ void store_pixel(T* to, const float (&value)[V], int left, int store_bytes) {
+__device__ __forceinline__ void store_pixel(const Epilogue& epilogue, T* to, const float (&value)[V], int left, int store_bytes) {
   Vector<T, V> packed;
   CNN_UNROLL
   for (int v = 0; v < V; ++v) packed.value[v] = narrow<T>(value[v]);
+  packed = finish(epilogue, to, packed, left, store_bytes >= V * int(sizeof(T)));
   if (store_bytes >= V * int(sizeof(T)) && left >= V) {
     *reinterpret_cast<Vector<T, V>*>(to) = packed;
     return;

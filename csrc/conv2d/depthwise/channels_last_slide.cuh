@@ -74,13 +74,14 @@ struct SlideParams {
   Axis h, w;
   Image in;
   RowLayout layout;
-  const void *filter, *bias;  // bias may be null
+  const void* filter;
+  Epilogue epilogue;
   void* out;
-  int filter_k, filter_r, filter_s, bias_stride;
+  int filter_k, filter_r, filter_s;
   int out_n, out_h, out_w;
   int store_bytes;  // widest access that the output's addresses and strides allow
   int rows;         // of the input that a unit needs
-  int ring_bytes;   // offset of the rings in shared memory, behind weights and bias
+  int ring_bytes;   // offset of the rings in shared memory, behind weights, factors and offsets
   int unit_bytes;   // of one unit's ring
   bool turned;      // taps in reverse order
 };
@@ -93,7 +94,7 @@ CNN_HOST_DEVICE constexpr int weight_floats(int channels) {
 }
 
 template <class T, class Step>
-__device__ __forceinline__ void stage_weights(const SlideParams& p, float* weights, float* bias, int channel, int channels) {
+__device__ __forceinline__ void stage_weights(const SlideParams& p, float* weights, float* factor, int channel, int channels) {
   constexpr int K = Step::K, kTaps = K * K;
   const int thread = int((threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x);
   const int threads = int(blockDim.x * blockDim.y * blockDim.z);
@@ -104,9 +105,11 @@ __device__ __forceinline__ void stage_weights(const SlideParams& p, float* weigh
     const T* const from = filter + (channel + c) * p.filter_k + tap / K * p.filter_r + tap % K * p.filter_s;
     weights[c * kTaps + c / Step::V + (p.turned ? kTaps - 1 - tap : tap)] = exists ? widen(__ldg(from)) : 0.0f;
   }
-  if (!p.bias) return;
-  for (int c = thread; c < channels; c += threads)
-    bias[c] = channel + c < p.grid.channels ? widen(__ldg(static_cast<const T*>(p.bias) + (channel + c) * p.bias_stride)) : 0.0f;
+  if (!p.epilogue.has_channels()) return;
+  for (int c = thread; c < channels; c += threads) {
+    const PerChannel<T> z = per_channel<T>(p.epilogue, min(channel + c, p.grid.channels - 1));
+    factor[c] = z.factor, factor[channels + c] = z.offset;
+  }
 }
 
 // Adds row e of a step to the sums.
@@ -144,7 +147,7 @@ __global__ void __launch_bounds__(kThreads, 2) slide_kernel(const SlideParams p)
   const int channels = p.grid.chunks * (kChunkBytes / int(sizeof(T)));  // of the block
   const int channel = channel_block * channels;
   float* const weights = reinterpret_cast<float*>(shared);
-  float* const bias = weights + weight_floats<Step>(channels);
+  float *const factor = weights + weight_floats<Step>(channels), *const offset = factor + channels;  // epilogue.cuh
   unsigned char* const ring = shared + p.ring_bytes + int(threadIdx.z) * p.unit_bytes;
   const int row_bytes = p.layout.row_pitch * kChunkBytes;
 
@@ -170,7 +173,7 @@ __global__ void __launch_bounds__(kThreads, 2) slide_kernel(const SlideParams p)
   };
   for (int step = 0; step < kStages - 1; ++step) bring(step);
 
-  stage_weights<T, Step>(p, weights, bias, channel, channels);
+  stage_weights<T, Step>(p, weights, factor, channel, channels);
   __syncthreads();
   float weight[K * K][V];
   CNN_UNROLL
@@ -218,11 +221,11 @@ __global__ void __launch_bounds__(kThreads, 2) slide_kernel(const SlideParams p)
         float result[V];
         CNN_UNROLL
         for (int v = 0; v < V; ++v) result[v] = sum[f][c][v];
-        if (p.bias) {
+        if (p.epilogue.has_channels()) {
           CNN_UNROLL
-          for (int v = 0; v < V; ++v) result[v] += bias[int(threadIdx.x) * V + v];
+          for (int v = 0; v < V; ++v) result[v] = result[v] * factor[int(threadIdx.x) * V + v] + offset[int(threadIdx.x) * V + v];
         }
-        store_pixel<V>(out + row * p.out_h + column * p.out_w, result, left, p.store_bytes);
+        store_pixel<V>(p.epilogue, out + row * p.out_h + column * p.out_w, result, left, p.store_bytes);
       }
     }
   }

@@ -263,13 +263,12 @@ void run_large(const Kernel& kernel, const Problem& p, const Configuration& conf
     return LargeTensor{0, int(p.w.d0), int(p.w.d2), int(p.w.d3), int(height), int(width), false};
   };
   LargeParams q{};
-  q.image = p.pass == Pass::kDgrad ? a.y : a.x, q.filter = wgrad ? a.y : a.w, q.bias = a.bias, q.out = a.out;
+  q.image = p.pass == Pass::kDgrad ? a.y : a.x, q.filter = wgrad ? a.y : a.w, q.epilogue = a.epilogue, q.out = a.out;
   q.partial = configuration.slabs > 1 ? static_cast<float*>(a.workspace) : nullptr;
   q.image_tensor = tensor(v.image, v.image_h, v.image_w, q.image);
   q.filter_tensor = wgrad ? tensor(p.y, p.P, p.Q, a.y) : filters(p.R, p.S);
   q.out_tensor = wgrad ? filters(p.R, p.S) : tensor(v.out, v.out_h, v.out_w, a.out);
   q.image_tile = t.image, q.filter_tile = t.filter, q.out_tile = t.out;
-  q.bias_stride = int(a.bias_stride);
   q.images = int(p.N), q.channels = int(p.C), q.block_images = int(t.images), q.block_channels = int(t.channels);
   q.group_blocks = int(t.group_blocks), q.groups = int(t.groups), q.strips = int(t.strips);
   q.pad_h = int(v.pad_h), q.pad_w = int(v.pad_w), q.flip = p.pass == Pass::kDgrad;

@@ -50,12 +50,12 @@ struct LargeTile {
 };
 
 struct LargeParams {
-  const void *image, *filter, *bias;
+  const void *image, *filter;
+  Epilogue epilogue;
   void* out;       // y, dx or dw
   float* partial;  // wgrad, several slabs: [slab][c][o][l]
   LargeTensor image_tensor, filter_tensor, out_tensor;
   LargeTile image_tile, filter_tile, out_tile;
-  int bias_stride;
   int images, channels;              // N, C
   int block_images, block_channels;  // their product: planes, a power of two
   int group_blocks, groups;          // blocks and groups of 7 rows in one
@@ -189,8 +189,9 @@ struct LargeLayout {
 
   // Writes rows [first, first + rows) of the planes.
   template <class T>
-  __device__ static __forceinline__ void store(T* out, const float* values, const LargeTensor& t, const LargeTile& tile,
-                                               const LargePlanes& at, int block_channels, int first, int rows, const Skew& skew) {
+  __device__ static __forceinline__ void store(const Epilogue& epilogue, T* out, const float* values, const LargeTensor& t,
+                                               const LargeTile& tile, const LargePlanes& at, int block_channels, int first, int rows,
+                                               const Skew& skew) {
     if constexpr (kNhwc) {
       constexpr int kVector = 16 / int(sizeof(T));
       T* const origin = out + at.first_n * t.n + at.first_c * t.c + first * t.h;
@@ -200,9 +201,9 @@ struct LargeLayout {
         T* const to = origin + n * t.n + pixel / t.width * t.h + pixel % t.width * t.w + vector * kVector;
         const float* const results = values + (n * pixels + pixel) * block_channels + vector * kVector;
         if (t.vectors) {
-          store_vector(to, results);
+          store_vector(epilogue, to, results);
         } else {
-          for (int i = 0; i < min(kVector, at.channels - vector * kVector); ++i) to[i] = narrow<T>(results[i]);
+          for (int i = 0; i < min(kVector, at.channels - vector * kVector); ++i) to[i] = finish(epilogue, to + i, narrow<T>(results[i]));
         }
       }
     } else {
@@ -212,12 +213,13 @@ struct LargeLayout {
         const float* const results = values + r * staged_pitch(runs, at, skew);
         const SkewedRun<1> place{skew, runs.lead(run), 0};
         if (t.vectors && runs.merged) {
-          store_run_skewed(run, results, place);
+          store_run_skewed(epilogue, run, results, place);
         } else if (t.vectors) {
-          store_run(run, results);
+          store_run(epilogue, run, results);
         } else {
           for_each_element(run, [&](int e, int plane, int h, int w) {
-            run.first[plane * t.c + h * t.h + w * t.w] = narrow<T>(results[runs.merged ? place.at(e) : e]);
+            T* const to = run.first + plane * t.c + h * t.h + w * t.w;
+            *to = finish(epilogue, to, narrow<T>(results[runs.merged ? place.at(e) : e]));
           });
         }
       }
@@ -403,7 +405,7 @@ __global__ void __launch_bounds__(kLargeThreads, 2) large_kernel(const LargePara
   const int width = p.out_tensor.width;
   T* const out = static_cast<T*>(p.out);
   if (there) {
-    const float bias = p.bias ? widen(__ldg(static_cast<const T*>(p.bias) + (at.first_c + c) * p.bias_stride)) : 0.f;
+    const PerChannel<T> z = per_channel<T>(p.epilogue, at.first_c + c);
     // wgrad: [channel][row][column]
     const int pixel = !kWgrad && kNhwc ? p.block_channels : 1;
     float* const to = image +
@@ -414,13 +416,13 @@ __global__ void __launch_bounds__(kLargeThreads, 2) large_kernel(const LargePara
     for (int i = 0; i < kLargeTile; ++i) {
       CNN_UNROLL
       for (int j = 0; j < kLargeTile; ++j) {
-        if (row + i < first_row + rows && column + j < width) to[(i * width + j) * pixel] = sums[i][j] + bias;
+        if (row + i < first_row + rows && column + j < width) to[(i * width + j) * pixel] = z(sums[i][j]);
       }
     }
   }
   __syncthreads();
   if (!kWgrad) {
-    Layout::store(out, image, p.out_tensor, p.out_tile, at, p.block_channels, first_row, rows, p.out_skew);
+    Layout::store(p.epilogue, out, image, p.out_tensor, p.out_tile, at, p.block_channels, first_row, rows, p.out_skew);
     return;
   }
   for (int e = thread; e < at.channels * rows * width; e += int(blockDim.x)) {

@@ -316,14 +316,14 @@ void run_planar_gather(const Kernel& kernel, const Problem& p, const Configurati
   const PlanarView view(p);
   const bool fprop = p.pass == Pass::kFprop, one_plane = t.planes == 1;
   PlanarGatherParams q{};
-  q.in = fprop ? a.x : a.y, q.filter = a.w, q.bias = a.bias, q.out = a.out;
+  q.in = fprop ? a.x : a.y, q.filter = a.w, q.epilogue = a.epilogue, q.out = a.out;
   const bool in_order = p.K == p.C || one_plane;  // a block's planes of `in` are as many and in the order of those of `out`
   q.in_planes =
       planes_of(view.in, view.in_h, view.in_w, in_order && in_runs(view.in, view.in_c, view.in_h, view.in_w, one_plane, p.N == 1));
   q.out_planes = planes_of(view.out, view.out_h, view.out_w, in_runs(view.out, view.out_c, view.out_h, view.out_w, one_plane, p.N == 1));
   q.in_skew = skew_of(planar_in_layout(p, t), view.in_h, view.in_w);
   q.out_skew = skew_of(planar_out_layout(p, t), view.out_h, view.out_w);
-  q.filter_k = int(p.w.d0), q.filter_r = int(p.w.d2), q.filter_s = int(p.w.d3), q.bias_stride = int(a.bias_stride);
+  q.filter_k = int(p.w.d0), q.filter_r = int(p.w.d2), q.filter_s = int(p.w.d3);
   const bool filters_follow = p.w.d0 == p.R * p.S && p.w.d2 == p.S && p.w.d3 == 1;
   q.filters_in_runs = filters_follow && (fprop || p.K == p.C || one_plane);
   q.channels = planar_div(view.out_c), q.multiplier = planar_div(p.K / p.C), q.fprop = fprop;

@@ -28,11 +28,12 @@ namespace cnn::conv2d {
 enum class PlanarGather { kStride1, kStride2, kStride2Dgrad };
 
 struct PlanarGatherParams {
-  const void *in, *filter, *bias;
+  const void *in, *filter;
+  Epilogue epilogue;
   void* out;
   Planes in_planes, out_planes;
   Skew in_skew, out_skew;  // stride 2
-  int filter_k, filter_r, filter_s, bias_stride;
+  int filter_k, filter_r, filter_s;
   bool filters_in_runs;     // as in_planes
   FastDiv<int> channels;    // of out
   FastDiv<int> multiplier;  // K / C
@@ -264,7 +265,7 @@ __global__ void __launch_bounds__(planar_max_threads(kTaps), planar_least_blocks
   if (plane < planes) {
     int channel;
     p.channels.divmod(first_plane + plane, channel);
-    const float bias = p.bias ? widen(__ldg(static_cast<const T*>(p.bias) + channel * p.bias_stride)) : 0.f;
+    const PerChannel<T> z = per_channel<T>(p.epilogue, channel);
     const int width = run.width;
     const int left_out = Window::kSkewed ? plane * p.out_skew.plane + group * p.out_skew.group : 0;
     float* const to = values + lead + plane * run.rows * width + left_out;
@@ -277,25 +278,26 @@ __global__ void __launch_bounds__(planar_max_threads(kTaps), planar_least_blocks
       if (pairs) {
         CNN_UNROLL
         for (int c = 0; c + kOut <= kPlanarTile * kOut; c += 2) {
-          const Vector<float, 2> pair{{sums[i][c] + bias, sums[i][c + kOut - 1] + bias}};
+          const Vector<float, 2> pair{{z(sums[i][c]), z(sums[i][c + kOut - 1])}};
           *reinterpret_cast<Vector<float, 2>*>(to_row + column * 2 + c) = pair;
         }
       } else {
         CNN_UNROLL
         for (int c = 0; c < kPlanarTile * kOut; ++c) {
           const int w = kOut == 2 ? column * 2 - p.origin_w + c : column + c * p.w.dilation;
-          if (unsigned(w) < unsigned(width)) to_row[w] = sums[i][c] + bias;
+          if (unsigned(w) < unsigned(width)) to_row[w] = z(sums[i][c]);
         }
       }
     }
   }
   __syncthreads();
   if (p.out_planes.in_runs) {
-    if constexpr (Window::kSkewed) store_run_skewed(run, values, place);
-    else store_run(run, values);
+    if constexpr (Window::kSkewed) store_run_skewed(p.epilogue, run, values, place);
+    else store_run(p.epilogue, run, values);
   } else {
     for_each_element(run, [&](int e, int plane_here, int h, int w) {
-      target(first_plane + plane_here)[(run.first_row + h) * p.out_planes.h + w] = narrow<T>(values[Window::kSkewed ? place.at(e) : e]);
+      T* const to = target(first_plane + plane_here) + (run.first_row + h) * p.out_planes.h + w;
+      *to = finish(p.epilogue, to, narrow<T>(values[Window::kSkewed ? place.at(e) : e]));
     });
   }
 }

@@ -18,6 +18,7 @@
 #include "common/fastdiv.h"
 #include "common/types.h"
 #include "common/vector.h"
+#include "conv2d/epilogue.cuh"
 
 namespace cnn::conv2d {
 
@@ -188,7 +189,7 @@ __device__ __forceinline__ void copy_run_skewed(float* values, const Run<const f
 
 // Writes 16 bytes of results, from as many floats that begin at a multiple of 16 bytes.
 template <class T>
-__device__ __forceinline__ void store_vector(T* to, const float* values) {
+__device__ __forceinline__ void store_vector(const Epilogue& epilogue, T* to, const float* values) {
   constexpr int kVector = 16 / int(sizeof(T)), kQuads = kVector / 4;
   // A vector of halves is two of floats. Of eight lanes, four read their first while the others read their second: together they have all
   // 32 banks.
@@ -202,29 +203,30 @@ __device__ __forceinline__ void store_vector(T* to, const float* values) {
     const float here = quad[i / 4].value[i % 4], there = quad[kQuads - 1 - i / 4].value[i % 4];
     vector.value[i] = narrow<T>(swapped ? there : here);
   }
-  *reinterpret_cast<Vector<T, kVector>*>(to) = vector;
+  *reinterpret_cast<Vector<T, kVector>*>(to) = finish(epilogue, to, vector);
 }
 
 // Writes values[lead + i] to the run's element i, in vectors of 16 bytes but at both ends.
 template <class T>
-__device__ __forceinline__ void store_run(const Run<T>& run, const float* values) {
+__device__ __forceinline__ void store_run(const Epilogue& epilogue, const Run<T>& run, const float* values) {
   constexpr int kVector = 16 / int(sizeof(T));
   const int lead = run.lead(), end = lead + run.count();
   T* const to = run.first - lead;
   for (int v = int(threadIdx.x) * kVector; v < end; v += int(blockDim.x) * kVector) {
     if (v >= lead && v + kVector <= end) {
-      store_vector(to + v, values + v);
+      store_vector(epilogue, to + v, values + v);
     } else {
-      for (int i = max(v, lead); i < min(v + kVector, end); ++i) to[i] = narrow<T>(values[i]);
+      for (int i = max(v, lead); i < min(v + kVector, end); ++i) to[i] = finish(epilogue, to + i, narrow<T>(values[i]));
     }
   }
 }
 
 // The same, of results that lie skewed.
 template <class T, int kRows>
-__device__ __forceinline__ void store_run_skewed(const Run<T>& run, const float* values, const SkewedRun<kRows>& place) {
+__device__ __forceinline__ void store_run_skewed(const Epilogue& epilogue, const Run<T>& run, const float* values,
+                                                 const SkewedRun<kRows>& place) {
   constexpr int kVector = 16 / int(sizeof(T));
-  if (place.in_order()) return store_run(run, values);
+  if (place.in_order()) return store_run(epilogue, run, values);
   const int lead = place.lead, end = lead + run.count();
   T* const to = run.first - lead;
   with_unit(place.unit(), [&](auto unit) {
@@ -239,9 +241,9 @@ __device__ __forceinline__ void store_run_skewed(const Run<T>& run, const float*
         Vector<T, kVector> vector;
         CNN_UNROLL
         for (int i = 0; i < kVector; ++i) vector.value[i] = narrow<T>(units[i / kUnit].value[i % kUnit]);
-        *reinterpret_cast<Vector<T, kVector>*>(to + v) = vector;
+        *reinterpret_cast<Vector<T, kVector>*>(to + v) = finish(epilogue, to + v, vector);
       } else {
-        for (int i = max(v, lead); i < min(v + kVector, end); ++i) to[i] = narrow<T>(values[place.at(i - lead)]);
+        for (int i = max(v, lead); i < min(v + kVector, end); ++i) to[i] = finish(epilogue, to + i, narrow<T>(values[place.at(i - lead)]));
       }
     }
   });

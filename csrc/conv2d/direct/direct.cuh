@@ -116,11 +116,10 @@ void run_gather(const Kernel& kernel, const Problem& p, const Configuration& con
   GatherParams<Index> q{};
   q.in = fprop ? a.x : a.y;
   q.filter = a.w;
-  q.bias = a.bias;
+  q.epilogue = a.epilogue;
   q.out = a.out;
   q.in_n = Index(view.in.d0), q.in_c = Index(view.in.d1), q.in_h = Index(view.in.d2), q.in_w = Index(view.in.d3);
   q.out_n = Index(view.out.d0), q.out_c = Index(view.out.d1), q.out_h = Index(view.out.d2), q.out_w = Index(view.out.d3);
-  q.bias_stride = Index(a.bias_stride);
   q.filter_group = Index(p.filters_per_group() * p.w.d0);
   q.filter_out = Index(fprop ? p.w.d0 : p.w.d1), q.filter_in = Index(fprop ? p.w.d1 : p.w.d0);
   q.filter_r = Index(p.w.d2), q.filter_s = Index(p.w.d3);

@@ -26,6 +26,7 @@
 #include "conv2d/direct/direct.h"
 #include "conv2d/direct/padding.cuh"
 #include "conv2d/direct/tile.cuh"
+#include "conv2d/epilogue.cuh"
 
 namespace cnn::conv2d {
 
@@ -41,16 +42,16 @@ struct GatherAxis {
 
 template <class Index>
 struct GatherParams {
-  const void *in, *filter, *bias;  // bias may be null
+  const void *in, *filter;
   void* out;
   Index in_n, in_c, in_h, in_w;  // element strides
   Index filter_group, filter_out, filter_in, filter_r, filter_s;
   Index out_n, out_c, out_h, out_w;
-  Index bias_stride;
   Index batch, in_channels, out_channels;  // channels per group
   Index groups;
   GatherAxis<Index> h, w;
   Index n_tiles;
+  Epilogue epilogue;
   bool dgrad;  // else fprop
   PaddingMode padding_mode;
   bool channel_innermost;  // order of the reduction
@@ -241,12 +242,11 @@ __global__ void __launch_bounds__(Tile::kThreads, 1) gather_kernel(const GatherP
   }
 
   const Index first_channel = block.group * p.out_channels + block.first_n;
-  const T* const bias = static_cast<const T*>(p.bias);
   T* const out = static_cast<T*>(p.out);
   write_results(results, &stages.m[0][0][0], p.out_n_dense, [&](int m, int n, Acc value) {
     if (row_out[m] < 0 || n >= filters_left) return;
-    if (bias) value += widen(__ldg(bias + (first_channel + n) * p.bias_stride));
-    out[row_out[m] + (first_channel + n) * p.out_c] = narrow<T>(value);
+    T* const to = out + row_out[m] + (first_channel + n) * p.out_c;
+    *to = finish(p.epilogue, to, narrow<T>(per_channel<T>(p.epilogue, first_channel + n)(value)));
   });
 }
 

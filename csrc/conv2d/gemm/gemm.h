@@ -16,6 +16,7 @@
 
 #include "common/fastdiv.h"
 #include "common/platform.h"
+#include "conv2d/epilogue.h"
 
 namespace cnn::conv2d {
 
@@ -55,13 +56,14 @@ struct GemmAxis {
 };
 
 struct GemmParams {
-  const void *in, *filter, *bias;  // bias may be null
+  const void *in, *filter;
+  Epilogue epilogue;
   void* out;
   float* partial;              // null, or where each slab writes its sums, laid out as the out_ strides say, slab_stride apart
   int in_n, in_c, in_h, in_w;  // element strides
   int filter_group, filter_k, filter_n, filter_r, filter_s;
   int out_n, out_c, out_h, out_w;
-  int bias_stride, slab_stride;
+  int slab_stride;
   int batch, groups;
   int in_channels, out_channels;  // per group
   int columns;                    // of the product, per group: out_channels, or times R * S if a column is a tap's channel

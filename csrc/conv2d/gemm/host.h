@@ -329,8 +329,8 @@ void run_gemm(const Kernel& kernel, const Problem& p, GemmTileName name, const G
   GemmParams& q = plan.params;
   const int size = int(sizeof(T));
   q.in = view.fprop ? a.x : a.y;
-  q.filter = a.w, q.bias = a.bias, q.out = a.out, q.bias_stride = int(a.bias_stride);
-  if (q.slabs > 1) q.partial = static_cast<float*>(a.workspace);
+  q.filter = a.w, q.epilogue = a.epilogue, q.out = a.out;
+  if (q.slabs > 1) q.partial = static_cast<float*>(a.workspace), q.epilogue = {};  // which sum_slabs has
   if (plan.packs_filter) {
     PackFilterParams f{};
     f.filter = a.w, f.packed = static_cast<unsigned char*>(a.workspace) + round_up(plan.partial_bytes, 16);
@@ -358,8 +358,11 @@ void run_gemm(const Kernel& kernel, const Problem& p, GemmTileName name, const G
   const int64_t channels = view.out_channels * p.groups;
   const Strides& out = view.out;
   if (q.out_planar)
-    sum_slabs<T>({a.workspace, q.slabs, {p.N, channels, view.out_h, view.out_w}, a.out, {out.d0, out.d1, out.d2, out.d3}}, a.stream);
-  else sum_slabs<T>({a.workspace, q.slabs, {p.N, view.out_h, view.out_w, channels}, a.out, {out.d0, out.d2, out.d3, out.d1}}, a.stream);
+    sum_slabs<T>({a.workspace, q.slabs, {p.N, channels, view.out_h, view.out_w}, a.out, {out.d0, out.d1, out.d2, out.d3}, a.epilogue, 1},
+                 a.stream);
+  else
+    sum_slabs<T>({a.workspace, q.slabs, {p.N, view.out_h, view.out_w, channels}, a.out, {out.d0, out.d2, out.d3, out.d1}, a.epilogue, 3},
+                 a.stream);
 }
 
 inline Configuration configure_gemm(const Problem& p, GemmTileName name, const GemmOptions& options) {

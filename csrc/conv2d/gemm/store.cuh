@@ -12,6 +12,7 @@
 #include "common/recompute.h"
 #include "common/sectors.h"
 #include "common/vector.h"
+#include "conv2d/epilogue.cuh"
 #include "conv2d/gemm/items.cuh"
 #include "conv2d/gemm/tile.cuh"
 
@@ -22,10 +23,10 @@ template <class Tile>
 struct GemmStoreTable {
   __device__ static __forceinline__ int place(int m, int vector) { return place_of_vectors<Tile::BM>(m, vector); }
 
-  int row[Tile::BM + kTableShift];     // offset; -1: does not exist
-  int planes[Tile::BM + kTableShift];  // how many of its planes exist
-  int column[Tile::BN];                // offset, but for the plane
-  float bias[Tile::BN];
+  int row[Tile::BM + kTableShift];           // offset; -1: does not exist
+  int planes[Tile::BM + kTableShift];        // how many of its planes exist
+  int column[Tile::BN];                      // offset, but for the plane
+  float factor[Tile::BN], offset[Tile::BN];  // epilogue.cuh
 
   __device__ __forceinline__ void set_rows(const GemmParams& p, const GemmItem& item) {
     const GemmClass &h = p.h.classes[item.class_h], &w = p.w.classes[item.class_w];
@@ -44,14 +45,15 @@ struct GemmStoreTable {
   __device__ __forceinline__ void set_columns(const GemmParams& p, const GemmItem& item, int column_tile) {
     for (int n = recompute(int(threadIdx.x)); n < Tile::BN; n += Tile::kThreads) {
       const int index = column_tile * Tile::BN + n;
-      column[n] = 0, bias[n] = 0;
+      column[n] = 0, factor[n] = 1, offset[n] = 0;
       if (index >= p.columns) continue;
       int channel = index, r = 0, s = 0;
       if (p.columns_are_taps && p.taps_outermost) r = p.column_s.divmod(p.column_inner.divmod(index, channel), s);
       else if (p.columns_are_taps) channel = p.column_inner.divmod(index, r), r = p.column_s.divmod(r, s);
       channel += item.group * p.out_channels;
       column[n] = channel * p.out_c + r * p.out_h + (p.out_planar ? 0 : s * p.out_w);
-      if (p.bias && item.slab == 0) bias[n] = widen(static_cast<const T*>(p.bias)[channel * p.bias_stride]);
+      const PerChannel<T> z = per_channel<T>(p.epilogue, channel);
+      factor[n] = z.factor, offset[n] = z.offset;
     }
   }
 };
@@ -79,7 +81,7 @@ __device__ __forceinline__ void stage_results(const GemmParams& p, int part, int
         const int n = tile_row<Tile::kThreadsN>(thread_n, j);
         Four four;
         CNN_UNROLL
-        for (int e = 0; e < 4; ++e) four.value[e] = narrow<To>(value[segment * 4 + i][j + e] + table.bias[n + e]);
+        for (int e = 0; e < 4; ++e) four.value[e] = narrow<To>(value[segment * 4 + i][j + e] * table.factor[n + e] + table.offset[n + e]);
         *reinterpret_cast<Four*>(staging + staged_row(row, Tile::BN * int(sizeof(To))) + n * int(sizeof(To))) = four;
       }
     }
@@ -93,7 +95,7 @@ __device__ __forceinline__ void stage_results(const GemmParams& p, int part, int
       const int place = (byte / 16 ^ chunk_mask<Tile>(column, per_plane)) * 16 + byte % 16;
       Four four;
       CNN_UNROLL
-      for (int i = 0; i < 4; ++i) four.value[i] = narrow<To>(value[segment * 4 + i][j] + table.bias[n]);
+      for (int i = 0; i < 4; ++i) four.value[i] = narrow<To>(value[segment * 4 + i][j] * table.factor[n] + table.offset[n]);
       *reinterpret_cast<Four*>(staging + (plane * columns + column) * rows * int(sizeof(To)) + place) = four;
     }
   }
@@ -114,8 +116,9 @@ __device__ __forceinline__ void write_results(const GemmParams& p, int column_ti
       const int line = units.divmod(e, unit);
       const int row = p.parts == 1 ? line : p.planes_div.divmod(line, part), m = first_row + row, n = unit * kVector;
       if (part >= table.planes[m]) continue;
-      *reinterpret_cast<Several*>(out + table.row[m] + part * p.out_w + table.column[n]) =
-          *reinterpret_cast<const Several*>(staging + staged_row(line, Tile::BN * int(sizeof(To))) + n * int(sizeof(To)));
+      To* const to = out + table.row[m] + part * p.out_w + table.column[n];
+      const unsigned char* const staged = staging + staged_row(line, Tile::BN * int(sizeof(To))) + n * int(sizeof(To));
+      *reinterpret_cast<Several*>(to) = finish(p.epilogue, to, *reinterpret_cast<const Several*>(staged));
     }
   } else {
     // Unit: kVector pixels of one column, which lie side by side in the result.
@@ -148,7 +151,8 @@ __device__ __forceinline__ void write_results(const GemmParams& p, int column_ti
           if (++of == p.planes) of = 0, ++at;
         }
       }
-      *reinterpret_cast<Several*>(out + table.row[m] + plane * p.out_w + table.column[column * per_plane]) = several;
+      To* const to = out + table.row[m] + plane * p.out_w + table.column[column * per_plane];
+      *reinterpret_cast<Several*>(to) = finish(p.epilogue, to, several);
     }
   }
 }

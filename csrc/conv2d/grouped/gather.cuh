@@ -26,6 +26,7 @@
 #include <type_traits>
 
 #include "common/launch.h"
+#include "conv2d/epilogue.cuh"
 #include "conv2d/grouped/halo.cuh"
 
 namespace cnn::conv2d::grouped {
@@ -61,9 +62,9 @@ struct FilterWalk {
 struct GatherParams {
   Image in;
   Few few;
-  const void *filter, *bias;  // bias may be null
+  const void* filter;
   void* out;
-  int bias_stride;
+  Epilogue epilogue;
   int out_n, out_c, out_h, out_w, out_rows, out_columns, out_skew;
   bool out_planar;
   bool out_vector;  // channels_last: 16-byte stores are aligned; planar: the tile's rows have no gaps
@@ -298,6 +299,10 @@ __device__ __forceinline__ void store_channels_last(const GatherParams& p, const
   const auto swapped = [&](const unsigned (&even_gives)[4], const unsigned (&odd_gives)[4], int i) {
     return __shfl_xor_sync(0xffffffffu, odd ? odd_gives[i] : even_gives[i], 1);
   };
+  const auto store = [&](T* to, uint4 value) {
+    using Several = Vector<T, kVector<T>>;
+    *reinterpret_cast<Several*>(to) = finish(p.epilogue, to, __builtin_bit_cast(Several, value));
+  };
   if (sizeof(T) * kResults == 8 && p.out_vector) {
     CNN_UNROLL
     for (int i = 0; i < kPixels; i += 2) {  // kPixels is even with 4 results
@@ -309,7 +314,7 @@ __device__ __forceinline__ void store_channels_last(const GatherParams& p, const
       if (!o.exists) continue;
       uint4 value{own[0][0], own[0][1], other[0], other[1]};
       if (odd) value = uint4{other[0], other[1], own[1][0], own[1][1]};
-      *reinterpret_cast<uint4*>(out + offset(o) + lane.chunk / 2 * 8) = value;
+      store(out + offset(o) + lane.chunk / 2 * 8, value);
     }
   } else if (sizeof(T) * kResults == 32 && p.out_vector) {
     CNN_UNROLL
@@ -329,8 +334,8 @@ __device__ __forceinline__ void store_channels_last(const GatherParams& p, const
       uint4 first{own[0][0], own[0][1], own[0][2], own[0][3]}, second = other;
       if (odd) first = other, second = uint4{own[1][0], own[1][1], own[1][2], own[1][3]};
       T* const to = out + offset(o) + lane.chunk / 2 * 16 + (odd ? 4 : 0);
-      *reinterpret_cast<uint4*>(to) = first;
-      *reinterpret_cast<uint4*>(to + 8) = second;
+      store(to, first);
+      store(to + 8, second);
     }
   } else {
     CNN_UNROLL
@@ -341,12 +346,15 @@ __device__ __forceinline__ void store_channels_last(const GatherParams& p, const
       Vector<T, kResults> value;
       CNN_UNROLL
       for (int j = 0; j < kResults; ++j) value.value[j] = narrow<T>(sums.value[i][j]);
-      if (sizeof(T) * kResults == 16 && p.out_vector) {
+      const bool vector = sizeof(T) * kResults == 16 && p.out_vector;
+      const int count = vector ? kResults : min(kResults, p.all_results - at.first_filter - lane.chunk * kResults);
+      value = finish(p.epilogue, to, value, count, vector);
+      if (vector) {
         *reinterpret_cast<Vector<T, kResults>*>(to) = value;
       } else {
         CNN_UNROLL
         for (int j = 0; j < kResults; ++j)
-          if (at.first_filter + lane.chunk * kResults + j < p.all_results) to[j] = value.value[j];
+          if (j < count) to[j] = value.value[j];
       }
     }
   }
@@ -403,14 +411,16 @@ __device__ __forceinline__ void store_runs(const GatherParams& p, const GatherAt
       const int first = unit * kUnit - stage.phase<T>(p, n, at.first_filter, k);
       const int length = p.staged_planes ? min(p.filters, p.all_results - at.first_filter) * p.staged_pitch : rows * p.out_columns;
       if (first >= 0 && first + kUnit <= length) {
-        *reinterpret_cast<Vector<T, kUnit>*>(to + first) = load_vector<kUnit>(from);
+        *reinterpret_cast<Vector<T, kUnit>*>(to + first) = finish(p.epilogue, to + first, load_vector<kUnit>(from));
       } else if (kUnit == kVector<T>) {  // of whole planes: smaller units end where runs do
-        for (int i = max(-first, 0); i < min(kUnit, length - first); ++i) to[first + i] = from[i];
+        for (int i = max(-first, 0); i < min(kUnit, length - first); ++i) to[first + i] = finish(p.epilogue, to + first + i, from[i]);
       }
     } else {
       int column;
       const int row = p.by_staged_row.divmod(unit, column);
-      if (row < rows && column < columns) to[row * p.out_h + (first_column + column) * p.out_w] = *from;
+      if (row >= rows || column >= columns) continue;
+      T* const pixel = to + row * p.out_h + (first_column + column) * p.out_w;
+      *pixel = finish(p.epilogue, pixel, *from);
     }
   }
 }
@@ -493,14 +503,11 @@ __global__ void __launch_bounds__(kMostThreads, 2) gather_kernel(const __grid_co
         sums.add(halo + group * p.group_quads * p.window.pitch * 4, table, lane.slot, filters + lane.chunk * kResults, p, h, w);
       }
       const Lane lane = lanes[thread];
-      if (p.bias) {
+      CNN_UNROLL
+      for (int j = 0; j < kResults; ++j) {
+        const auto z = per_channel<T>(p.epilogue, min(at.first_filter + lane.chunk * kResults + j, p.all_results - 1));
         CNN_UNROLL
-        for (int j = 0; j < kResults; ++j) {
-          const int result = min(at.first_filter + lane.chunk * kResults + j, p.all_results - 1);
-          const float bias = widen(__ldg(static_cast<const T*>(p.bias) + result * p.bias_stride));
-          CNN_UNROLL
-          for (int i = 0; i < kPixels; ++i) sums.value[i][j] += bias;
-        }
+        for (int i = 0; i < kPixels; ++i) sums.value[i][j] = z(sums.value[i][j]);
       }
       if (p.out_planar) {
         stage_planar<T>(p, at, h, w, table, lane, sums, staged);

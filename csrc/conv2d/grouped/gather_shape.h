@@ -251,8 +251,7 @@ GatherParams gather_params(const GatherShape& s, const View& view, const Argumen
   if (q.in.vector) set_pieces(q.window, s.groups * s.slice / vector, size);
   int64_t raw = 0;
   if (view.few) q.few = make_few(a.x, p, view.few, view.few_columns, s.window, s.tiles_w == 1, size, raw);
-  q.filter = a.w, q.bias = a.bias, q.out = a.out;
-  q.bias_stride = int(a.bias_stride);
+  q.filter = a.w, q.epilogue = a.epilogue, q.out = a.out;
   q.out_n = int(view.out.d0), q.out_c = int(view.out.d1), q.out_h = int(view.out.d2), q.out_w = int(view.out.d3);
   q.out_rows = int(view.out_h), q.out_columns = int(view.out_w);
   q.out_skew = int(reinterpret_cast<uintptr_t>(a.out) % 32 / size);

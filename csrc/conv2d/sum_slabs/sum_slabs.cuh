@@ -1,6 +1,6 @@
 // Sums over slabs, in order.
 //
-//   out[i] = sum over slabs of partial[slab][i]
+//   out[i] = epilogue(sum over slabs of partial[slab][i])
 //
 // A block has 256 threads, as `readers` rows of 256 / readers results. Consecutive threads read consecutive results of one slab; reader r
 // adds slabs r, r + readers, ... in order, and a tree in shared memory adds the readers. The number of readers follows from the number
@@ -17,6 +17,7 @@
 #include "common/launch.h"
 #include "common/sectors.h"
 #include "common/types.h"
+#include "conv2d/epilogue.cuh"
 #include "conv2d/sum_slabs/sum_slabs.h"
 
 namespace cnn::conv2d {
@@ -31,6 +32,8 @@ struct SumSlabsParams {
   Index stride0, stride1, stride2, stride3;
   Index slabs, results;
   int readers;
+  Epilogue epilogue;
+  bool channel_is_1;  // of the dimensions; else 3
 };
 
 template <class T, class Index>
@@ -56,7 +59,8 @@ __global__ void __launch_bounds__(kSumSlabsThreads, 1) sum_slabs_kernel(const Su
   if (reader > 0 || result >= p.results) return;
   Index i1, i2, i3;
   const Index i0 = p.extent1.divmod(p.extent2.divmod(p.extent3.divmod(result, i3), i2), i1);
-  static_cast<T*>(p.out)[i0 * p.stride0 + i1 * p.stride1 + i2 * p.stride2 + i3 * p.stride3] = narrow<T>(sum);
+  T* const to = static_cast<T*>(p.out) + i0 * p.stride0 + i1 * p.stride1 + i2 * p.stride2 + i3 * p.stride3;
+  *to = finish(p.epilogue, to, narrow<T>(per_channel<T>(p.epilogue, p.channel_is_1 ? i1 : i3)(sum)));
 }
 
 constexpr int kTurnedColumns = 32, kTurnedRows = 128, kTurnedReaders = 8;
@@ -69,6 +73,7 @@ struct SumTurnedSlabsParams {
   int slabs, results;
   int log_readers;
   FastDiv<int32_t> by_rows;
+  Epilogue epilogue;  // columns are the channels
 };
 
 template <class T>
@@ -105,12 +110,15 @@ __global__ void __launch_bounds__(kSumSlabsThreads, 1) sum_turned_slabs_kernel(c
   __syncthreads();
 
   // Write.
+  const auto write = [&](T* to, int row, int column) {
+    *to = finish(p.epilogue, to, narrow<T>(per_channel<T>(p.epilogue, column0 + column)(tile[row * kPitch + column])));
+  };
   T* const out = static_cast<T*>(p.out) + outer * p.outer_stride + column0 * p.column_stride + row0;
   if (p.row_tiles == 1) {
     for (int e = thread; e < rows * columns; e += kSumSlabsThreads) {
       int row;
       const int column = p.by_rows.divmod(e, row);
-      out[column * p.column_stride + row] = narrow<T>(tile[row * kPitch + column]);
+      write(out + column * p.column_stride + row, row, column);
     }
   } else {
     // Rows of planes begin anywhere in a sector: the threads begin where one does, and the first of the rows come last.
@@ -118,7 +126,7 @@ __global__ void __launch_bounds__(kSumSlabsThreads, 1) sum_turned_slabs_kernel(c
       const int column = e / kTurnedRows;
       T* const to = out + column * p.column_stride;
       const int row = (e - sector_phase(to, int(sizeof(T)))) & (kTurnedRows - 1);
-      if (row < rows) to[row] = narrow<T>(tile[row * kPitch + column]);
+      if (row < rows) write(to + row, row, column);
     }
   }
 }
@@ -126,7 +134,7 @@ __global__ void __launch_bounds__(kSumSlabsThreads, 1) sum_turned_slabs_kernel(c
 // Whether the results of `s` are to be turned round.
 inline bool is_turned(const Slabs& s) {
   const bool rows_dense = s.stride[2] == 1 && (s.extent[1] == 1 || s.stride[1] == s.extent[2]);
-  return rows_dense && s.extent[1] * s.extent[2] > 1 && s.extent[3] > 1 && s.stride[3] != 1;
+  return s.channel == 3 && rows_dense && s.extent[1] * s.extent[2] > 1 && s.extent[3] > 1 && s.stride[3] != 1;
 }
 
 template <class T>
@@ -141,6 +149,7 @@ void launch_sum_turned_slabs(const Slabs& s, cudaStream_t stream) {
   q.slabs = int(s.slabs), q.results = int(s.extent[0] * q.rows * q.columns);
   while (1 << q.log_readers < kTurnedReaders && (int64_t(kSlabsPerReader) << q.log_readers) < s.slabs) ++q.log_readers;
   q.by_rows = FastDiv<int32_t>(q.rows);
+  q.epilogue = s.epilogue;
   const int64_t blocks = s.extent[0] * q.row_tiles * q.column_tiles;
   launch(name.c_str(), {dim3(unsigned(blocks)), dim3(kSumSlabsThreads), 0, stream}, sum_turned_slabs_kernel<T>, q);
 }
@@ -155,6 +164,7 @@ void launch_sum_slabs(const Slabs& s, cudaStream_t stream) {
   q.stride0 = Index(s.stride[0]), q.stride1 = Index(s.stride[1]), q.stride2 = Index(s.stride[2]), q.stride3 = Index(s.stride[3]);
   q.slabs = Index(s.slabs);
   q.results = Index(s.extent[0] * s.extent[1] * s.extent[2] * s.extent[3]);
+  q.epilogue = s.epilogue, q.channel_is_1 = s.channel == 1;
   q.readers = 1;
   while (q.readers < kMostReaders && int64_t(q.readers) * kSlabsPerReader < s.slabs) q.readers *= 2;
   const int64_t blocks = ceil_div(int64_t(q.results), kSumSlabsThreads / q.readers);
