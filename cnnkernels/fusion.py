@@ -13,7 +13,9 @@ moving to a device or replacing a submodule need no second conversion.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import operator
+import types
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -144,6 +146,15 @@ class FusedForward:
         ):
             return type(model).forward(model, *args, **kwargs)
         return self.code(model, *args, **kwargs)
+
+    # Who asks a forward for its signature and its place in a file, as torch.export does, is told the model's own.
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(type(self.model).forward.__get__(self.model))
+
+    @property
+    def __code__(self) -> types.CodeType:
+        return type(self.model).forward.__code__
 
     def __getstate__(self) -> dict[str, Any]:
         return {"model": self.model}  # the code is made again: a function of no file cannot be pickled
