@@ -26,6 +26,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from cnnkernels import autograd, geometry, tuning
 from cnnkernels.autograd import AvgPool2d, Conv2dDgrad, Conv2dFprop, MaxPool2d, MaxPool2dFlatIndices
@@ -79,6 +80,11 @@ def _instead_of(
     def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
         @functools.wraps(function)
         def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+            # torch's protocol for what stands for a tensor: torch.fx's proxies, subclasses, modes.
+            handed = (*args, *kwargs.values()) if kwargs else args
+            if has_torch_function(handed):
+                handled: Result = handle_torch_function(call, handed, *args, **kwargs)
+                return handled
             asked = kwargs.pop("backend", None)
             backend, _ = select(asked, args[0] if args else kwargs.get("input"))  # type: ignore[arg-type]
             if backend == "torch":
