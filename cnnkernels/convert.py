@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -127,6 +128,7 @@ def convert(model: torch.nn.Module, backend: str | None = None) -> Report:
     """
     if backend is not None:
         check_name(backend)
+    importlib.import_module("cnnkernels.flops")  # or torch's counter would see convolutions without operations
 
     def change(module: torch.nn.Module) -> tuple[bool, str]:
         plain, reason = _plain_type(module)

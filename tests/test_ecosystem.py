@@ -15,6 +15,7 @@ from torch.nn.utils import prune
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
+from torch.utils.flop_counter import FlopCounterMode
 
 import cnnkernels
 from cnnkernels import BackendError, models, trace
@@ -346,6 +347,21 @@ def test_batch_norm_is_fused_into_a_converted_convolution() -> None:
         assert fused.backend == "emulator"
         images = _images()
         torch.testing.assert_close(fused(images), pair(images))
+
+
+def test_operations_are_counted_as_torchs() -> None:
+    """torch.utils.flop_counter, forward and backward, module by module."""
+    counts = []
+    for model in _twins():
+        with FlopCounterMode(display=False) as counter:
+            model(_images().requires_grad_()).sum().backward()
+        counts.append({module: sum(each.values()) for module, each in counter.get_flop_counts().items()})
+    ours, theirs = counts
+    for module in ("Sequential.0", "Sequential.3", "Sequential.9"):
+        assert ours[module] == theirs[module], module
+    # Three passes of two operations for each tap, channel of the group, filter, pixel and image. Torch's count of the gradient of a
+    # grouped weight takes all channels for each filter.
+    assert ours["Sequential.4"] == 3 * 2 * (3 * 3) * 2 * 6 * (6 * 6) * 2 < theirs["Sequential.4"]
 
 
 def test_hooks_see_what_torchs_modules_show() -> None:
