@@ -31,10 +31,10 @@ class _OnOurKernels(torch.nn.Module):
     backend: str | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        # torch.fx makes one node of a module only where its class is defined in torch.nn. Ours are one node, too, so that
-        # tracing a model gives the graph that it gave before it was converted.
+        # torch.fx makes one node of a module only where its class is defined in torch.nn. Those defined here are one node, too, so
+        # that tracing a model gives the graph that it gave before it was converted; subclasses elsewhere are traced, as torch's are.
         input = args[0] if args else kwargs.get("input")
-        if isinstance(input, torch.fx.Proxy):
+        if isinstance(input, torch.fx.Proxy) and type(self).__module__ == __name__:
             tracer: Any = input.tracer
 
             def one_node(*args: Any, **kwargs: Any) -> Any:

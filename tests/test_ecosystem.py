@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -297,6 +298,25 @@ def test_fx_has_a_node_for_each_of_our_modules() -> None:
     assert len(launched) == 12
     assert cnnkernels.restore(traced).replaced
     torch.testing.assert_close(traced(images), theirs(2 * images))
+
+
+class _Scaled(cnnkernels.nn.Conv2d):
+    """A subclass whose forward does more: torch.fx looks into torch's subclasses, too."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
+def test_fx_goes_into_subclasses() -> None:
+    model = nn.Sequential(_Scaled(3, 4, 3)).double()
+    model[0].backend = "emulator"
+    traced = torch.fx.symbolic_trace(model)
+    operations = [node.target for node in traced.graph.nodes if node.op.startswith("call")]
+    assert operations == [cnnkernels.functional.conv2d, operator.mul]
+    images = _images()
+    with trace() as launched:
+        assert torch.equal(traced(images), model(images))
+    assert len(launched) == 2
 
 
 def test_fx_keeps_calls_of_our_functions() -> None:
