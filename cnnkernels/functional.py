@@ -69,6 +69,14 @@ def _ask_torch(reference: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         torchs_turn.calls -= 1
 
 
+def _stands_for_a_tensor(value: object) -> bool:
+    """Whether the call is value's to answer, by torch's protocol, as that of a proxy of torch.fx is: it records the call.
+
+    Not so the calls of Tensor's subclasses, which our operators and torch's hand over themselves, to modes, too.
+    """
+    return not isinstance(value, Tensor) and hasattr(type(value), "__torch_function__")
+
+
 def _instead_of(
     reference: Callable[..., object],
 ) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
@@ -80,9 +88,8 @@ def _instead_of(
     def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
         @functools.wraps(function)
         def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-            # torch's protocol for what stands for a tensor: torch.fx's proxies, subclasses, modes.
             handed = (*args, *kwargs.values()) if kwargs else args
-            if has_torch_function(handed):
+            if has_torch_function(handed) and any(map(_stands_for_a_tensor, handed)):
                 handled: Result = handle_torch_function(call, handed, *args, **kwargs)
                 return handled
             asked = kwargs.pop("backend", None)

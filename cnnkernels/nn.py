@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch.fx import Proxy
 
 from cnnkernels import functional
 
@@ -34,7 +35,7 @@ class _OnOurKernels(torch.nn.Module):
         # torch.fx makes one node of a module only where its class is defined in torch.nn. Those defined here are one node, too, so
         # that tracing a model gives the graph that it gave before it was converted; subclasses elsewhere are traced, as torch's are.
         input = args[0] if args else kwargs.get("input")
-        if isinstance(input, torch.fx.Proxy) and type(self).__module__ == __name__:
+        if isinstance(input, Proxy) and type(self).__module__ == __name__:
             tracer: Any = input.tracer
 
             def one_node(*args: Any, **kwargs: Any) -> Any:

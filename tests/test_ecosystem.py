@@ -336,24 +336,33 @@ def test_fx_keeps_calls_of_our_functions() -> None:
     assert len(launched) == 2
 
 
-def test_tensor_subclasses_and_function_modes_see_our_functions() -> None:
-    """torch's protocol, as torch.nn.functional has it: the function is handed over, and its result has the subclass."""
-    seen: list[Any] = []
+class _StandIn:
+    """What is no tensor and answers torch's functions."""
 
-    class Kind(Tensor):
-        pass
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func, args, kwargs
 
-    class Mode(torch.overrides.TorchFunctionMode):
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            seen.append(func)
-            return func(*args, **(kwargs or {}))
 
-    x = torch.ones(1, 1, 4, 4)
-    assert type(cnnkernels.functional.max_pool2d(x.as_subclass(Kind), 2, backend="emulator")) is Kind
-    with Mode(), trace() as launched:
-        cnnkernels.functional.max_pool2d(x, 2, backend="emulator")
-    assert seen == [cnnkernels.functional.max_pool2d]
-    assert len(launched) == 1
+class _Kind(Tensor):
+    """A subclass that changes nothing: results are of its type."""
+
+
+@pytest.mark.parametrize("backend", ["emulator", "torch"])
+def test_torchs_protocol_for_other_tensors(backend: str) -> None:
+    x, weight, stand_in = torch.ones(1, 1, 4, 4), torch.ones(1, 1, 2, 2), _StandIn()
+    ours = cnnkernels.functional
+    recorded = (ours.max_pool2d, (stand_in, 2), {"backend": backend})
+    assert ours.max_pool2d(stand_in, 2, backend=backend) == recorded
+    func, (image, filters), _ = ours.conv2d(x, stand_in, backend=backend)
+    assert func is ours.conv2d
+    assert image is x
+    assert filters is stand_in
+    for result in (
+        ours.max_pool2d(x.as_subclass(_Kind), 2, backend=backend),
+        ours.conv2d(x.as_subclass(_Kind), weight.requires_grad_(), backend=backend),
+    ):
+        assert type(result) is _Kind
 
 
 def test_batch_norm_is_fused_into_a_converted_convolution() -> None:
