@@ -1,10 +1,8 @@
-"""Converted models in more than one process: data-parallel training, sharded parameters, workers of a DataLoader."""
+"""Converted models in more than one process: data-parallel training and sharded parameters."""
 
 from __future__ import annotations
 
-import copy
 import datetime
-import multiprocessing as python_multiprocessing
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,16 +17,12 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Dataset
 
 import cnnkernels
 from cnnkernels import trace
 
 PROCESSES = 2
 LIMIT = 120  # seconds, for processes that hang: a passing test takes a tenth
-
-
-# Data parallelism.
 
 
 def _model() -> nn.Sequential:
@@ -81,11 +75,14 @@ def _one_of_many(rank: int, directory: str) -> None:
     limit = datetime.timedelta(seconds=LIMIT)
     dist.init_process_group("gloo", f"file://{directory}/meeting", timeout=limit, rank=rank, world_size=PROCESSES)
     share = _images().chunk(PROCESSES)[rank]
-    results = {}
+    results: dict[str, Any] = {}
     for title, parallel in PARALLEL.items():
         with trace() as launched:
             losses, parameters = _train(parallel(_model()), share)
         results[title] = (losses, parameters, len(launched))
+    plain = _model()
+    cnnkernels.restore(plain)
+    results["sharded first"] = [row.reason for row in cnnkernels.convert(_shard(plain)).kept]
     torch.save(results, Path(directory) / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -119,62 +116,7 @@ def test_data_parallel_training_is_that_of_one_process(tmp_path: Path) -> None:
         # of at most 70 roundings; twice that for its square, and 8 for the mean. Terms may be a thousand times their sum.
         torch.testing.assert_close(second, whole_losses[1], rtol=148 * 2.0**-53 * 1000, atol=0)
         assert second < first
-
-
-def test_what_is_sharded_before_is_reported() -> None:
-    """fully_shard changes a module's class, too: of what it has changed the report says that it was left alone."""
-
-    class FSDPConv2d(nn.Conv2d):
-        """As fully_shard makes them."""
-
-    (row,) = cnnkernels.convert(FSDPConv2d(1, 1, 1)).rows
-    assert not row.replaced
-    assert "subclass of Conv2d" in row.reason
-
-
-# DataLoader.
-
-
-class Blurred(Dataset[Tensor]):
-    """A dataset whose transform is a model on our kernels."""
-
-    def __init__(self) -> None:
-        torch.manual_seed(0)
-        self.blur = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"), nn.AvgPool2d(2))
-        self.blur.requires_grad_(False)
-        cnnkernels.convert(self.blur, backend="emulator")
-
-    def __len__(self) -> int:
-        return 6
-
-    def __getitem__(self, index: int) -> Tensor:
-        blurred: Tensor = self.blur(torch.full((1, 8, 8), float(index)) + torch.eye(8))
-        return blurred
-
-
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_workers_and_their_parent_run_kernels(start: str) -> None:
-    """Before, in and after the workers: a fork takes no thread of the emulator along, and must not wait for one."""
-    if start not in python_multiprocessing.get_all_start_methods():
-        pytest.skip(f"this system has no {start}")
-    dataset = Blurred()
-    wanted = torch.stack([dataset[index] for index in range(len(dataset))])
-    loader = DataLoader(dataset, batch_size=2, num_workers=2, multiprocessing_context=start, timeout=LIMIT)
-    for _ in range(2 if start == "fork" else 1):
-        assert torch.equal(torch.cat(list(loader)), wanted)
-        with trace() as launched:
-            assert torch.equal(torch.stack([dataset[index] for index in range(len(dataset))]), wanted)
-        assert len(launched) == 2 * len(dataset)
-
-
-def test_a_copy_trains_after_a_fork() -> None:
-    model = _model()
-    _train(model, _images())
-    process = mp.get_context("fork").Process(target=_train, args=(copy.deepcopy(model), _images()))
-    process.start()
-    process.join(LIMIT)
-    if process.is_alive():
-        process.kill()
-        pytest.fail("the forked process hangs")
-    assert process.exitcode == 0
-    _train(model, _images())
+    # fully_shard changes a module's class, too: what it has changed is left alone, and the report says so.
+    assert [[reason.split(" (")[0] for reason in results["sharded first"]] for results in each] == [
+        ["a subclass of Conv2d"] * 2
+    ] * PROCESSES
