@@ -1,7 +1,7 @@
 """What torch.utils.flop_counter needs to know of our operators: importing this module tells it.
 
 cnnkernels.convert does. It is not part of `import cnnkernels`, because torch's counter imports Triton.
-A multiplication and the addition after it count as two, as in torch's own formulas; poolings and biases count nothing there.
+A multiplication and the addition after it count as two, poolings and biases nothing, as in torch's own formulas.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Shape = Sequence[int]
 
 
 def _convolution(maps: Shape, weight: Shape) -> int:
-    """Operations of any pass: each filter, [K, C / groups, R, S], at each pixel of the maps [N, K, P, Q] on its output side."""
+    """Operations of any pass: each filter, [K, C / groups, R, S], at each pixel of the convolution's [N, K, P, Q]."""
     return 2 * maps[0] * prod(maps[2:]) * prod(weight)
 
 

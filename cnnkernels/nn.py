@@ -1,4 +1,4 @@
-"""torch.nn's convolution and pooling modules on our kernels: subclasses that change what forward calls, and how other tools see it.
+"""torch.nn's convolution and pooling modules on our kernels: subclasses with another forward, as other tools expect it.
 
 Constructor, parameters, state_dict, repr, hooks, copying and pickling are torch's. `module.backend` names the
 backend of one module ("cuda", "emulator", ...; see cnnkernels.functional); None, the default, means the ambient one.
@@ -32,8 +32,9 @@ class _OnOurKernels(torch.nn.Module):
     backend: str | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        # torch.fx makes one node of a module only where its class is defined in torch.nn. Those defined here are one node, too, so
-        # that tracing a model gives the graph that it gave before it was converted; subclasses elsewhere are traced, as torch's are.
+        # torch.fx makes one node of a module only where its class is defined in torch.nn. Those defined here
+        # are one node, too, so that tracing a model gives the graph that it gave before it was converted;
+        # subclasses elsewhere are traced, as torch's are.
         input = args[0] if args else kwargs.get("input")
         if isinstance(input, Proxy) and type(self).__module__ == __name__:
             tracer: Any = input.tracer
@@ -46,8 +47,8 @@ class _OnOurKernels(torch.nn.Module):
 
     def __prepare_scriptable__(self) -> NoReturn:
         raise RuntimeError(
-            f"torch.jit.script cannot compile cnnkernels.nn.{type(self).__name__}, which chooses its kernels in Python; "
-            "call cnnkernels.restore(model) before scripting, or keep our kernels with torch.export"
+            f"torch.jit.script cannot compile cnnkernels.nn.{type(self).__name__}, which chooses its kernels in "
+            "Python; call cnnkernels.restore(model) before scripting, or keep our kernels with torch.export"
         )
 
 
@@ -84,13 +85,13 @@ class ConvTranspose2d(_OnOurKernels, torch.nn.ConvTranspose2d):
 
 
 class LazyConv2d(torch.nn.LazyConv2d, Conv2d):  # type: ignore[misc]
-    """torch.nn.LazyConv2d that becomes our Conv2d at its first forward, which is on our kernels already."""
+    """torch.nn.LazyConv2d that becomes our Conv2d at its first forward, which is on our kernels."""
 
     cls_to_become = Conv2d
 
 
 class LazyConvTranspose2d(torch.nn.LazyConvTranspose2d, ConvTranspose2d):  # type: ignore[misc]
-    """torch.nn.LazyConvTranspose2d that becomes our ConvTranspose2d at its first forward, which is on our kernels already."""
+    """torch.nn.LazyConvTranspose2d that becomes our ConvTranspose2d at its first forward, which is on our kernels."""
 
     cls_to_become = ConvTranspose2d
 

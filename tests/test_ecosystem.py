@@ -1,4 +1,4 @@
-"""What people use around a model works around a converted one: compilers, autocast, torch.func, checkpoints, tools that rewrite."""
+"""What people use around a model works around a converted one: compilers, autocast, torch.func, tools that rewrite."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def _net() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.MaxPool2d(2), nn.ConvTranspose2d(4, 4, 2, stride=2),
-        nn.Conv2d(4, 6, 3, groups=2), nn.Tanh(), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 3),
+        nn.Conv2d(4, 6, 3, groups=2), nn.Tanh(), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(), nn.Linear(24, 3),
     )  # fmt: skip
 
 
@@ -64,7 +65,7 @@ def no_earlier_compilations() -> Iterator[None]:
 
 @pytest.mark.usefixtures("no_earlier_compilations")
 def test_a_whole_resnet_compiles_once() -> None:
-    """Without a graph break and for every batch size, forward and backward; aot_eager, since inductor compiles C++ for a minute."""
+    """No graph break, any batch size, forward and backward. By aot_eager: inductor compiles C++ for a minute."""
     model = _resnet()
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(copy.deepcopy(model), fullgraph=True, backend=counter)
@@ -127,7 +128,7 @@ def test_auto_lets_torchscript_record_torchs_operators() -> None:
 
 
 def test_autocast_with_a_gradient_scaler() -> None:
-    """bf16 forward, fp32 parameters: gradients are torch's; a step with infinite gradients is left out, and the scale halved."""
+    """bf16 maps, fp32 parameters: gradients are torch's; an infinite step is left out, and the scale halved."""
     twins = _twins(torch.float32)
     images = _images(dtype=torch.float32)
     steps = []
@@ -152,15 +153,15 @@ def test_autocast_with_a_gradient_scaler() -> None:
         steps.append(seen)
     for ours, theirs, wanted in zip(*steps, ((True, 2048.0), (False, 1024.0), (True, 2048.0)), strict=True):
         assert ours[:2] == theirs[:2] == wanted
-    # Both round each layer's maps and gradients to bf16 (half a unit: 2^-9): 9 layers there, 9 back, both nets, relative to the
-    # largest values; weights of a size of 1 / sqrt(fan_in) do not make it more.
+    # Both round each layer's maps and gradients to bf16 (half a unit: 2^-9): 9 layers there, 9 back, both nets,
+    # relative to the largest values; weights of a size of 1 / sqrt(fan_in) do not make it more.
     for mine, right in zip(steps[0][0][2], steps[1][0][2], strict=True):
         assert mine.dtype == torch.float32
         assert (mine - right).abs().max() <= 36 * 2**-9 * right.abs().max()
 
 
 def test_channels_last_from_end_to_end() -> None:
-    """Every map of a residual network and every gradient stays channels_last, and no kernel that turns images round runs."""
+    """Every map and gradient of a residual network is channels_last, and no kernel that turns images round runs."""
     model = _resnet().to(memory_format=torch.channels_last)
     images = torch.randn(2, 3, 32, 32).to(memory_format=torch.channels_last).requires_grad_()
     strange: list[str] = []
@@ -191,7 +192,8 @@ def test_half_types_and_meta_tensors(dtype: torch.dtype) -> None:
     with torch.no_grad():
         wanted = theirs.double()(images.double())
         error = (ours.to(dtype)(images).double() - wanted).abs().max()
-    # Maps and parameters are rounded to dtype once in each of ten layers; weights of a size of 1 / sqrt(fan_in) do not make it more.
+    # Maps and parameters are rounded to dtype once in each of ten layers; weights of a size of 1 / sqrt(fan_in)
+    # do not make it more.
     assert error <= 20 * torch.finfo(dtype).eps * wanted.abs().max()
     assert ours.to("meta")(images.to("meta")).shape == wanted.shape
 
@@ -249,7 +251,7 @@ def test_an_ensemble_by_vmap() -> None:
 
 
 def test_a_gradient_penalty_has_torchs_parameter_gradients() -> None:
-    """WGAN-GP: the norm of the critic's gradient by its input is part of the loss, so backward goes through backward."""
+    """WGAN-GP: the norm of the critic's gradient by its input is in the loss, so backward goes through backward."""
     images = _images()
     results = []
     for critic in _twins():
@@ -320,7 +322,7 @@ def test_fx_goes_into_subclasses() -> None:
 
 
 def test_fx_keeps_calls_of_our_functions() -> None:
-    """A proxy is no tensor, and yet the call is ours: recorded with its backend, and not replaced by torch's function."""
+    """A proxy is no tensor, and yet the call is ours: recorded with its backend, not replaced by torch's function."""
 
     class Functional(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -388,8 +390,8 @@ def test_operations_are_counted_as_torchs() -> None:
     ours, theirs = counts
     for module in ("Sequential.0", "Sequential.3", "Sequential.9"):
         assert ours[module] == theirs[module], module
-    # Three passes of two operations for each tap, channel of the group, filter, pixel and image. Torch's count of the gradient of a
-    # grouped weight takes all channels for each filter.
+    # Three passes of two operations for each tap, channel of the group, filter, pixel and image. Torch's count of
+    # the gradient of a grouped weight takes all channels for each filter.
     assert ours["Sequential.4"] == 3 * 2 * (3 * 3) * 2 * 6 * (6 * 6) * 2 < theirs["Sequential.4"]
 
 
@@ -452,7 +454,7 @@ def test_optimizers_clipping_averages_and_pruning(implementation: str) -> None:
 
 
 def test_files() -> None:
-    """A converted model's weights are torch's file, read by both; as a whole it comes back on our kernels; it can be shared."""
+    """A converted model's weights are torch's file, which both read; as a whole it comes back on our kernels."""
     ours, theirs = _twins()
     images = _images()
     wanted = ours(images)

@@ -1,6 +1,6 @@
 """Other people's models and file formats. Their packages are no dependency: without them these tests are skipped.
 
-With torchvision its models take three minutes on two cores, so whoever has it and is in a hurry deselects them: -k "not torchvision".
+With torchvision its models take four minutes on two cores; -k "not torchvision" deselects them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from cnnkernels import trace, use_backend
 
 # What each model is asked for beside random weights and none to load.
 TORCHVISION: dict[str, dict[str, Any]] = {
-    "alexnet": {}, "vgg11_bn": {}, "googlenet": {"aux_logits": False, "init_weights": False}, "resnet18": {}, "resnet50": {},
-    "resnext50_32x4d": {}, "densenet121": {}, "mobilenet_v2": {}, "mobilenet_v3_small": {}, "efficientnet_b0": {},
+    "alexnet": {}, "vgg11_bn": {}, "googlenet": {"aux_logits": False, "init_weights": False}, "resnet18": {},
+    "resnet50": {}, "resnext50_32x4d": {}, "densenet121": {}, "mobilenet_v2": {}, "mobilenet_v3_small": {},
+    "efficientnet_b0": {},
     "convnext_tiny": {}, "shufflenet_v2_x1_0": {}, "squeezenet1_1": {}, "fcn_resnet50": {"weights_backbone": None},
     "deeplabv3_resnet50": {"weights_backbone": None},
 }  # fmt: skip
@@ -45,10 +46,10 @@ def _relative_error(actual: Tensor, reference: Tensor) -> float:
 def test_models_of_torchvision(torchvision_models: Any, name: str) -> None:
     """Every convolution and pooling is replaced, and outputs and gradients are as near to fp64 as torch's are.
 
-    In fp32, at 64 x 64 pixels. Allowed is twice torch's own error, tensor by tensor in the L2 norm, or what rounding makes
-    of it: a layer's sums of L products are off by 6 sqrt(L + 1) u of their size (cnnkernels.testing.oracles), forward and
-    backward, and D layers add up as independent errors do. A convolution left out, or a gradient counted twice, is off by a
-    size of one.
+    In fp32, at 64 x 64 pixels. Allowed is twice torch's own error, tensor by tensor in the L2 norm, or what rounding
+    makes of it: a layer's sums of L products are off by 6 sqrt(L + 1) u of their size (cnnkernels.testing.oracles),
+    forward and backward, and D layers add up as independent errors do. A convolution left out, or a gradient counted
+    twice, is off by a size of one.
     """
     model = torchvision_models.get_model(name, weights=None, **TORCHVISION[name]).eval()
     images = torch.randn(1, 3, 64, 64)

@@ -29,7 +29,8 @@ def _model() -> nn.Sequential:
     """On small integers every value of a step is a dyadic fraction that fp64 holds exactly: the sums have no order."""
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(4, 2),
+        nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3), nn.AvgPool2d(2),
+        nn.Flatten(), nn.Linear(4, 2),
     ).double()  # fmt: skip
     for parameter in model.parameters():
         nn.init.uniform_(parameter, -2.5, 2.5).data.round_()
@@ -98,7 +99,7 @@ def _join(context: Any) -> None:
 
 @pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
 def test_data_parallel_training_is_that_of_one_process(tmp_path: Path) -> None:
-    """DistributedDataParallel and fully_shard on two processes with half the images each, against one with all of them."""
+    """DistributedDataParallel and fully_shard, on two processes with half the images each, against one with all."""
     context = mp.start_processes(
         _one_of_many, args=(str(tmp_path),), nprocs=PROCESSES, join=False, start_method="spawn"
     )
@@ -112,8 +113,9 @@ def test_data_parallel_training_is_that_of_one_process(tmp_path: Path) -> None:
                 assert torch.equal(ours, whole), title
         first, second = (torch.stack(losses).mean() for losses in zip(*[r[title][0] for r in each], strict=True))
         assert first == whole_losses[0]
-        # From equal parameters, but no longer exact. A score is the end of sums of 2 * 9, 4 * 9, 4 and 4 values and their biases, so
-        # of at most 70 roundings; twice that for its square, and 8 for the mean. Terms may be a thousand times their sum.
+        # From equal parameters, but no longer exact. A score is the end of sums of 2 * 9, 4 * 9, 4 and 4
+        # values and their biases, so of at most 70 roundings; twice that for its square, and 8 for the mean.
+        # Terms may be a thousand times their sum.
         torch.testing.assert_close(second, whole_losses[1], rtol=148 * 2.0**-53 * 1000, atol=0)
         assert second < first
     # fully_shard changes a module's class, too: what it has changed is left alone, and the report says so.
