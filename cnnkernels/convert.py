@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,8 @@ __all__ = ["Report", "Row", "convert", "restore"]
 _OURS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
     torch.nn.Conv2d: nn.Conv2d,
     torch.nn.ConvTranspose2d: nn.ConvTranspose2d,
+    torch.nn.LazyConv2d: nn.LazyConv2d,
+    torch.nn.LazyConvTranspose2d: nn.LazyConvTranspose2d,
     torch.nn.MaxPool2d: nn.MaxPool2d,
     torch.nn.AvgPool2d: nn.AvgPool2d,
     torch.nn.AdaptiveMaxPool2d: nn.AdaptiveMaxPool2d,
@@ -166,6 +169,7 @@ def convert(model: torch.nn.Module, backend: str | None = None, *, fuse: bool = 
     """
     if backend is not None:
         check_name(backend)
+    importlib.import_module("cnnkernels.flops")  # or torch's counter would see convolutions without operations
 
     def change(module: torch.nn.Module) -> tuple[bool, str]:
         plain, reason = _plain_type(module)
@@ -236,8 +240,6 @@ def _why_kept(module: torch.nn.Module) -> str:
     kind = type(module)
     if "forward" in vars(module):
         return "its forward was replaced on the instance, which changing its class would not change"
-    if isinstance(module, torch.nn.modules.lazy.LazyModuleMixin):
-        return "lazy: it becomes a plain module at its first forward; convert after that"
     for theirs in (*_OURS, *_TORCHS):
         if isinstance(module, theirs):
             return f"a subclass of {theirs.__name__} ({kind.__module__}.{kind.__qualname__}): its forward may differ"

@@ -26,6 +26,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from cnnkernels import autograd, geometry, tuning
 from cnnkernels.autograd import AvgPool2d, Conv2dDgrad, Conv2dFprop, MaxPool2d, MaxPool2dFlatIndices
@@ -70,6 +71,14 @@ def _ask_torch(reference: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         torchs_turn.calls -= 1
 
 
+def _stands_for_a_tensor(value: object) -> bool:
+    """Whether the call is value's to answer, by torch's protocol, as that of a proxy of torch.fx is: it records the call.
+
+    Not so the calls of Tensor's subclasses, which our operators and torch's hand over themselves, to modes, too.
+    """
+    return not isinstance(value, Tensor) and hasattr(type(value), "__torch_function__")
+
+
 def _instead_of(
     reference: Callable[..., object],
 ) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
@@ -81,6 +90,10 @@ def _instead_of(
     def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
         @functools.wraps(function)
         def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+            handed = (*args, *kwargs.values()) if kwargs else args
+            if has_torch_function(handed) and any(map(_stands_for_a_tensor, handed)):
+                handled: Result = handle_torch_function(call, handed, *args, **kwargs)
+                return handled
             asked = kwargs.pop("backend", None)
             backend, _ = select(asked, args[0] if args else kwargs.get("input"))  # type: ignore[arg-type]
             if backend == "torch":

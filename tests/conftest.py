@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ import torch
 os.environ["CNNKERNELS_TUNING"] = "0"
 
 from cnnkernels import backends, tuning
+from cnnkernels.models.load import _import_torchvision
 from cnnkernels.testing import checked_emulator
 
 
@@ -49,6 +50,16 @@ def tuning_directory(tmp_path: Path) -> Iterator[Path]:
         tuning.clear_caches()
         yield tmp_path / "tables"
     tuning.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def torchvision_models() -> Any:
+    """torchvision.models; without torchvision, which only those who bring it have, the test is skipped."""
+    try:
+        _import_torchvision("torchvision")
+    except ValueError as missing:
+        pytest.skip(str(missing))
+    return pytest.importorskip("torchvision.models")
 
 
 # Between its operations torch's OpenMP threads spin for milliseconds, on the cores that the emulator wants.

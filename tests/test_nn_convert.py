@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -275,23 +276,62 @@ def test_pruned_modules_are_converted() -> None:
 
 
 def test_modules_whose_forward_is_not_their_classs_are_kept() -> None:
-    model = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.LazyConv2d(2, 3), torch.nn.Conv1d(1, 1, 1))
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.LazyConv1d(2, 3), torch.nn.Conv1d(1, 1, 1))
     model[0].forward = lambda x: x
     reasons = [row.reason for row in convert(model).rows]
     assert "replaced on the instance" in reasons[0]
-    assert reasons[1].startswith("lazy:")
+    assert reasons[1] == "no kernels for LazyConv1d"
     assert reasons[2] == "no kernels for Conv1d"
-    assert [type(module) for module in model] == [torch.nn.Conv2d, torch.nn.LazyConv2d, torch.nn.Conv1d]
+    assert [type(module) for module in model] == [torch.nn.Conv2d, torch.nn.LazyConv1d, torch.nn.Conv1d]
     assert [row.reason for row in restore(model).rows] == [
         "was never replaced", "was never replaced", "was never replaced"
     ]  # fmt: skip
 
 
-def test_lazy_modules_convert_after_their_first_forward() -> None:
-    model = torch.nn.Sequential(torch.nn.LazyConv2d(2, 3))
-    model(torch.randn(1, 3, 5, 5))
-    assert convert(model).rows[0].replaced
-    assert type(model[0]) is nn.Conv2d
+def _lazy() -> torch.nn.Sequential:
+    return torch.nn.Sequential(torch.nn.LazyConv2d(4, 3), torch.nn.LazyConvTranspose2d(2, 2, stride=2))
+
+
+def test_lazy_modules_become_ours_at_their_first_forward() -> None:
+    model, x = _lazy(), torch.randn(1, 3, 5, 5)
+    keys, text = list(model.state_dict()), repr(model)
+    assert [row.replaced for row in convert(model, backend="emulator").rows] == [True, True]
+    assert (list(model.state_dict()), repr(model)) == (keys, text)
+    pickled = pickle.loads(pickle.dumps(model))
+    for each in (model, copy.deepcopy(model), pickled):
+        with trace() as launched:
+            each(x)
+        assert len(launched) == 2, "the first forward is on our kernels already"
+        assert [type(module) for module in each] == [nn.Conv2d, nn.ConvTranspose2d]
+        assert [module.backend for module in each] == ["emulator"] * 2
+    restore(model)
+    with trace() as launched:
+        expected = model(x)
+    assert not launched
+    pickled.load_state_dict(model.state_dict())
+    torch.testing.assert_close(pickled(x), expected)
+
+
+def test_lazy_modules_are_restored_before_and_after_their_first_forward() -> None:
+    model = _lazy()
+    convert(model, backend="emulator")
+    assert [row.replaced for row in restore(model).rows] == [True, True]
+    assert [type(module) for module in model] == [torch.nn.LazyConv2d, torch.nn.LazyConvTranspose2d]
+    with trace() as launched:
+        model(torch.randn(1, 3, 5, 5))
+    assert not launched
+    assert [type(module) for module in model] == [torch.nn.Conv2d, torch.nn.ConvTranspose2d]
+    assert [row.replaced for row in convert(model).rows] == [True, True]
+    assert [type(module) for module in model] == [nn.Conv2d, nn.ConvTranspose2d]
+
+
+def test_a_state_dict_loads_into_a_lazy_module() -> None:
+    model, filled = _lazy(), _lazy()
+    filled(torch.randn(1, 3, 5, 5))
+    convert(model)
+    model.load_state_dict(filled.state_dict())
+    x = torch.randn(1, 3, 5, 5)
+    torch.testing.assert_close(model(x), filled(x))
 
 
 def test_training_a_converted_model_follows_torch() -> None:
@@ -320,5 +360,6 @@ def test_training_a_converted_model_follows_torch() -> None:
 
 def test_the_namespace_is_complete() -> None:
     assert set(cnnkernels.nn.__all__) == {
-        "Conv2d", "ConvTranspose2d", "MaxPool2d", "AvgPool2d", "AdaptiveMaxPool2d", "AdaptiveAvgPool2d",
+        "Conv2d", "ConvTranspose2d", "LazyConv2d", "LazyConvTranspose2d", "MaxPool2d", "AvgPool2d", "AdaptiveMaxPool2d",
+        "AdaptiveAvgPool2d",
     }  # fmt: skip

@@ -10,21 +10,12 @@ from torch import Tensor, nn
 
 import cnnkernels
 from cnnkernels import models, trace
-from cnnkernels.models.load import _import_torchvision, load_model
+from cnnkernels.models.load import load_model
 
 # Parameters as torchvision publishes them for its weights (https://docs.pytorch.org/vision/stable/models.html).
 PARAMETERS = {
     "resnet18": 11_689_512, "resnet34": 21_797_672, "resnet50": 25_557_032, "resnet101": 44_549_160, "resnet152": 60_192_808,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def torchvision_models() -> Any:
-    try:
-        _import_torchvision("torchvision")
-    except ValueError as missing:
-        pytest.skip(str(missing))
-    return pytest.importorskip("torchvision.models")
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

@@ -46,6 +46,10 @@ _WHY_AUTO_CUDA = "auto: our CUDA library runs CUDA tensors of this dtype"
 _WHY_AUTO_CPU = (
     "auto: torch's own operator runs CPU tensors, because the emulator is for checking kernels, not for speed"
 )
+_NOT_RECORDED = (
+    "torch.jit.trace cannot record our operators, whose sizes may be symbols; call cnnkernels.restore(model) before tracing, "
+    "or keep our kernels with torch.export"
+)
 _WHY_EMPTY = "the input has no elements, so there is nothing to launch: torch's own operator gives the empty result"
 
 
@@ -127,6 +131,8 @@ def select(name: str | None, input: object) -> tuple[str, str]:
     else:
         check_name(name)
         refusal = _TRITON_MISSING
+    if refusal is None and torch._C._get_tracing_state() is not None:
+        refusal = _NOT_RECORDED
     if refusal is not None:
         raise BackendError(f"backend {name!r} cannot run this call: {refusal}")
     if input.numel() == 0:
@@ -138,6 +144,8 @@ def _select_auto(input: torch.Tensor) -> tuple[str, str]:
     if input.is_cpu:
         return "torch", _WHY_AUTO_CPU
     refusal = cuda.refusal(input)
+    if refusal is None and torch._C._get_tracing_state() is not None:
+        refusal = _NOT_RECORDED
     if refusal is not None:
         return "torch", f"auto: torch's own operator, since our CUDA kernels cannot: {refusal}"
     if input.numel() == 0:
