@@ -40,8 +40,10 @@ __all__ = [
     "avg_pool2d",
     "conv2d",
     "conv_transpose2d",
+    "convolution_macs",
     "linear",
     "max_pool2d",
+    "product_macs",
     "receptive_field",
 ]
 
@@ -94,7 +96,7 @@ def conv2d(
     """
     shapes = _shape(input), _shape(weight), (weight[0],) if bias and weight else None
     output = _output("conv2d", shapes, stride=stride, padding=padding, dilation=dilation, groups=groups)
-    return LayerArithmetic(*shapes, output, math.prod(output) * math.prod(weight[1:]))
+    return LayerArithmetic(*shapes, output, convolution_macs(input, weight, output))
 
 
 def conv_transpose2d(
@@ -123,7 +125,7 @@ def conv_transpose2d(
         "conv_transpose2d", shapes,
         stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
     )  # fmt: skip
-    return LayerArithmetic(*shapes, output, math.prod(input) * math.prod(weight[1:]))
+    return LayerArithmetic(*shapes, output, convolution_macs(input, weight, output, transposed=True))
 
 
 def max_pool2d(
@@ -192,7 +194,24 @@ def linear(input: Sequence[int], weight: Sequence[int], bias: bool = True) -> La
     except RuntimeError:
         F.linear(*(_tensor(shape, "cpu") for shape in shapes))  # in the words of torch's operators for data
         raise
-    return LayerArithmetic(*shapes, tuple(output), math.prod(output) * weight[-1])
+    return LayerArithmetic(*shapes, tuple(output), product_macs(input, output))
+
+
+def convolution_macs(
+    input: Sequence[int], weight: Sequence[int], output: Sequence[int], transposed: bool = False
+) -> int:
+    """MACs of a convolution of any number of dimensions, of tensors of these shapes: each output takes all numbers of a filter.
+
+    Of a transposed one each input does. The channels of a filter are its group's, as torch's weights have them.
+    """
+    return math.prod(input if transposed else output) * math.prod(weight[1:])
+
+
+def product_macs(left: Sequence[int], output: Sequence[int]) -> int:
+    """MACs of a product of matrices whose left factor, and whose result, have these shapes: one for each result and each
+    number of a row.
+    """
+    return math.prod(output) * left[-1]
 
 
 @dataclass(frozen=True)
