@@ -25,17 +25,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from cnnkernels.arithmetic import ReceptiveField, convolution_macs, product_macs
+from cnnkernels.arithmetic import convolution_macs, product_macs
 from cnnkernels.bench import machine
 from cnnkernels.bench.collect import CONVOLVES_OR_POOLS, FUNCTION_NAMES, Watch, run_copy
-from cnnkernels.bench.fields import Fields
+from cnnkernels.bench.fields import Axis, Fields
 from cnnkernels.bench.operands import MEMORY_FORMATS
 from cnnkernels.explain import forward_problem, module_call
 from cnnkernels.geometry import Refused
 from cnnkernels.profile.hardware import CLOCK, DRAM_RATE, SMS
-
-#: One axis: the field, or None where it is not known. Whether all features have it is its jump's to say.
-FieldPair = tuple[ReceptiveField | None, ReceptiveField | None]
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Row:
     macs: int
     elements: int  # floating-point numbers that it must move
     other_bytes: int  # bytes that it must move besides
-    field: FieldPair | None  # None: it does not depend on the image
+    fields: tuple[Axis, Axis] | None  # of height and width; None: the output does not depend on the image
     call: Call | None
 
     def bytes(self, dtype: str) -> int:
@@ -276,7 +273,7 @@ class _Layers(Watch):
                 part.macs,
                 sum(_numbers(tensor) for tensor in moved if tensor.is_floating_point()),
                 sum(_numbers(tensor) * tensor.itemsize for tensor in moved if not tensor.is_floating_point()),
-                None if state is None else (state.axes[0].field, state.axes[1].field),
+                None if state is None else state.axes,
                 part.call,
             )
         )

@@ -33,7 +33,7 @@ class Fields:
     def start(self, image: Tensor) -> None:
         """`image` [N, C, H, W] is what fields are measured in."""
         height, width = image.shape[-2:]
-        self._states[image] = State(((), (), (0,), (1,)), (Axis(IMAGE, height), Axis(IMAGE, width)))
+        self._states[image] = State(((), (), (0,), (1,)), (Axis(IMAGE, height, height), Axis(IMAGE, width, width)))
 
     def of(self, tensor: Tensor) -> State | None:
         """None for a tensor that does not depend on the image."""
@@ -72,15 +72,13 @@ class Fields:
         for axis in range(2):
             local = any(state.place(axis) for state in found)
             field = None if local else meet(state.axes[axis] for state in found)
-            axes.append(Axis(field, 1))
+            axes.append(Axis(field, 1, found[0].axes[axis].pixels))
         return State(((),) * output.ndim, (axes[0], axes[1]))
 
     def _written(self, base: Tensor, written: State) -> None:
         before = self.of(base) or written
-        if len(before.labels) != base.ndim or before.labels != written.labels:
-            self._states[base] = State(((),) * base.ndim, (Axis(None, 1), Axis(None, 1)))
-        else:
-            axes = [
-                replace(before.axes[axis], field=meet((before.axes[axis], written.axes[axis]))) for axis in range(2)
-            ]
-            self._states[base] = State(before.labels, (axes[0], axes[1]))
+        known = len(before.labels) == base.ndim and before.labels == written.labels
+        axes = []
+        for old, new in zip(before.axes, written.axes, strict=True):
+            axes.append(replace(old, field=meet((old, new)) if known else None))
+        self._states[base] = State(before.labels if known else ((),) * base.ndim, (axes[0], axes[1]))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cnnkernels.arithmetic import ReceptiveField
-from cnnkernels.bench.fields.state import Axis, State, together
+from cnnkernels.bench.fields.state import State, together
 
 
 @dataclass
@@ -82,7 +82,7 @@ def _along(state: State, shape: Sequence[int], dim: int, positions: int, step: S
         before = state.axes[axis]
         orderly = label == (axis,) and state.place(axis) == [dim % len(shape)] and shape[dim] == before.positions
         field = step(before.field) if orderly and before.field is not None else None
-        state = state.with_axis(axis, Axis(field, positions))
+        state = state.with_axis(axis, replace(before, field=field, positions=positions))
     return state
 
 
@@ -91,7 +91,7 @@ def _repeated(state: State, shape: Sequence[int], dim: int, positions: int) -> S
     for axis in state.labels[dim]:
         value = state.axes[axis]
         same = value.whole.field if shape[dim] == value.positions == 1 else None
-        state = state.with_axis(axis, Axis(same, positions))
+        state = state.with_axis(axis, replace(value, field=same, positions=positions))
     return state
 
 

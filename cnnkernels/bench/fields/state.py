@@ -17,11 +17,18 @@ class Axis:
 
     field: ReceptiveField | None
     positions: int
+    pixels: int  # of the image
 
     @property
     def whole(self) -> Axis:
         """After something that depends on all positions at once."""
-        return Axis(None if self.field is None else self.field.of_all(self.positions), 1)
+        return replace(self, field=None if self.field is None else self.field.of_all(self.positions), positions=1)
+
+    @property
+    def everything(self) -> bool:
+        """Whether each feature has all of the image in its field, because all have one field."""
+        field = self.field
+        return field is not None and field.jump == 0 and field.left <= 0 and field.left + field.size >= self.pixels
 
 
 @dataclass(frozen=True)
@@ -71,18 +78,19 @@ def meet(axes: Iterable[Axis]) -> ReceptiveField | None:
 
 
 def _meet_two(first: Axis, second: Axis) -> Axis:
-    positions = max(first.positions, second.positions)
+    met = replace(first, field=None, positions=max(first.positions, second.positions))
     if first.field is None or second.field is None:
-        return Axis(None, positions)
+        return met
     if first.field.jump == second.field.jump:
-        return Axis(first.field.union(second.field), positions)
+        return replace(met, field=first.field.union(second.field))
     # What is the same everywhere hides what is not, where it has every pixel that any feature of that depends on.
     for wide, other in ((first, second), (second, first)):
-        one, every = wide.whole.field, other.whole.field
-        assert one is not None and every is not None
-        if (wide.positions == 1 or (wide.field is not None and wide.field.jump == 0)) and one.union(every) == one:
-            return Axis(one, positions)
-    return Axis(None, positions)
+        one, every = wide.whole, other.whole
+        assert one.field is not None and every.field is not None
+        covers = one.everything or one.field.union(every.field) == one.field
+        if covers and (wide.positions == 1 or wide.field == one.field):
+            return replace(met, field=one.field.union(every.field))
+    return met
 
 
 def together(states: Sequence[tuple[State, Sequence[int]]], shape: Sequence[int]) -> State:
@@ -102,5 +110,5 @@ def together(states: Sequence[tuple[State, Sequence[int]]], shape: Sequence[int]
         for place_and_labels in places:
             for dim, label in place_and_labels:
                 labels[dim] = label
-        axes.append(Axis(field, max((value.positions for value in met), default=1)))
+        axes.append(Axis(field, max(value.positions for value in met), met[0].pixels))
     return State(tuple(labels), (axes[0], axes[1]))
