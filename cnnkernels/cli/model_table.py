@@ -58,6 +58,7 @@ def print_model(console: Console, summary: ModelSummary, dtype: str, layout: str
         f"[bold]{escape(summary.name)}[/]  input {_by(summary.input)}, {dtype}, {layout}, inference", soft_wrap=True
     )
     console.print(_table(summary, plans, dtype, layer, console.width))
+    console.print()
     console.print(_totals(summary, plans, dtype))
     for line in _notes(summary):
         console.print(line)
@@ -135,9 +136,12 @@ def _table(summary: ModelSummary, plans: list[Plan | None], dtype: str, layer: s
     )
     of_type = 0 if narrow else min(_WIDEST_TYPE, max(len(names[1]) for names, _, _ in rows))
     rest = max(2 * _NARROWEST_NAME, width - taken - (0 if narrow else of_type + 1) - 1)
-    of_layer = max(len(names[0]) for names, _, _ in rows)
-    of_kernel = min(max(len(names[2]) for names, _, _ in rows), max(rest - of_layer, rest // 2))
-    of_layer = min(of_layer, rest - of_kernel)
+    of_kernel = min(max(len(names[2]) for names, _, _ in rows), rest // 2)
+    layers = [_broken(names[0], rest - of_kernel, ".") for names, _, _ in rows]
+    of_layer = max(len(line) for name in layers for line in name.split("\n"))
+    if narrow:
+        of_layer = max(of_layer, min(max(len(names[1]) for names, _, _ in rows), rest - of_kernel))
+    of_kernel = max(of_kernel, rest - of_layer)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column("layer", overflow="fold")
     if not narrow:
@@ -147,8 +151,8 @@ def _table(summary: ModelSummary, plans: list[Plan | None], dtype: str, layer: s
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("planned kernel", overflow="fold")
     table.add_column("kernel\nµs", justify="right", no_wrap=True)
-    for (name, kind, kernel), texts, time in rows:
-        shown = escape(_broken(name, of_layer, "."))
+    for layer_name, ((_, kind, kernel), texts, time) in zip(layers, rows, strict=True):
+        shown = escape(layer_name)
         type_ = escape(_broken(kind, of_layer if narrow else of_type, ""))
         style = "dim" if kernel is _NO_KERNEL else "cyan"
         first = [f"{shown}\n[dim]{type_}[/]"] if narrow else [shown, type_]
