@@ -155,6 +155,20 @@ def test_rows_of_modules_and_functions() -> None:
     assert found.macs == counter.get_total_flops() // 2
 
 
+def test_a_module_that_only_calls_functions_is_its_functions() -> None:
+    class Functions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(4, 4, 3, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.max_pool2d(F.conv2d(x, self.weight).relu(), 2)
+
+    found = summarize(nn.Sequential(Functions(), Swish()), (1, 4, 8, 8), "net")
+    assert [(row.name, row.parameters) for row in found.rows] == [("0.conv2d", 144), ("0.max_pool2d", 0), ("1", 0)]
+    assert found.between == {"relu": 1}
+
+
 def test_a_model_that_looks_at_its_data_has_the_same_rows() -> None:
     class Looks(Everything):
         def forward(self, x: Tensor) -> Tensor:
@@ -265,7 +279,7 @@ FIELDS = {
     "shuffled": nn.Sequential(CONV, Shuffled(), Shuffled()),
     "cropped and padded": nn.Sequential(CONV, Crop(), nn.Conv2d(4, 4, 3)),
     "normed": nn.Sequential(nn.Conv2d(4, 4, 2), nn.BatchNorm2d(4), nn.Sigmoid(), nn.AdaptiveAvgPool2d((13, 5))),
-    "transposed with stride 1": nn.Sequential(CONV, nn.ConvTranspose2d(4, 4, 3, padding=2, dilation=2)),
+    "transposed with stride 1": nn.Sequential(CONV, nn.ConvTranspose2d(4, 4, 3, padding=1, dilation=2)),
 }  # fmt: skip
 
 
@@ -309,6 +323,7 @@ class Squeeze(nn.Module):
         (nn.Sequential(nn.Flatten(), nn.Linear(4 * 12 * 12, 3)), True),
         (nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 2, 1), nn.Upsample(scale_factor=3)), True),
         (nn.GroupNorm(2, 4), True),
+        (nn.Sequential(Residual(nn.Conv2d(4, 4, 12), nn.Conv2d(4, 4, 1)), nn.ReLU()), True),
         (nn.InstanceNorm2d(4), True),
         (nn.Sequential(Squeeze(), nn.Conv2d(4, 4, 3)), True),
         (nn.Sequential(nn.MaxPool2d(2), nn.BatchNorm2d(4)), False),
@@ -321,6 +336,15 @@ def test_what_sees_the_whole_image(last: nn.Module, whole: bool) -> None:
     row = summarize(model, (1, 4, 12, 12), "net").rows[-1]
     assert row.fields is not None and all(axis.field is not None for axis in row.fields)
     assert all(axis.everything for axis in row.fields) == whole
+
+
+def test_a_part_of_the_image_hides_no_other_part() -> None:
+    class Top(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * x[:, :, :3].mean((2, 3), keepdim=True)
+
+    height, width = rows(Top(), 1, 4, 12, 12)["Top"].fields or ()
+    assert (height.field, width.everything) == (None, True)
 
 
 def test_a_linear_layer_over_one_axis_sees_that_axis() -> None:
