@@ -5,15 +5,16 @@ The functions have the names and arguments of torch.nn.functional's, with a shap
     layer = conv2d((8, 64, 56, 56), (128, 64, 3, 3), padding=1, stride=2)
     layer.output, layer.parameters, layer.macs, layer.bytes(torch.bfloat16)
 
-Output sizes are those of cnnkernels.functional, which are torch's; what torch refuses raises torch's exception, with torch's text.
+Output sizes are those of cnnkernels.functional, which are torch's; what torch refuses raises torch's exception.
 
-**MACs** are multiply-accumulates: one product of an input and a weight, added to a sum. Counted is every tap of every window, those that
-lie in the padding (of a transposed convolution: that are cut off the output) too. Not counted: the bias, and whatever has no
-weights to multiply with, as poolings. This is how papers count, and how torch.utils.flop_counter does, whose FLOPs are two per MAC; some publications write FLOPs and mean
-MACs. The benchmark's useful work (cnnkernels.bench.layer) is another number, as it leaves out the padding.
+**MACs** are multiply-accumulates: one product of an input and a weight, added to a sum. Counted is every tap of every
+window: also those in the padding, and those of a transposed convolution that are cut off its output. Not counted are
+the bias, and what has no weights to multiply with, as poolings. So count papers, and torch.utils.flop_counter, whose
+FLOPs are two per MAC; some who write FLOPs mean MACs. The benchmark's useful work (cnnkernels.bench.layer) is less: it
+leaves the padding out.
 
-**Bytes** are compulsory: input, weight, bias and output, each moved once, whatever the kernel. An index that max pooling keeps for its
-backward is not among them.
+**Bytes** are compulsory: input, weight, bias and output, each moved once, whatever the kernel. The index that max
+pooling keeps for its backward is not among them.
 
 Receptive fields: :class:`ReceptiveField`.
 """
@@ -138,13 +139,14 @@ def max_pool2d(
 ) -> LayerArithmetic:
     """torch.nn.functional.max_pool2d of an input (N, C, H, W) or (C, H, W).
 
-    As on a GPU: there torch takes padding up to half of the window with its gaps, on a CPU up to half of the window without.
+    As on a GPU: there torch takes padding up to half of the window with its gaps, on a CPU without them.
 
     Raises:
         RuntimeError, TypeError, ValueError: torch's, for what torch refuses.
     """
     return _pooling(
-        "max_pool2d", input, kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode,
+        "max_pool2d", input,
+        kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode,
     )  # fmt: skip
 
 
@@ -200,29 +202,28 @@ def linear(input: Sequence[int], weight: Sequence[int], bias: bool = True) -> La
 def convolution_macs(
     input: Sequence[int], weight: Sequence[int], output: Sequence[int], transposed: bool = False
 ) -> int:
-    """MACs of a convolution of any number of dimensions, of tensors of these shapes: each output takes all numbers of a filter.
+    """MACs of a convolution, of any number of dimensions: each output takes all numbers of a filter.
 
-    Of a transposed one each input does. The channels of a filter are its group's, as torch's weights have them.
+    Of a transposed one each input does. The shapes are torch's, and the channels of a filter those of its group.
     """
     return math.prod(input if transposed else output) * math.prod(weight[1:])
 
 
 def product_macs(left: Sequence[int], output: Sequence[int]) -> int:
-    """MACs of a product of matrices whose left factor, and whose result, have these shapes: one for each result and each
-    number of a row.
-    """
+    """MACs of a product of matrices whose left factor and whose result have these shapes."""
     return math.prod(output) * left[-1]
 
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """Along one axis: the pixels of the image that the features of a layer depend on. The image itself is the field of its pixels.
+    """Along one axis: the pixels of the image that the features of a layer depend on.
 
-    Feature i depends on `size` pixels in a row (on none outside of them, perhaps not on all), the first of which is left + i * jump. Pixels are counted from 0, those of
-    the padding go on beyond both edges; nothing is cut off at the image's size.
+    Feature i depends on `size` pixels in a row, the first of which is left + i * jump: on none outside of them, perhaps
+    not on all. Pixels are counted from 0, and those of the padding go on beyond both edges: nothing is cut off at the
+    image's size.
 
-    Source: Araujo, Norris and Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019. Their r_0 is
-    `size`, their effective stride S_0 `jump`, their effective padding P_0 `-left`.
+    Source: Araujo, Norris and Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019. Their
+    r_0 is `size`, their effective stride S_0 `jump`, their effective padding P_0 `-left`.
     """
 
     size: int = 1  # pixels
@@ -237,8 +238,8 @@ class ReceptiveField:
     def through(self, kernel: int, stride: int = 1, dilation: int = 1, padding: int = 0) -> ReceptiveField:
         """The field after a convolution or pooling: `padding` is what stands before the first pixel.
 
-        A transposed convolution has none of this form: its outputs depend on different numbers of inputs, by turns, and at
-        distances that are no integer. Nor has an interpolation.
+        A strided transposed convolution has none of this form: its outputs depend on different numbers of inputs by
+        turns. Nor has an interpolation. One with stride 1 is a convolution, padded by dilation * (kernel - 1) - padding.
 
         Raises:
             ValueError: a kernel, stride or dilation below 1.
@@ -303,7 +304,7 @@ def _output(op: str, shapes: tuple[Shape | None, ...], **arguments: Any) -> Shap
         # A prepared call ends with its geometry.
         prepared = getattr(functional, f"prepare_{op}")(*(_tensor(shape, "meta") for shape in shapes), **arguments)
     except (Refused, TypeError, ValueError):
-        # What torch takes and our kernels do not, or what torch refuses. Its operators for "meta" take more than they may.
+        # What our kernels do not take, or torch refuses: on a CPU, for its operators on "meta" take more than they may.
         return tuple(getattr(F, op)(*(_tensor(shape, "cpu") for shape in shapes), **arguments).shape)
     geometry = prepared[-1]
     # The geometry of a transposed convolution is that of the convolution which it reverses.

@@ -120,9 +120,10 @@ def explain(fn: Callable[..., Any] | str, *args: Any, backend: str | None = None
 def forward_problem(
     fn: Callable[..., Any] | str, *args: Any, alike: Callable[[Tensor], Tensor] = lambda tensor: tensor, **kwargs: Any
 ) -> Problem:
-    """The problem that the forward pass of the call `fn(*args, **kwargs)` is to our kernels, arguments as for :func:`explain`.
+    """The problem that the forward pass of the call `fn(*args, **kwargs)` is to our kernels.
 
     Args:
+        fn: as for :func:`explain`.
         alike: gives the tensor that stands for a tensor of the call, a module's own among them: of another dtype, say.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Sizes, parameters, MACs and bytes by shapes alone, against torch; receptive fields, against the pixels that gradients reach."""
+"""Sizes, parameters, MACs and bytes by shapes alone, against torch; receptive fields, against gradients."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ CHAINS = {
 
 @pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS)
 def test_receptive_fields_are_where_gradients_reach(chain: list[tuple[int, ...]]) -> None:
-    """Filters of ones: a pixel has a gradient where a feature depends on it. Windows in the middle of a large image, so that none is cut."""
+    """Filters of ones: a pixel has a gradient where a feature depends on it. In the middle of the image none is cut."""
     field = receptive_field(chain)
     x = torch.zeros(1, 1, 1, 200, requires_grad=True)
     y = x

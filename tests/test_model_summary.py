@@ -1,4 +1,4 @@
-"""A model's layers: their numbers against published ones, torch's own count and a real forward; the fields against gradients."""
+"""A model's layers: their numbers against published ones, torch's own count, a real forward and gradients."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def size(row: Row) -> tuple[int | None, ...] | None:
     return None if row.fields is None else tuple(axis.field and axis.field.size for axis in row.fields)
 
 
-#: Parameters and MACs: torchvision's tables of models. Fields of the last convolution: ResNet-18 Araujo, Norris and Sim; the
-#: others by their formula. Theirs of ResNet-50, 483, is of the network with its strides in the 1x1 filters.
+#: Parameters and MACs: torchvision's tables of models. Fields of the last convolution: by the recurrence. Araujo, Norris
+#: and Sim have 483 for the ResNet-50 that has its strides in the 1x1 filters; here they are in the 3x3 filters.
 KNOWN = {
     "lenet5": (61_706, 416_520, "conv2", 14),
     "mnistnet": (21_840, 480_500, "conv2", 14),
@@ -435,6 +435,10 @@ def test_the_table_is_whole_at_every_width(columns: int) -> None:
 
 
 def test_json_has_what_the_table_has(factory: Path) -> None:
+    assert [row["name"] for row in json.loads(run("lenet5", "--json", "--layer", "conv"))[0]["layers"]] == [
+        "conv1",
+        "conv2",
+    ]
     (found, other) = json.loads(
         run(f"{factory}:Net", "--json", "--dtype", "f32", "--layout", "nchw", "--layout", "channels_last")
     )

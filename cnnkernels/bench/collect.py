@@ -113,7 +113,7 @@ class Watch(TorchFunctionMode):
         self._names: dict[str, int] = {}
 
     def follow(self, model: nn.Module, images: Tensor) -> None:
-        """Learn which module is running: hooks that stay on `model`, which is a copy of ours and is to run on `images`."""
+        """Learn which module is running, by hooks that stay on `model`: a copy of ours, to be run on `images`."""
         scripted: list[str] = []
         for name, module in model.named_modules():
             if isinstance(module, torch.jit.ScriptModule):

@@ -1,15 +1,18 @@
-"""A model, layer by layer: what runs in its forward pass, what that amounts to, and which kernel of ours the plan takes for it.
+"""A model, layer by layer: what runs in its forward pass, what it amounts to, and which kernel the plan takes for it.
 
-A copy of the model runs once without data (cnnkernels.bench.collect), under a mode that sees every ATen operation. A row is one call of
+A copy of the model runs once without data (cnnkernels.bench.collect), under a mode that sees every ATen operation.
+A row is one call of
 
-* a module of torch.nn that has no modules of its own, or MultiheadAttention; nn.Identity and empty containers have none;
-* a function called in another module's forward() that convolves, pools or multiplies matrices, under the module's path and its own name;
-* any other module without modules of its own, if no such function is called in it.
+* a layer of torch.nn, or of a class derived from one, with all that runs inside; nn.Identity has no row;
+* a function called in another module's forward() that convolves, pools or multiplies matrices, under the module's
+  path and its own name;
+* any other module without modules of its own that computes something, if no such function is called in it.
 
-What else runs between the layers (additions, concatenations, activations called as functions, ...) is named with its count and has no row:
-it is in no total. Nor is anything that views or drops nothing: it moves nothing.
+What else runs between the layers (additions, concatenations, activations called as functions, ...) is named with its
+count, and is in no row and no total.
 
-The numbers are those of cnnkernels.arithmetic: MACs of convolutions and matrix products, compulsory bytes, receptive fields.
+The numbers are those of cnnkernels.arithmetic: MACs of convolutions and of products of matrices (not of recurrent
+layers, which do without on some devices), compulsory bytes, receptive fields. A view moves nothing.
 """
 
 from __future__ import annotations
@@ -60,19 +63,21 @@ class Row:
     call: Call | None
 
     def bytes(self, dtype: str) -> int:
-        """Compulsory bytes, of inputs, weights and outputs once each, with floating-point numbers of `dtype` ("bf16")."""
+        """Compulsory bytes: inputs, weights and outputs once each, floating-point numbers being of `dtype` ("bf16")."""
         return self.elements * machine.DTYPES[dtype].itemsize + self.other_bytes
 
     def roofline_us(self, dtype: str) -> float:
-        """Microseconds of an H200, modelled: the compulsory bytes at the rate of its DRAM, or the MACs at the highest rate of its
-        data sheet (tensor cores for bf16 and f16, fp32 units for f32), whichever takes longer. No launch, no measurement.
+        """Microseconds of an H200, modelled: the compulsory bytes at the rate of its DRAM, or the MACs at the highest
+        rate of its data sheet (tensor cores for bf16 and f16, fp32 units for f32), whichever takes longer.
+
+        No launch is in it, and it is no measurement. cnnkernels.profile.hardware has the sources.
         """
         traffic = self.bytes(dtype) / DRAM_RATE.value
         arithmetic = 2 * self.macs / (machine.FLOPS_PER_CLOCK[9, 0][dtype] * SMS.value * CLOCK.value)
         return 1e6 * max(traffic, arithmetic)
 
     def plan(self, dtype: str, layout: str) -> Plan | None:
-        """The kernel that the plan takes for dense tensors of that dtype and layout; None where nothing of ours runs this layer.
+        """The kernel that the plan takes for dense tensors of that dtype and layout; None where none of ours runs it.
 
         Raises ImportError where cnnkernels._C, which has the plan, is not built.
         """
@@ -80,6 +85,8 @@ class Row:
             return None
 
         def alike(tensor: Tensor) -> Tensor:
+            if not tensor.is_floating_point():
+                raise Refused(f"a tensor of {tensor.dtype}")
             memory_format = MEMORY_FORMATS[layout] if tensor.ndim == 4 else torch.contiguous_format
             return torch.empty(tensor.shape, dtype=machine.DTYPES[dtype], device="meta", memory_format=memory_format)
 
@@ -92,7 +99,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """The kernel of a row; `modelled_us` is by the plan's cost model of an H200, launch included, and no measurement."""
+    """The kernel of a row. `modelled_us` is by the plan's cost model of an H200, launch included; no measurement."""
 
     kernel: str
     family: str

@@ -38,7 +38,10 @@ class InputShape(click.ParamType):
 
 
 def load(specification: str, shape: tuple[int, int, int, int] | None, batch: int | None) -> ModelSummary:
-    """The summary of the model of that name on images of `shape`, or of its own size. Raises ClickException with its error."""
+    """Summarise the model of that name on images of `shape`, or of its own size.
+
+    Raises ClickException with the error of what could not be loaded or run.
+    """
     from cnnkernels.bench.model_summary import summarize
     from cnnkernels.models.load import load_model
 
@@ -127,7 +130,7 @@ def _table(summary: ModelSummary, plans: list[Plan | None], dtype: str, layer: s
         ], _time(plan.modelled_us) if plan else "")
         for row, plan in zip(summary.rows, plans, strict=True) if layer in row.name
     ]  # fmt: skip
-    # The columns of numbers are as wide as what is in them; names share the rest, and are broken where they have joints.
+    # Columns of numbers are as wide as what is in them; names share the rest, and are broken where they have joints.
     columns = zip(*[[*texts, time] for _, texts, time in rows], strict=True)
     headings = (*numbers, "kernel")
     taken = sum(

@@ -1,4 +1,4 @@
-"""`cnnkernels summary`: a model layer by layer; or the kernel that the plan takes for each pass of layers, and why not another one."""
+"""`cnnkernels summary`: a model layer by layer; or which kernel the plan takes for each pass of layers, and why."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def summary(
 ) -> None:
     """Print a model layer by layer, or the plan of layers. Needs no GPU and launches nothing.
 
-    MODEL is lenet5, another one of ours, torchvision:NAME, timm:NAME or file.py:factory. Each layer of its forward pass in eval mode:
-    output, parameters, multiply-accumulates (MACs), receptive field, the bytes that it must move, and the kernel of ours that the
-    plan takes for it. In bf16 and nchw, unless --dtype and --layout say otherwise. The roofline time is the larger of bytes and
-    MACs at an H200's rates; no launch is in it.
+    MODEL is lenet5 or another one of ours, torchvision:NAME, timm:NAME or file.py:factory. Each layer of its forward
+    pass in eval mode: output, parameters, multiply-accumulates (MACs), receptive field, the bytes that it must move, and
+    the kernel of ours that the plan takes for it, in bf16 and nchw, unless --dtype and --layout say otherwise. Its
+    roofline time is that of the bytes or the MACs at an H200's rates, whichever is longer; no launch is in it.
 
-    PROBLEM is a layer (resnet50:l1.3x3) or a problem written out (n1 c64 56x56 k64 3x3 pad 1), as for `cnnkernels profile`; --suite
-    and --model name many. The kernel that runs each of its passes, in bf16 and both layouts, unless --dtype and --layout say
-    otherwise.
+    PROBLEM is a layer (resnet50:l1.3x3) or a problem written out (n1 c64 56x56 k64 3x3 pad 1), as for `cnnkernels
+    profile`; --suite and --model name many. The kernel that runs each of its passes, in bf16 and both layouts, unless
+    --dtype and --layout say otherwise.
 
     The times of kernels are those of the plan's cost model for an H200. They compare kernels; nobody measured them.
     """

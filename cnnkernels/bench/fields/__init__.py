@@ -1,12 +1,14 @@
 """Receptive fields of the tensors of a forward pass, found while it runs, from one ATen operation to the next.
 
 A tensor that depends on the image has, for each axis of the image (0: height, 1: width), the field of its features
-(cnnkernels.arithmetic.ReceptiveField), and for each of its dimensions the axes whose positions that dimension enumerates: [N, C, H, W] has
-((), (), (0,), (1,)), the same flattened from C on ((), (0, 1)). So a linear layer is local to a position where it multiplies
-channels of tokens, and sees all of the image where it multiplies a flattened map.
+(cnnkernels.arithmetic.ReceptiveField), and for each of its dimensions the axes whose positions that dimension
+enumerates: [N, C, H, W] has ((), (), (0,), (1,)), the same flattened from C on ((), (0, 1)). So a linear layer is
+local to a position where it multiplies channels of tokens, and sees all of the image where it multiplies a flattened
+map.
 
-An operation that is not described below, or that mixes positions in a way that has no field of that form (a transposed
-convolution or an interpolation, windows of attention, sums of maps with different strides), makes the field unknown, from there on: None, never a guess.
+An operation that has no rule, or that mixes positions in a way that has no field of that form (a strided transposed
+convolution, an interpolation, windows of attention, sums of maps with different strides), makes the field unknown from
+there on: None, never a guess.
 """
 
 from __future__ import annotations

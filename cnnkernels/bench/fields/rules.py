@@ -87,7 +87,7 @@ def _along(state: State, shape: Sequence[int], dim: int, positions: int, step: S
 
 
 def _repeated(state: State, shape: Sequence[int], dim: int, positions: int) -> State:
-    """After dimension `dim` got another size in a way that has no field, unless it had one position, which all get then."""
+    """After dimension `dim` got another size in a way that has no field, unless it had one position, which all get."""
     for axis in state.labels[dim]:
         value = state.axes[axis]
         same = value.whole.field if shape[dim] == value.positions == 1 else None

@@ -94,7 +94,7 @@ def _meet_two(first: Axis, second: Axis) -> Axis:
 
 
 def together(states: Sequence[tuple[State, Sequence[int]]], shape: Sequence[int]) -> State:
-    """The state of something that depends, at each place, on several tensors broadcast to `shape`; with each, its own shape."""
+    """Of something that depends, at each place, on several tensors broadcast to `shape`; with each, its own shape."""
     labels: list[tuple[int, ...]] = [()] * len(shape)
     axes = []
     for axis in range(2):
