@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from cnnkernels import functional, ops, tuning
 from cnnkernels.backends import BackendError, ambient_backend, select
@@ -75,7 +76,7 @@ def explain(fn: Callable[..., Any] | str, *args: Any, backend: str | None = None
         RuntimeError, TypeError, ValueError: torch's, for arguments that torch refuses.
     """
     if isinstance(fn, torch.nn.Module):
-        name, args, kwargs, backend = _module_call(fn, args, kwargs, backend)
+        name, args, kwargs, backend = module_call(fn, args, kwargs, backend)
     else:
         name = fn if isinstance(fn, str) else getattr(fn, "__name__", str(fn))
     if name not in _PREPARE:
@@ -102,10 +103,7 @@ def explain(fn: Callable[..., Any] | str, *args: Any, backend: str | None = None
         return Explanation(
             name, asked, None, f"torch takes these arguments, backend {chosen!r} does not: {refusal}", ()
         )
-    if isinstance(prepared[-1], Conv2dGeometry):
-        problems = _conv2d_problems(name, *prepared)
-    else:
-        problems = _pool2d_problems(name, *prepared)
+    problems = _problems(name, prepared)
     image: Tensor = prepared[0]
     forward = _tuned(image, next(iter(problems)))
     if asked == "auto" and forward is not None:
@@ -117,6 +115,29 @@ def explain(fn: Callable[..., Any] | str, *args: Any, backend: str | None = None
     except ImportError:
         return Explanation(name, asked, chosen, why, (), "no plan to show: cnnkernels._C is not built for this Python")
     return Explanation(name, asked, chosen, why, passes)
+
+
+def forward_problem(
+    fn: Callable[..., Any] | str, *args: Any, alike: Callable[[Tensor], Tensor] = lambda tensor: tensor, **kwargs: Any
+) -> Problem:
+    """The problem that the forward pass of the call `fn(*args, **kwargs)` is to our kernels.
+
+    Args:
+        fn: as for :func:`explain`.
+        alike: gives the tensor that stands for a tensor of the call, a module's own among them: of another dtype, say.
+
+    Raises:
+        ValueError: `fn` is none of those that explain() knows.
+        Refused, TypeError: our kernels do not run it.
+    """
+    name = fn if isinstance(fn, str) else getattr(fn, "__name__", str(fn))
+    if isinstance(fn, torch.nn.Module):
+        name, args, kwargs, _ = module_call(fn, args, kwargs, None)
+    if name not in _PREPARE:
+        raise ValueError(f"explain knows {', '.join(_PREPARE)} and their modules, not {name}")
+    args, kwargs = tree_map_only(Tensor, alike, (args, kwargs))
+    kwargs.pop("return_indices", None)
+    return next(iter(_problems(name, _PREPARE[name](*args, **kwargs))))
 
 
 @contextmanager
@@ -155,10 +176,10 @@ _PREPARE: dict[str, Callable[..., tuple[Any, ...]]] = {
 }
 
 
-def _module_call(
+def module_call(
     module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], backend: str | None
 ) -> tuple[str, tuple[Any, ...], dict[str, Any], str | None]:
-    """The functional call that `module(*args, **kwargs)` makes."""
+    """The functional call that `module(*args, **kwargs)` makes: function, arguments, and its backend."""
     m: Any = module
     backend = backend or getattr(module, "backend", None)
     input, *rest = args or (kwargs["input"],)
@@ -180,6 +201,12 @@ def _module_call(
     if isinstance(module, torch.nn.AdaptiveAvgPool2d):
         return "adaptive_avg_pool2d", (input, m.output_size), {}, backend
     return type(module).__name__, args, kwargs, backend
+
+
+def _problems(name: str, prepared: tuple[Any, ...]) -> dict[Problem, str]:
+    """The passes of a prepared call and what each computes for it, forward first."""
+    of_kind = _conv2d_problems if isinstance(prepared[-1], Conv2dGeometry) else _pool2d_problems
+    return of_kind(name, *prepared)
 
 
 def _conv2d_problems(

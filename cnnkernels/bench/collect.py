@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from cnnkernels.bench.suites import Entry, Suite
 from cnnkernels.convert import restore
 
 #: What a torch function is called that convolves or pools: those that no reader below understands are reported.
-_CONVOLVES_OR_POOLS = re.compile(r"conv(\d|_|olution|$)|pool")
+CONVOLVES_OR_POOLS = re.compile(r"conv(\d|_|olution|$)|pool")
 
 #: Where torch keeps its convolution and pooling modules: a call inside one of these is that module, under its name.
 _LAYER_MODULES = ("torch.nn.modules.conv", "torch.nn.modules.pooling")
@@ -48,25 +48,40 @@ def collect(model: nn.Module, input_shape: tuple[int, int, int, int], name: str)
     Raises:
         ValueError: the model does not run on one tensor of that shape, or nothing that convolves or pools runs in it.
     """
-    notices: tuple[str, ...] = ()
-    try:
-        watch = _run(_copy_to_meta(model), input_shape, "meta")
-    except Exception as on_meta:  # whatever a model may raise
-        # It may look at its data, or keep tensors where to("meta") does not find them. With data it is only slower.
-        try:
-            watch = _run(copy.deepcopy(model).to("cpu"), input_shape, "cpu")
-        except Exception as error:
-            raise ValueError(
-                f"{name}: its forward pass on one image tensor {list(input_shape)}, which is all that it is given, raised "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        notices = (f"ran on the CPU with data, for without it raises {type(on_meta).__name__}: {_first_line(on_meta)}",)
+    watch, notices = run_copy(model, input_shape, name, _Watch)
     if not watch.found and not watch.left_out:
         raise ValueError(f"{name}: no 2-D convolution or pooling runs in its forward pass")
     batch, channels, height, width = input_shape
     source = f"collected from {type(model).__module__}.{type(model).__qualname__}, eval mode, input {channels}x{height}x{width}"
     entries = tuple(replace(entry, net=name) for entry in watch.found.values())
     return Suite(name, f"{name}, batch {batch}", source, entries, tuple(watch.left_out), notices)
+
+
+def run_copy(
+    model: nn.Module, input_shape: tuple[int, int, int, int], name: str, watch: Callable[[], _WatchType]
+) -> tuple[_WatchType, tuple[str, ...]]:
+    """Run a copy of `model`, in eval mode, on an image tensor: without data where it can.
+
+    Returns:
+        What `watch` gave, which has followed the copy while it ran, and sentences about how it ran.
+
+    Raises:
+        ValueError: the model does not run on one tensor of that shape.
+    """
+    try:
+        return _run(_copy_to_meta(model), input_shape, "meta", watch()), ()
+    except Exception as on_meta:  # whatever a model may raise
+        # It may look at its data, or keep tensors where to("meta") does not find them. With data it is only slower.
+        try:
+            found = _run(copy.deepcopy(model).to("cpu"), input_shape, "cpu", watch())
+        except Exception as error:
+            raise ValueError(
+                f"{name}: its forward pass on one image tensor {list(input_shape)}, which is all that it is given, raised "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        return found, (
+            f"ran on the CPU with data, for without it raises {type(on_meta).__name__}: {_first_line(on_meta)}",
+        )
 
 
 def _copy_to_meta(model: nn.Module) -> nn.Module:
@@ -79,29 +94,26 @@ def _copy_to_meta(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, already).to("meta")
 
 
-def _run(twin: nn.Module, input_shape: tuple[int, int, int, int], device: str) -> _Watch:
+def _run(twin: nn.Module, input_shape: tuple[int, int, int, int], device: str, watch: _WatchType) -> _WatchType:
     dtypes = [parameter.dtype for parameter in twin.parameters() if parameter.is_floating_point()]
     images = torch.zeros(input_shape, device=device, dtype=dtypes[0] if dtypes else None)
     restore(twin)  # a backend of ours that a module asks for by name has no meta kernels
-    watch = _Watch()
-    watch.follow(twin)
+    watch.follow(twin, images)
     with torch.no_grad(), use_backend("torch"), torch.compiler.set_stance("force_eager"), watch:
         twin.eval()(images)
     return watch
 
 
-class _Watch(TorchFunctionMode):
-    """Notes each convolution and pooling while it is in force."""
+class Watch(TorchFunctionMode):
+    """Knows which module is running while it is in force."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: dict[Layer, Entry] = {}
         self.left_out: list[tuple[str, str]] = []
-        self._inside: list[tuple[str, nn.Module]] = []
         self._names: dict[str, int] = {}
 
-    def follow(self, model: nn.Module) -> None:
-        """Learn which module is running: hooks that stay on `model`, which is a copy of ours."""
+    def follow(self, model: nn.Module, images: Tensor) -> None:
+        """Learn which module is running, by hooks that stay on `model`: a copy of ours, to be run on `images`."""
         scripted: list[str] = []
         for name, module in model.named_modules():
             if isinstance(module, torch.jit.ScriptModule):
@@ -109,30 +121,53 @@ class _Watch(TorchFunctionMode):
                     self.left_out.append((name, "TorchScript: the calls inside cannot be seen"))
                     scripted.append(name)
                 continue
-            module.register_forward_pre_hook(partial(self._enter, name), prepend=True)
-            module.register_forward_hook(self._leave, always_call=True)
+            module.register_forward_pre_hook(partial(self.enter, name), prepend=True, with_kwargs=True)
+            module.register_forward_hook(self.leave, always_call=True)
 
-    def _enter(self, name: str, module: nn.Module, _: Any) -> None:
+    def enter(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """`module`, whose path is `name`, begins."""
+        raise NotImplementedError
+
+    def leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """`module` ends, or has raised an exception."""
+        raise NotImplementedError
+
+    def numbered(self, name: str) -> str:
+        """`name`, and for whom it is not the first: name#2, name#3, ..."""
+        self._names[name] = self._names.get(name, 0) + 1
+        return name if self._names[name] == 1 else f"{name}#{self._names[name]}"
+
+
+_WatchType = TypeVar("_WatchType", bound=Watch)
+
+
+class _Watch(Watch):
+    """Notes each convolution and pooling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[Layer, Entry] = {}
+        self._inside: list[tuple[str, nn.Module]] = []
+
+    def enter(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._inside.append((name, module))
 
-    def _leave(self, *_: Any) -> None:
+    def leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self._inside.pop()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         name = getattr(func, "__name__", "")
-        if func in _READERS or _CONVOLVES_OR_POOLS.search(name):
+        if func in FUNCTION_NAMES or CONVOLVES_OR_POOLS.search(name):
             self._note(func, name, args, kwargs)
         return result
 
     def _note(self, func: Any, function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         path, module = self._inside[-1] if self._inside else ("", None)
         is_layer = any(base.__module__ in _LAYER_MODULES for base in type(module).__mro__)
-        name = path if is_layer and path else f"{path}.{_FUNCTION_NAMES.get(func, function)}".lstrip(".")
-        self._names[name] = self._names.get(name, 0) + 1
-        if self._names[name] > 1:
-            name = f"{name}#{self._names[name]}"
+        name = path if is_layer and path else f"{path}.{FUNCTION_NAMES.get(func, function)}".lstrip(".")
+        name = self.numbered(name)
         try:
             if func not in _READERS:
                 raise _NotALayer(f"torch's {function} is not a 2-D convolution or pooling that the suite measures")
@@ -249,16 +284,16 @@ _NAMES_AND_READERS: Mapping[str, Callable[..., Layer]] = {
     "adaptive_avg_pool2d": _adaptive("adaptive_avg_pool2d"),
 }
 
-# Under what objects torch hands a call over: the function in torch.nn.functional, its variant that also returns indices, and
-# where it differs the one in torch itself.
-_FUNCTION_NAMES: dict[Any, str] = {
+#: Under what objects torch hands a call over: the function in torch.nn.functional, its variant that also returns indices, and
+#: where it differs the one in torch itself.
+FUNCTION_NAMES: dict[Any, str] = {
     getattr(namespace, variant): name
     for name in _NAMES_AND_READERS
     for variant in (name, f"{name}_with_indices")
     for namespace in (F, torch)
     if hasattr(namespace, variant)
 }
-_READERS = {function: _NAMES_AND_READERS[name] for function, name in _FUNCTION_NAMES.items()}
+_READERS = {function: _NAMES_AND_READERS[name] for function, name in FUNCTION_NAMES.items()}
 
 
 def _sizes(input: Tensor) -> tuple[int, int, int, int]:

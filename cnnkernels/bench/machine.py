@@ -26,9 +26,9 @@ from cnnkernels.files import slug
 
 DTYPES = {"f64": torch.float64, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
-# Dense floating-point operations per clock and multiprocessor, by compute capability: NVIDIA's architecture white
-# papers (A100, H100, Blackwell), tensor cores for bf16, f16 and f64, the CUDA cores' FMA for f32 (IEEE; tf32 is not f32).
-_FLOPS_PER_CLOCK = {
+#: Dense floating-point operations per clock and multiprocessor, by compute capability: NVIDIA's architecture white
+#: papers (A100, H100, Blackwell), tensor cores for bf16, f16 and f64, the CUDA cores' FMA for f32 (IEEE; tf32 is not f32).
+FLOPS_PER_CLOCK = {
     (8, 0): {"bf16": 2048, "f16": 2048, "f32": 128, "f64": 128},
     (9, 0): {"bf16": 4096, "f16": 4096, "f32": 256, "f64": 256},
     (10, 0): {"bf16": 8192, "f16": 8192, "f32": 256, "f64": 128},
@@ -126,7 +126,7 @@ def limits(device: torch.device) -> dict[str, float]:
     if memory_clock and bus_bits:
         found["bytes"] = 2 * memory_clock * 1e3 * bus_bits / 8
     clock = getattr(properties, "clock_rate", 0) * 1e3
-    for name, flops in _FLOPS_PER_CLOCK.get((properties.major, properties.minor), {}).items():
+    for name, flops in FLOPS_PER_CLOCK.get((properties.major, properties.minor), {}).items():
         if clock:
             found[name] = flops * clock * properties.multi_processor_count
     return found

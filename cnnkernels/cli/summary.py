@@ -1,4 +1,4 @@
-"""`cnnkernels summary`: which kernel the plan takes for each pass of a network's layers, and why not another one."""
+"""`cnnkernels summary`: a model layer by layer; or which kernel the plan takes for each pass of layers, and why."""
 
 from __future__ import annotations
 
@@ -12,24 +12,32 @@ from rich.markup import escape
 from rich.table import Table
 
 from cnnkernels.cli.chosen_layers import choose, layer_options
+from cnnkernels.cli.model_table import InputShape, load, model_as_json, print_model
 from cnnkernels.cli.output import catalogue, make_console, print_json
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from cnnkernels.bench.plans import PlannedPass
     from cnnkernels.bench.suites import Entry
 
 _USUAL_DTYPES = ("bf16",)
+_USUAL_LAYOUTS_OF_MODELS = ("nchw",)  # as models are made
 
 
 @click.command()
-@click.argument("problems", nargs=-1, metavar="[PROBLEM]...")
+@click.argument("subjects", nargs=-1, metavar="[MODEL | PROBLEM]...")
 @layer_options
+@click.option(
+    "--input", "input_shape", type=InputShape(), help="Of a MODEL: its input.  [default: 1 image of its size]"
+)
 @click.option("--layer", default="", help="Only layers with this in their name.")
 @click.option("--pass", "passes", multiple=True, help="fprop, dgrad, wgrad, forward, backward; repeatable.")
 @click.option("--reasons", is_flag=True, help="Say why each other kernel was not taken.")
 @click.option("--json", "json_output", is_flag=True, help="Print JSON, with every reason.")
 def summary(
-    problems: tuple[str, ...],
+    subjects: tuple[str, ...],
+    input_shape: tuple[int, int, int, int] | None,
     layer: str,
     dtypes: tuple[str, ...],
     layouts: tuple[str, ...],
@@ -40,15 +48,45 @@ def summary(
     models: tuple[str, ...],
     batch: int | None,
 ) -> None:
-    """Print the plan: the kernel that runs each pass of each layer. Needs no GPU and launches nothing.
+    """Print a model layer by layer, or the plan of layers. Needs no GPU and launches nothing.
 
-    PROBLEM is a layer (resnet50:l1.3x3) or a problem written out (n1 c64 56x56 k64 3x3 pad 1), as for `cnnkernels profile`. In
-    bf16 and both layouts, unless --dtype and --layout say otherwise.
+    MODEL is lenet5 or another one of ours, torchvision:NAME, timm:NAME or file.py:factory. Each layer of its forward
+    pass in eval mode: output, parameters, multiply-accumulates (MACs), receptive field, the bytes that it must move, and
+    the kernel of ours that the plan takes for it, in bf16 and nchw, unless --dtype and --layout say otherwise. Its
+    roofline time is that of the bytes or the MACs at an H200's rates, whichever is longer; no launch is in it.
 
-    The times are those of the plan's cost model for an H200. They compare kernels; nobody measured them.
+    PROBLEM is a layer (resnet50:l1.3x3) or a problem written out (n1 c64 56x56 k64 3x3 pad 1), as for `cnnkernels
+    profile`; --suite and --model name many. The kernel that runs each of its passes, in bf16 and both layouts, unless
+    --dtype and --layout say otherwise.
+
+    The times of kernels are those of the plan's cost model for an H200. They compare kernels; nobody measured them.
     """
     console = make_console(json_output)
     catalogue()  # or say why there is none
+    names = [subject for subject in subjects if _is_model(subject)]
+    problems = [subject for subject in subjects if not _is_model(subject)]
+    if names:
+        if problems or suites or models:
+            raise click.UsageError(
+                "a MODEL and layers (PROBLEM, --suite, --model) are two questions: ask one at a time"
+            )
+        if passes or reasons:
+            raise click.UsageError("--pass and --reasons are about the plan of layers: name the model with --model")
+        if input_shape and batch:
+            raise click.UsageError("--input has the batch already: leave --batch out")
+        _print_models(
+            console,
+            names,
+            input_shape,
+            batch,
+            layer,
+            dtypes or _USUAL_DTYPES,
+            layouts or _USUAL_LAYOUTS_OF_MODELS,
+            json_output,
+        )
+        return
+    if input_shape:
+        raise click.UsageError("--input is a MODEL's")
     from cnnkernels.bench import plans
     from cnnkernels.bench.operands import LAYOUTS
 
@@ -76,14 +114,46 @@ def summary(
         console.print("[dim]--reasons says why each other kernel was not taken[/]")
 
 
+def _is_model(text: str) -> bool:
+    from cnnkernels.models import MODELS, RESNETS
+
+    return text in MODELS or text in RESNETS or text.startswith(("torchvision:", "timm:")) or ".py:" in text
+
+
+def _print_models(
+    console: Console,
+    names: list[str],
+    input_shape: tuple[int, int, int, int] | None,
+    batch: int | None,
+    layer: str,
+    dtypes: tuple[str, ...],
+    layouts: tuple[str, ...],
+    json_output: bool,
+) -> None:
+    found = [load(name, input_shape, batch) for name in names]
+    for summary in found:
+        if not any(layer in row.name for row in summary.rows):
+            raise click.ClickException(f"{summary.name}: no layer has {layer!r} in its name")
+    tables = [(summary, dtype, layout, layer) for summary in found for dtype in dtypes for layout in layouts]
+    if json_output:
+        print_json([model_as_json(*table) for table in tables])
+        return
+    for index, table in enumerate(tables):
+        if index:
+            console.print()
+        print_model(console, *table)
+
+
 def _read(text: str, batch: int | None) -> Entry:
     from cnnkernels.bench.suites import Entry
+    from cnnkernels.models.load import model_names
     from cnnkernels.profile.subject import Problem, parse_subject
 
     try:
         subject = parse_subject(text, batch)
     except ValueError as error:
-        raise click.ClickException(str(error)) from error
+        models = f"\nNor is it a MODEL: {model_names()}" if len(text.split()) == 1 else ""
+        raise click.ClickException(f"{error}{models}") from error
     if not isinstance(subject, Problem):
         raise click.ClickException(f"{text}: a file of trials has no plan")
     net, _, name = subject.name.rpartition(":")

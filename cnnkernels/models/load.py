@@ -50,12 +50,14 @@ def load_model(spec: str) -> tuple[nn.Module, Shape]:
         return _from_timm(name)
     if separator and source.endswith(".py"):
         return _from_file(Path(source), name)
-    ours = (*MODELS, *RESNETS)
-    near = get_close_matches(spec, ours, n=3)
+    near = get_close_matches(spec, (*MODELS, *RESNETS), n=3)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise ValueError(
-        f"no model {spec!r}: {hint}there are {', '.join(ours)}, torchvision:NAME, timm:NAME and path/to/file.py:factory"
-    )
+    raise ValueError(f"no model {spec!r}: {hint}there are {model_names()}")
+
+
+def model_names() -> str:
+    """What :func:`load_model` takes, as a list in words."""
+    return f"{', '.join((*MODELS, *RESNETS))}, torchvision:NAME, timm:NAME and path/to/file.py:factory"
 
 
 def _from_torchvision(name: str) -> tuple[nn.Module, Shape]:
