@@ -94,7 +94,7 @@ class Epoch:
 
 @dataclass
 class History:
-    """What happened in a training run."""
+    """What happened in a training run, in all its parts; `seconds` of training and testing."""
 
     steps: list[Step] = field(default_factory=list)
     epochs: list[Epoch] = field(default_factory=list)

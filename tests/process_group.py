@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from cnnkernels.distributed import ALONE, Processes, joined_processes, lost_conn
 from cnnkernels.training import Recipe, build_model, evaluate, input_size, load_checkpoint, save_checkpoint, train
 
 COUNT = 3
+LIMIT = 200
 # 40 images in batches of 16 and 8: shares of 6, 5 and 5, of 3, 3 and 2.
 RECIPE = Recipe(epochs=2, batch_size=16, distort=True)
 
@@ -54,6 +56,7 @@ def same_bits(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def work(rank: int, folder: Path) -> None:
+    signal.alarm(LIMIT)  # processes that wait for each other for ever are ended, too
     os.environ["RANK"] = str(rank)
     dataset, seen = random_images(), {}
     with joined_processes() as processes:
