@@ -103,12 +103,15 @@ def lost_connection(error: BaseException) -> bool:
 def joined_processes() -> Iterator[Processes]:
     """The processes of this run, connected inside the block: those of torchrun's variables, or this one alone.
 
-    Raises ValueError or RuntimeError, torch's, where the variables are incomplete or nobody answers at their address.
+    Raises ConnectionError where the variables are incomplete or nobody answers at their address.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
         return
-    distributed.init_process_group()
+    try:
+        distributed.init_process_group()
+    except (ValueError, RuntimeError) as error:
+        raise ConnectionError(f"the processes of this run cannot meet: {str(error).splitlines()[0]}") from error
     yield Processes(distributed.get_rank(), distributed.get_world_size())
     # Not after an error: to close in order takes the others, and the end of this process closes everything.
     distributed.destroy_process_group()

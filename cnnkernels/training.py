@@ -1,4 +1,4 @@
-"""Training a model on a dataset: the loop, its recipe, and the files that it leaves.
+"""Training a model on a dataset: the loop and its recipe.
 
 Everything random comes from the seed through generators of the CPU: initial weights, order of the images, their
 distortions and (on the CPU) dropout are the same on every backend, so that two backends can be compared step by step.
@@ -10,15 +10,12 @@ every batch, and losses and gradients are those of the whole batch.
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass, field
-from pathlib import Path
+from dataclasses import astuple, dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -26,9 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cnnkernels.data import DataError, Dataset, Part, shake
+from cnnkernels.data import Dataset, Part, shake
 from cnnkernels.distributed import ALONE, Processes
-from cnnkernels.files import replacing
 from cnnkernels.models import MODELS, RESNETS
 
 _EVALUATION_BATCH = 250
@@ -176,7 +172,8 @@ def train(
         max_steps: end the run, without a last epoch's test, after so many steps of the same schedule, counted from the
             run's beginning.
         processes: those that do this run together, each with the same arguments. `recipe.batch_size` is of all of them.
-        resume: what `on_checkpoint` was given in a run with the same arguments: go on from there.
+        resume: what `on_checkpoint` was given in a run with the same arguments: go on from there. Its tensors become the
+            run's own.
         on_checkpoint: given, in the first process, the run's state for `save_checkpoint` (valid until it returns: tensors
             are the run's own) and its history: every `checkpoint_every` steps, after every epoch, where the run ends.
 
@@ -349,49 +346,11 @@ def evaluate(
     return Evaluation(loss / len(part), int(confusion.trace()) / len(part), confusion)
 
 
-def save_checkpoint(path: Path, state: dict[str, Any], meta: dict[str, Any]) -> None:
-    """Write {"state_dict", "run", "meta"}: CPU tensors and plain values, for `torch.load(path, weights_only=True)`.
-
-    `state` is what `train` hands out. Its state_dict is a plain torch model's, whatever trained it:
-    `LeNet5(layers=torch.nn).load_state_dict(checkpoint["state_dict"])`.
-    """
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state["state_dict"].items()}
-    with replacing(path) as temporary:
-        torch.save({**state, "state_dict": weights, "meta": meta}, temporary)
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What `save_checkpoint` wrote, on the CPU. Raises DataError of one line where the file is something else."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
-    except Exception as error:  # torch.load raises whatever zipfile, pickle and its own readers do
-        raise DataError(f"{path}: damaged, or not a checkpoint: {str(error).splitlines()[0]}") from error
-    if not (isinstance(checkpoint, dict) and {"state_dict", "run", "meta"} <= checkpoint.keys()):
-        raise DataError(f"{path}: not a checkpoint that a run can go on from")
-    return checkpoint
-
-
 def recorded_history(state: dict[str, Any]) -> History:
     """What had happened in a run when it gave `state`."""
     run = state["run"]
     steps, epochs = [Step(*step) for step in run["steps"]], [Epoch(*epoch) for epoch in run["epochs"]]
     return History(steps, epochs, seconds=run["seconds"])
-
-
-def save_metrics(folder: Path, history: History, evaluation: Evaluation | None, meta: dict[str, Any]) -> None:
-    """Write metrics.json (everything) and steps.csv (step, epoch, loss, learning_rate) into `folder`."""
-    report: dict[str, Any] = {"meta": meta} | asdict(history)
-    if evaluation is not None:
-        report["test"] = {"loss": evaluation.loss, "accuracy": evaluation.accuracy}
-        report["confusion"] = evaluation.confusion.tolist()
-    with replacing(folder / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(report, indent=1) + "\n")
-    with replacing(folder / "steps.csv") as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(Step.__dataclass_fields__)
-        writer.writerows(asdict(step).values() for step in history.steps)
 
 
 @contextmanager

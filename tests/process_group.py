@@ -20,7 +20,8 @@ from torch.testing._internal.common_utils import find_free_port
 
 from cnnkernels.data import Dataset, Part
 from cnnkernels.distributed import ALONE, Processes, joined_processes, lost_connection
-from cnnkernels.training import Recipe, build_model, evaluate, input_size, load_checkpoint, save_checkpoint, train
+from cnnkernels.training import Recipe, build_model, evaluate, input_size, train
+from cnnkernels.training_files import load_checkpoint, save_checkpoint
 
 COUNT = 3
 LIMIT = 200

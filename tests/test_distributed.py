@@ -98,3 +98,14 @@ def test_torchrun(tmp_path: Path) -> None:
     assert [int(row["step"]) for row in rows[0]] == list(range(1, steps + 8))
     losses = [[float(row["loss"]) for row in run[:20]] for run in rows]
     assert losses[0] == pytest.approx(losses[1], abs=CLOSE)
+
+
+def test_incomplete_variables_get_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    result = CliRunner().invoke(main, ["train", "lenet5"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: the processes of this run cannot meet: ")
+    assert "MASTER_ADDR" in result.stderr
+    assert len(result.stderr.splitlines()) == 1

@@ -14,6 +14,7 @@ from conftest import Place
 from torch import nn
 
 from cnnkernels.data import DataError, Dataset, load_dataset
+from cnnkernels.files import replacing
 from cnnkernels.models import MODELS
 from cnnkernels.plots import plot_confusion, plot_curves, plot_features
 from cnnkernels.training import (
@@ -25,13 +26,10 @@ from cnnkernels.training import (
     input_size,
     interruptible,
     least_images,
-    load_checkpoint,
-    replacing,
-    save_checkpoint,
-    save_metrics,
     steps_per_epoch,
     train,
 )
+from cnnkernels.training_files import load_checkpoint, save_checkpoint, save_metrics
 
 # Two fp32 trainings that differ in the order of their sums stay this close for their first steps.
 CLOSE = 1e-4

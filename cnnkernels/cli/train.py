@@ -6,9 +6,9 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 import torch
@@ -17,83 +17,25 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cnnkernels import __version__, backends
-from cnnkernels.cli.output import (
-    kernels_backend,
-    make_console,
-    print_json,
-    require_backend,
-    require_extra,
-)
+from cnnkernels import backends
+from cnnkernels.cli.output import make_console, print_json
+from cnnkernels.cli.training_job import CHECKPOINT, Job, prepare
+from cnnkernels.models import MODELS, RESNETS
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from cnnkernels.data import Dataset
     from cnnkernels.distributed import Processes
-    from cnnkernels.training import Evaluation, History, Recipe, Step
+    from cnnkernels.training import Evaluation, History, Step
 
-_T = TypeVar("_T")
-_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-_MODELS = ("lenet5", "mnistnet", *_RESNETS)
 _RESNET_WIDTH = 64
 _INTERRUPTED = 130
 # Images in the step that is checked layer by layer; as many as a step usually has would do.
 _CHECKED_IMAGES = 64
 _SHOWN_IMAGES = 5
-_CHECKPOINT = "checkpoint.pt"
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What one process knows of the run. `settings` have to be the same for a run to go on from a checkpoint."""
-
-    console: Console
-    processes: Processes
-    model: nn.Module
-    dataset: Dataset
-    recipe: Recipe
-    total_steps: int
-    settings: dict[str, Any]
-    out: Path
-    checkpoint: dict[str, Any] | None
-    checkpoint_every: int
-    max_steps: int | None
-    log: Path | None
-
-    @property
-    def name(self) -> str:
-        return str(self.settings["model"])
-
-    @property
-    def backend(self) -> str:
-        return str(self.settings["backend"])
-
-    @property
-    def device(self) -> str:
-        return str(self.settings["device"])
-
-    def meta(self, history: History) -> dict[str, Any]:
-        """What the files of the run say about it."""
-        dataset = self.dataset
-        return {
-            "cnnkernels": __version__,
-            **self.settings,
-            "num_classes": len(dataset.class_names),
-            "class_names": list(dataset.class_names),
-            "input_size": dataset.input_size,
-            "preparation": dataset.preparation,
-            "pixel_mean": dataset.mean * dataset.white,
-            "pixel_std": dataset.std * dataset.white,
-            "steps": len(history.steps),
-            "total_steps": self.total_steps,
-            "interrupted": history.interrupted,
-            "seconds": history.seconds,
-        }
 
 
 @click.command()
-@click.argument("model_name", metavar="MODEL", type=click.Choice(_MODELS))
+@click.argument("model_name", metavar="MODEL", type=click.Choice([*MODELS, *RESNETS]))
 @click.option(
     "--data",
     default="digits",
@@ -123,7 +65,7 @@ class _Job:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--max-steps", type=click.IntRange(min=1), help="End after so many steps; --resume goes on from there.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: runs/MODEL-DATA]")
-@click.option("--resume", is_flag=True, help=f"Go on from {_CHECKPOINT} in the results, where there is one.")
+@click.option("--resume", is_flag=True, help=f"Go on from {CHECKPOINT} in the results, where there is one.")
 @click.option(
     "--checkpoint-every",
     type=click.IntRange(min=1),
@@ -153,14 +95,14 @@ def train(context: click.Context, model_name: str, width: int | None, json_outpu
     `torchrun --nproc_per_node 2 -m cnnkernels.cli train ...` shares every batch among processes; the first one prints and
     writes. Losses and gradients are those of the whole batch, but BatchNorm uses the statistics of each process's share.
     """
-    if model_name not in _RESNETS and width is not None:
+    if model_name not in RESNETS and width is not None:
         raise click.BadParameter(f"{model_name} has one width only", param_hint="--width")
     from cnnkernels.distributed import joined_processes
     from cnnkernels.training import single_threaded
 
     with _plain_errors(), joined_processes() as processes, single_threaded():
         console = make_console(json_output) if processes.first else Console(quiet=True)
-        job = _together(processes, lambda: _prepare(console, processes, model_name, width or _RESNET_WIDTH, **options))
+        job = _together(processes, lambda: prepare(console, processes, model_name, width or _RESNET_WIDTH, **options))
         result = _train_and_check(job)
     if json_output and processes.first:
         print_json(result)
@@ -189,13 +131,13 @@ def _fail(message: str, silent: bool = False) -> NoReturn:
     raise click.exceptions.Exit(1) if silent else click.ClickException(message)
 
 
-def _together(processes: Processes, prepare: Callable[[], _T]) -> _T:
-    """What `prepare` gives. Where it cannot in one process, all end; the first tells why."""
+def _together(processes: Processes, make: Callable[[], Job]) -> Job:
+    """The job that `make` makes. Where it cannot in one process, or not the same one, all end; the first tells why."""
     from cnnkernels.data import DataError
 
-    result, failure = None, None
+    job, failure = None, None
     try:
-        result = prepare()
+        job = make()
     except click.ClickException as error:
         failure = error.format_message()
     except (DataError, OSError) as error:
@@ -203,84 +145,14 @@ def _together(processes: Processes, prepare: Callable[[], _T]) -> _T:
     failures = [failure for failure in processes.gather(failure) if failure is not None]
     if failures:
         _fail("; ".join(dict.fromkeys(failures)), silent=not processes.first)
-    assert result is not None
-    return result
+    assert job is not None
+    jobs = processes.gather((job.settings, job.first_step))
+    if any(other != jobs[0] for other in jobs):
+        _fail(f"{job.out}: the processes see different data or checkpoints", silent=not processes.first)
+    return job
 
 
-def _prepare(
-    console: Console,
-    processes: Processes,
-    model_name: str,
-    width: int,
-    *,
-    data: str,
-    backend: str | None,
-    device: str | None,
-    epochs: int | None,
-    batch_size: int,
-    lr: float,
-    seed: int,
-    out: Path | None,
-    resume: bool,
-    **rest: Any,
-) -> _Job:
-    """Read the data and the checkpoint, build the model. Raises ClickException, DataError or OSError."""
-    require_extra("train", "matplotlib", "sklearn")
-    backend = backend or kernels_backend()
-    require_backend(backend)
-    device = _device(backend, device)
-    from cnnkernels.data import load_dataset
-    from cnnkernels.training import (
-        Recipe,
-        build_model,
-        input_size,
-        least_images,
-        load_checkpoint,
-        require_batches,
-        steps_per_epoch,
-    )
-
-    dataset = load_dataset(data, input_size(model_name))
-    out = out or Path("runs") / f"{model_name}-{dataset.name}"
-    if processes.first:
-        out.mkdir(parents=True, exist_ok=True)
-        for half_written in out.glob(f".{Path(_CHECKPOINT).stem}.*"):
-            half_written.unlink()
-    images = len(dataset.train)
-    recipe = Recipe(epochs or Recipe.default_epochs(images), batch_size, lr, seed, Recipe.default_distort(images))
-    arguments = {"width": width} if model_name in _RESNETS else {}
-    model = build_model(model_name, recipe, len(dataset.class_names), backend=backend, **arguments).to(device)
-    try:
-        require_batches(model, dataset, recipe, processes)
-    except ValueError as error:
-        raise click.ClickException(str(error)) from error
-    settings = {
-        "model": model_name,
-        **arguments,
-        "data": dataset.name,
-        "data_checksum": dataset.checksum,
-        "backend": backend,
-        "device": device,
-        "processes": processes.count,
-        **asdict(recipe),
-    }
-    checkpoint = None
-    if resume and (out / _CHECKPOINT).exists():
-        checkpoint = load_checkpoint(out / _CHECKPOINT)
-        _require_same_settings(out / _CHECKPOINT, checkpoint["meta"], settings)
-    total_steps = recipe.epochs * steps_per_epoch(dataset, recipe, least_images(model, processes))
-    return _Job(console, processes, model, dataset, recipe, total_steps, settings, out, checkpoint, **rest)
-
-
-def _require_same_settings(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    for name, value in now.items():
-        if before.get(name) != value:
-            raise click.ClickException(
-                f"{path}: --resume goes on with the same run only: its {name} is {before.get(name)!r}, not {value!r}"
-            )
-
-
-def _train_and_check(job: _Job) -> dict[str, Any]:
+def _train_and_check(job: Job) -> dict[str, Any]:
     """Train, save, check; what came of it, for --json."""
     from cnnkernels.training import evaluate
 
@@ -307,21 +179,7 @@ def _train_and_check(job: _Job) -> dict[str, Any]:
     return result if evaluation is None else result | _check_layers(job)
 
 
-def _device(backend: str, asked: str | None) -> str:
-    device = asked or ("cuda" if backend != "emulator" and torch.cuda.is_available() else "cpu")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise click.ClickException("--device cuda: torch sees no CUDA device")
-    if (backend, device) in (("emulator", "cuda"), ("cuda", "cpu"), ("triton", "cpu")):
-        raise click.ClickException(f"backend {backend!r} does not run on --device {device}")
-    if device == "cuda":
-        gpu = int(os.environ.get("LOCAL_RANK", "0"))
-        if gpu >= torch.cuda.device_count():
-            raise click.ClickException(f"process {gpu} has no GPU: torch sees {torch.cuda.device_count()}")
-        torch.cuda.set_device(gpu)
-    return device
-
-
-def _print_plan(job: _Job) -> None:
+def _print_plan(job: Job) -> None:
     recipe, device, model = job.recipe, job.device, job.model
     runs = {
         "emulator": "emulator: our CUDA kernels, run thread by thread on the CPU",
@@ -341,7 +199,7 @@ def _print_plan(job: _Job) -> None:
         f"peak learning rate {recipe.learning_rate:g}, seed {recipe.seed}{distorted}",
     }
     if job.checkpoint is not None:
-        lines["resumed"] = f"after step {job.checkpoint['meta']['steps']:,} of {job.total_steps:,}"
+        lines["resumed"] = f"after step {job.first_step:,} of {job.total_steps:,}"
     table = Table.grid(padding=(0, 2, 0, 0))
     for heading, text in lines.items():
         table.add_row(f"[bold cyan]{heading}[/]", escape(text))
@@ -349,8 +207,9 @@ def _print_plan(job: _Job) -> None:
     job.console.print()
 
 
-def _train_with_progress(job: _Job) -> History:
-    from cnnkernels.training import Epoch, interruptible, save_checkpoint, train
+def _train_with_progress(job: Job) -> History:
+    from cnnkernels.training import Epoch, interruptible, train
+    from cnnkernels.training_files import save_checkpoint
 
     console, epochs = job.console, job.recipe.epochs
     columns = (
@@ -375,7 +234,7 @@ def _train_with_progress(job: _Job) -> History:
             )
 
         def save(state: dict[str, Any], history: History) -> None:
-            save_checkpoint(job.out / _CHECKPOINT, state, job.meta(history))
+            save_checkpoint(job.out / CHECKPOINT, state, job.meta(history))
             # Where no bar is drawn, a long epoch is not silent either.
             if not shown and len(history.steps) % job.checkpoint_every == 0:
                 bar.console.print(
@@ -399,7 +258,7 @@ def _train_with_progress(job: _Job) -> History:
 
 
 @contextmanager
-def _step_log(job: _Job) -> Iterator[Callable[[Step], None]]:
+def _step_log(job: Job) -> Iterator[Callable[[Step], None]]:
     """A function that appends a step to --log; the file begins with the steps that the run already has."""
     from cnnkernels.training import recorded_history
 
@@ -416,15 +275,15 @@ def _step_log(job: _Job) -> Iterator[Callable[[Step], None]]:
         yield write
 
 
-def _save(job: _Job, history: History, evaluation: Evaluation | None, meta: dict[str, Any]) -> list[str]:
+def _save(job: Job, history: History, evaluation: Evaluation | None, meta: dict[str, Any]) -> list[str]:
     from cnnkernels.plots import plot_confusion, plot_curves, plot_features
-    from cnnkernels.training import save_metrics
+    from cnnkernels.training_files import save_metrics
 
     out, dataset = job.out, job.dataset
     save_metrics(out, history, evaluation, meta)
     title = f"{job.name} on {dataset.name}, backend {job.backend}"
     plot_curves(out / "curves.png", history, title)
-    files = [_CHECKPOINT, "metrics.json", "steps.csv", "curves.png"]
+    files = [CHECKPOINT, "metrics.json", "steps.csv", "curves.png"]
     if evaluation is not None:
         right = f"{evaluation.accuracy:.2%} of {len(dataset.test):,} test images right"
         plot_confusion(out / "confusion.png", evaluation, dataset.class_names, f"{title}: {right}")
@@ -441,7 +300,7 @@ def _one_of_each_class(dataset: Dataset) -> Any:
     return dataset.batch(dataset.test, torch.tensor(firsts))[0]
 
 
-def _check_layers(job: _Job) -> dict[str, Any]:
+def _check_layers(job: Job) -> dict[str, Any]:
     """Print the table of layers; the same for --json, empty where there are no kernels of ours to check."""
     console, backend, device = job.console, job.backend, job.device
     if backend == "torch" or (backend == "auto" and device == "cpu"):
