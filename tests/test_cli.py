@@ -218,10 +218,6 @@ def test_each_step_is_logged_as_it_comes_and_once(tmp_path: Path, handwriting: P
     result = run(*parts, "--resume")
     assert "after step 3 of 8" in result.stdout
     assert other.read_text() == log.read_text()
-    done = run(*parts, "--resume")
-    assert done.exit_code == 0
-    assert "after step 8 of 8" in done.stdout
-    assert other.read_text() == log.read_text()
 
 
 def test_only_the_same_run_is_resumed(tmp_path: Path, handwriting: Path) -> None:
@@ -291,6 +287,7 @@ def test_a_killed_run_is_resumed_to_the_bits_of_an_unbroken_one(tmp_path: Path, 
     assert process.returncode == -signal.SIGKILL, output
     steps = torch.load(tmp_path / "broken" / "checkpoint.pt", weights_only=True)["meta"]["steps"]
     assert 5 <= steps < 8, "killed within the second epoch"
+    (tmp_path / "broken" / ".checkpoint.1.pt").touch()  # as a process leaves it that is killed while it writes
     result = run(*broken, "--resume")
     assert result.exit_code == 0, result.output
     assert f"after step {steps} of 8" in result.stdout
