@@ -291,6 +291,8 @@ def test_a_killed_run_is_resumed_to_the_bits_of_an_unbroken_one(tmp_path: Path, 
     result = run(*broken, "--resume")
     assert result.exit_code == 0, result.output
     assert f"after step {steps} of 8" in result.stdout
+    done = [line.split()[1] for line in result.stdout.splitlines() if line.startswith("step ")]
+    assert done == [f"{step}/8" for step in range(steps + 1, 9)], "no step is done again"
     files = (tmp_path / name / "checkpoint.pt" for name in ("whole", "broken"))
     whole, resumed = (in_bits(torch.load(file, weights_only=True)) for file in files)
     assert "bn1.running_var" in whole["state_dict"]

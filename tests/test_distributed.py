@@ -92,6 +92,7 @@ def test_torchrun(tmp_path: Path) -> None:
     report = json.loads(resumed.stdout)
     assert (report["processes"], report["steps"]) == (2, steps + 7)
     assert resumed.stderr.count(f"after step {steps:,} of 5,000") == 1, "the first process alone prints"
+    assert "step 5/5,000" not in resumed.stderr, "no step is done again"
     alone = [*job, "--out", str(tmp_path / "alone"), "--max-steps", "20"]
     assert CliRunner().invoke(main, alone).exit_code == 0
     rows = [list(csv.DictReader((tmp_path / run / "steps.csv").read_text().splitlines())) for run in ("pair", "alone")]

@@ -206,9 +206,19 @@ def test_a_resumed_run_has_the_bits_of_an_unbroken_one(tmp_path: Path, model_nam
     recipe = Recipe(epochs=2, batch_size=16, distort=True)
     checkpoints = Checkpoints(tmp_path)
 
+    done: list[int] = []
+
     def run(**arguments: Any) -> dict[str, Any]:
+        done.clear()
         model = build_model(model_name, recipe, 10, layers=nn, **ARGUMENTS[model_name])
-        train(model, dataset, recipe, on_checkpoint=checkpoints, **arguments)
+        train(
+            model,
+            dataset,
+            recipe,
+            on_checkpoint=checkpoints,
+            on_step=lambda step: done.append(step.step),
+            **arguments,
+        )
         return checkpoints.load()
 
     unbroken = run()
@@ -217,7 +227,9 @@ def test_a_resumed_run_has_the_bits_of_an_unbroken_one(tmp_path: Path, model_nam
         broken = run(max_steps=steps)
         assert broken["meta"]["steps"] == steps
         assert in_bits(run(resume=broken)) == in_bits(unbroken), f"broken off after step {steps}"
+        assert done == list(range(steps + 1, 7)), "no step is done again"
     assert in_bits(run(resume=unbroken)) == in_bits(unbroken), "nothing left to do"
+    assert not done
 
 
 def test_checkpoints_come_every_so_many_steps_after_each_epoch_and_at_the_end(digits: Dataset) -> None:
