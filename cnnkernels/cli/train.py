@@ -235,11 +235,10 @@ def _train_with_progress(job: Job) -> History:
 
         def save(state: dict[str, Any], history: History) -> None:
             save_checkpoint(job.out / CHECKPOINT, state, job.meta(history))
-            # Where no bar is drawn, a long epoch is not silent either.
-            if not shown and len(history.steps) % job.checkpoint_every == 0:
-                bar.console.print(
-                    f"step {len(history.steps):,}/{job.total_steps:,}   loss {history.steps[-1].loss:.4f}"
-                )
+            # Where no bar is drawn, a long epoch is not silent either; after its test it has its own line.
+            last = history.steps[-1]
+            if not shown and last.step % job.checkpoint_every == 0 and last.epoch > len(history.epochs):
+                bar.console.print(f"step {last.step:,}/{job.total_steps:,}   loss {last.loss:.4f}")
 
         return train(
             job.model,
