@@ -2,9 +2,9 @@
 
     y = activation(norm(conv(x, w) + bias) + residual)
 
-each part of which may be missing. The kernels (csrc/conv2d/epilogue.cuh) round where separate operators would, to the
-tensors' type before the residual is added, so that fused and separate calls differ by no more than the two ways of
-computing BatchNorm and an exponential do.
+each part of which may be missing. Half types are computed in float32 and rounded twice, before the residual is added and
+at the end (csrc/conv2d/epilogue.cuh); separate operators round after each step. In float32 and float64 the two differ by
+no more than two ways of computing BatchNorm and an exponential do.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Epilogue(NamedTuple):
             residual = residual.unsqueeze(0)
         misfit = residual is not None and residual.shape != size
         if misfit or any(tensor.shape != size[1:2] for tensor in norm):
-            self._on_meta(size, image)
+            self._raise_as_torch(size, image)
             return "the residual's shape is not the result's"
         for tensor in tensors:
             if tensor.device != image.device:
@@ -124,12 +124,21 @@ class Epilogue(NamedTuple):
         output: Tensor = launch("conv2d_fused", backend, g, arguments)
         return output
 
-    def _on_meta(self, size: torch.Size, image: Tensor) -> None:
-        """Raises what torch's operators raise for these shapes, without launching any."""
+    def _raise_as_torch(self, size: torch.Size, image: Tensor) -> None:
+        """Raises what torch's operators raise where these shapes do not fit a result of `size`; launches and allocates nothing."""
 
-        def meta(tensor: Any) -> Any:
-            return tensor.to("meta") if isinstance(tensor, Tensor) else tensor
+        def on(device: str, tensor: Any) -> Any:
+            if not isinstance(tensor, Tensor):
+                return tensor
+            return torch.zeros((), dtype=tensor.dtype, device=device).expand(tensor.shape)
 
-        norm = None if self.norm is None else Norm(*map(meta, self.norm))
-        z = torch.empty(size, dtype=image.dtype, device="meta")
-        self._replace(residual=meta(self.residual), norm=norm).apart(z)
+        def run(device: str) -> None:
+            norm = None if self.norm is None else Norm(*(on(device, value) for value in self.norm))
+            z = torch.zeros((), dtype=image.dtype, device=device).expand(size)
+            self._replace(residual=on(device, self.residual), norm=norm).apart(z)
+
+        try:
+            run("meta")
+        except RuntimeError:
+            run("cpu")  # which fails, too, and in the words that a user knows
+            raise

@@ -185,7 +185,8 @@ def conv2d(
         [N, K, P, Q] or [K, P, Q], P = (H + 2 * padding - dilation * (R - 1) - 1) // stride + 1. channels_last where
         the input or the weight is. What follows the convolution runs in its kernel, but after it and by torch's
         operators where a gradient, torch.func or forward-mode differentiation needs the values in between, and where the
-        residual is of another memory format, dtype or (broadcast) shape. Results are rounded alike either way.
+        residual is of another memory format, dtype or (broadcast) shape. Half types are rounded once before the residual
+        and once at the end; separate operators round after each step.
 
     Raises:
         RuntimeError, TypeError, ValueError: torch's, for arguments that torch refuses; ValueError, for an activation

@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 from torch.nn.modules import module as torch_module
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cnnkernels import functional, nn
@@ -83,8 +84,10 @@ def _is_ours(module: torch.nn.Module) -> bool:
     """Whether calling the module is what functional.conv2d with its attributes is."""
     return (
         isinstance(module, nn.Conv2d)
+        and not isinstance(module, LazyModuleMixin)
         and type(module)._conv_forward is nn.Conv2d._conv_forward
-        and ("forward" not in vars(module))
+        and type(module).forward is torch.nn.Conv2d.forward
+        and "forward" not in vars(module)
     )
 
 

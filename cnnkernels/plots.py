@@ -37,6 +37,7 @@ _STYLE: Any = {
 }
 # Of so many classes at most, each cell of the confusion matrix has room for its number.
 _CLASSES_WITH_NUMBERS = 26
+_SHOWN_FILTERS = 16
 
 
 def plot_curves(path: Path, history: History, title: str) -> None:
@@ -84,14 +85,14 @@ def plot_confusion(path: Path, evaluation: Evaluation, class_names: Sequence[str
 
 
 def plot_features(path: Path, first_layer: nn.Module, images: Tensor, title: str) -> None:
-    """Write the filters of the first convolution above the feature maps they make of a few images [n, C, H, W].
+    """Write the first 16 filters of the first convolution above the feature maps they make of a few images [n, C, H, W].
 
     The maps are computed by `first_layer` itself. Filters of several channels are shown by their mean.
     """
     parameter = next(first_layer.parameters())
     with torch.no_grad():
         maps = first_layer(images.to(parameter.device)).cpu()
-    filters = parameter.detach().cpu().mean(1)
+    filters = parameter.detach().cpu().mean(1)[:_SHOWN_FILTERS]
     columns, rows = len(filters) + 1, len(images) + 1
     with _figure(path, 1.15 * columns + 0.4, 1.15 * rows + 0.9, title) as figure:
         grid = figure.subplots(rows, columns, squeeze=False)

@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from test_data import make_images, make_labels, write_idx
+from test_training import in_bits
 from torch import nn
 
 from cnnkernels import ops
 from cnnkernels.cli import main
-from cnnkernels.models import LeNet5, MNISTNet
+from cnnkernels.models import LeNet5, MNISTNet, resnet18
 
 RESULTS = {"checkpoint.pt", "metrics.json", "steps.csv", "curves.png", "confusion.png", "features.png"}
 
@@ -98,20 +100,37 @@ def test_verify_wants_a_kernel_to_verify() -> None:
     assert result.stderr.splitlines() == ["Error: no compiled kernel is left by --op, --dtype and --kernel"]
 
 
-@pytest.mark.parametrize(("name", "model_type"), [("lenet5", LeNet5), ("mnistnet", MNISTNet)])
+def narrow_resnet18(**arguments: Any) -> nn.Module:
+    return resnet18(in_channels=1, width=4, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "make", "passes", "kinds"),
+    [
+        ("lenet5", (), LeNet5, 11, ("conv2d_", "wgrad_", "bias_grad_", "max_backward_")),
+        ("mnistnet", (), MNISTNet, 11, ("conv2d_", "wgrad_", "bias_grad_", "max_backward_")),
+        ("resnet18", ("--width", 4), narrow_resnet18, 63, ("conv2d_", "wgrad_", "max_backward_", "adaptive_avg_")),
+    ],
+)
 def test_train_leaves_its_results_and_shows_what_ran(
-    tmp_path: Path, handwriting: Path, name: str, model_type: type[nn.Module]
+    tmp_path: Path,
+    handwriting: Path,
+    name: str,
+    width: tuple[object, ...],
+    make: Callable[..., nn.Module],
+    passes: int,
+    kinds: tuple[str, ...],
 ) -> None:
     out = tmp_path / "results"
-    result = run("train", name, "--data", handwriting, "--backend", "emulator", "--epochs", 1, "--out", out)
+    result = run("train", name, *width, "--data", handwriting, "--backend", "emulator", "--epochs", 1, "--out", out)
     assert result.exit_code == 0, result.output
     assert {file.name for file in out.iterdir()} == RESULTS
-    for text in ("emulator: our CUDA kernels", "the first 64 to train, the last 16 to test", "All 11 passes"):
+    for text in ("emulator: our CUDA kernels", "the first 64 to train, the last 16 to test", f"All {passes} passes"):
         assert text in result.stdout
-    for kernel in ("conv2d_", "wgrad_", "bias_grad_", "max_backward_"):
+    for kernel in kinds:
         assert kernel in result.stdout
     checkpoint = torch.load(out / "checkpoint.pt", weights_only=True)
-    plain: Any = model_type(layers=nn, num_classes=checkpoint["meta"]["num_classes"])
+    plain = make(layers=nn, num_classes=checkpoint["meta"]["num_classes"])
     plain.load_state_dict(checkpoint["state_dict"])
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["meta"]["backend"] == "emulator"
@@ -180,6 +199,107 @@ def test_a_truncated_file_gets_one_line(tmp_path: Path, handwriting: Path) -> No
 @pytest.mark.parametrize("option", [("--epochs", "0"), ("--lr", "0"), ("--batch-size", "-1"), ("--seed", "x")])
 def test_impossible_options_are_usage_errors(option: tuple[str, str]) -> None:
     assert run("train", "lenet5", *option).exit_code == 2
+
+
+def test_each_step_is_logged_as_it_comes_and_once(tmp_path: Path, handwriting: Path) -> None:
+    """The log of a run in two parts is that of a whole one, though its first part went beyond the checkpoint."""
+    log, other = tmp_path / "log.jsonl", tmp_path / "other.jsonl"
+    arguments = ("train", "lenet5", "--data", handwriting, "--backend", "torch", "--epochs", 2, "--batch-size", 16)
+    assert run(*arguments, "--out", tmp_path / "whole", "--log", log).exit_code == 0
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(row["step"], row["epoch"]) for row in rows] == [(1 + k, 1 + k // 4) for k in range(8)]
+    metrics = json.loads((tmp_path / "whole" / "metrics.json").read_text())
+    assert rows == metrics["steps"]
+    parts = (*arguments, "--out", tmp_path / "parts", "--log", other)
+    assert run(*parts, "--max-steps", 3).exit_code == 0
+    assert len(other.read_text().splitlines()) == 3
+    with other.open("a") as file:
+        file.write(json.dumps({"step": 4, "epoch": 1, "loss": 0.0, "learning_rate": 0.0}) + "\n")
+    result = run(*parts, "--resume")
+    assert "after step 3 of 8" in result.stdout
+    assert other.read_text() == log.read_text()
+
+
+def test_only_the_same_run_is_resumed(tmp_path: Path, handwriting: Path) -> None:
+    arguments = (
+        "train",
+        "resnet18",
+        "--data",
+        handwriting,
+        "--backend",
+        "torch",
+        "--epochs",
+        1,
+        "--out",
+        tmp_path / "out",
+    )
+    assert run(*arguments, "--width", 4, "--resume").exit_code == 0, "nothing there yet: from the beginning"
+    checkpoint = tmp_path / "out" / "checkpoint.pt"
+    for options, message in (
+        (("--width", 8), "its width is 4, not 8"),
+        (("--width", 4, "--lr", 0.1), "its learning_rate is 0.003, not 0.1"),
+        (("--width", 4, "--backend", "emulator"), "its backend is 'torch', not 'emulator'"),
+    ):
+        result = run(*arguments, *options, "--resume")
+        assert result.exit_code == 1
+        assert result.stderr == f"Error: {checkpoint}: --resume goes on with the same run only: {message}\n"
+    images = make_images(80)
+    images[7, 3, 3] ^= 1
+    write_idx(handwriting / "t10k-images-idx3-ubyte.gz", images)
+    assert "its data_checksum is" in run(*arguments, "--width", 4, "--resume").stderr
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    result = run(*arguments, "--width", 4, "--resume")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {checkpoint}: damaged, or not a checkpoint")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_batchnorm_wants_two_images_in_a_batch(handwriting: Path, tmp_path: Path) -> None:
+    arguments = ("--data", handwriting, "--backend", "torch", "--out", tmp_path / "out", "--batch-size", 1)
+    result = run("train", "resnet18", "--width", 4, *arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: BatchNorm needs at least 2 images in a batch")
+
+
+def test_one_network_has_no_width() -> None:
+    result = run("train", "lenet5", "--width", 8)
+    assert result.exit_code == 2
+    assert "lenet5 has one width only" in result.stderr
+
+
+def test_a_killed_run_is_resumed_to_the_bits_of_an_unbroken_one(tmp_path: Path, handwriting: Path) -> None:
+    arguments = ["train", "resnet18", "--width", "4", "--data", str(handwriting), "--backend", "emulator"]
+    arguments += ["--epochs", "2", "--batch-size", "16", "--checkpoint-every", "1"]
+    assert run(*arguments, "--out", tmp_path / "whole").exit_code == 0
+    broken = [*arguments, "--out", str(tmp_path / "broken"), "--log", str(tmp_path / "log.jsonl")]
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "cnnkernels.cli", *broken],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step 5/8"):
+            break
+    process.kill()
+    output, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL, output
+    steps = torch.load(tmp_path / "broken" / "checkpoint.pt", weights_only=True)["meta"]["steps"]
+    assert 5 <= steps < 8, "killed within the second epoch"
+    (tmp_path / "broken" / ".checkpoint.1.pt").touch()  # as a process leaves it that is killed while it writes
+    result = run(*broken, "--resume")
+    assert result.exit_code == 0, result.output
+    assert f"after step {steps} of 8" in result.stdout
+    done = [line.split()[1] for line in result.stdout.splitlines() if line.startswith("step ")]
+    assert done == [f"{step}/8" for step in range(steps + 1, 9)], "no step is done again"
+    files = (tmp_path / name / "checkpoint.pt" for name in ("whole", "broken"))
+    whole, resumed = (in_bits(torch.load(file, weights_only=True)) for file in files)
+    assert "bn1.running_var" in whole["state_dict"]
+    assert resumed["state_dict"] == whole["state_dict"]
+    assert resumed["run"] == whole["run"]
+    assert (tmp_path / "broken" / "steps.csv").read_bytes() == (tmp_path / "whole" / "steps.csv").read_bytes()
+    assert {file.name for file in (tmp_path / "broken").iterdir()} == RESULTS, "no half-written file is left"
 
 
 def test_a_missing_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

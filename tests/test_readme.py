@@ -13,6 +13,7 @@ DOCUMENTS = [
     "docs/drop-in.md",
     "docs/architecture.md",
     "docs/benchmarking.md",
+    "docs/training.md",
     "docs/emulator.md",
 ]
 

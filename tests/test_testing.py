@@ -367,3 +367,12 @@ def test_layer_check_sees_a_wrong_gradient(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(ops, "conv2d_wgrad", lambda *arguments: original(*arguments) * 1.001)
     report = check_layers(LeNet5(backend="emulator"), torch.randn(4, 1, 32, 32), torch.arange(4))
     assert [(row.layer, row.name) for row in report.rows if not row.passed] == [("conv1", "wgrad"), ("conv2", "wgrad")]
+
+
+def test_the_check_of_layers_leaves_buffers_as_they_were() -> None:
+    model = nn.Sequential(cnnkernels.nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model[0].backend = "emulator"
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    check_layers(model, torch.randn(4, 1, 6, 6), torch.arange(4))
+    assert before.keys() == dict(model.named_buffers()).keys()
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())

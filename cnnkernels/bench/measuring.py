@@ -324,9 +324,6 @@ def _finish(entrant: Entrant, case: Case, run: Run, sets: int, before: Clocks, a
     notices = [*row.notices, *([] if run.on_gpu else ["not a GPU time"])]
     if row.cache == "cold" and rotation < 3 * run.device.get("l2_bytes", 0):
         notices.append(_WARM)
-    remark = entrant.provider.remark(case)
-    if remark:
-        notices.append(remark)
     row = replace(
         row,
         median_us=median,

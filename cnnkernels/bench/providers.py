@@ -35,7 +35,6 @@ class Provider:
     refuse: Callable[[Case, torch.device, str], str | None]
     forward: Callable[[Case], Forward]
     layouts: tuple[str, ...] = LAYOUTS
-    remark: Callable[[Case], str] = lambda case: ""  # what a reader of its rows should know
 
     def make_call(self, case: Case, operands: Operands, forward: Forward | None = None) -> Call:
         """A call on `operands`. Give the same `forward` for all calls of a case that share a compilation."""
@@ -82,11 +81,19 @@ def _ours(backend: str) -> Provider:
             if hasattr(functional, name)
         }
     )
-    return Provider(backend, "ours", refuse, lambda case: _plain_forward(case, functions), remark=_remark_on_fusion)
 
+    def forward(case: Case) -> Forward:
+        if not case.name.endswith("relu"):
+            return _plain_forward(case, functions)
+        fused = functools.partial(functional.conv2d, backend=backend, activation="relu")
 
-def _remark_on_fusion(case: Case) -> str:
-    return "ReLU and sum by torch: no fused kernel yet" if case.name.endswith("relu") else ""
+        def run(o: Operands) -> Tensor:
+            conv2d = fused if o.z is None else functools.partial(fused, residual=o.z)
+            return case.layer.forward(o.x, o.w, o.b, types.SimpleNamespace(conv2d=conv2d))
+
+        return run
+
+    return Provider(backend, "ours", refuse, forward)
 
 
 def _refuse_ours(backend: str, case: Case, device: torch.device, layout: str) -> str | None:

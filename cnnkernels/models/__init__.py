@@ -6,7 +6,7 @@ from cnnkernels.models.lenet import LeNet5
 from cnnkernels.models.mnistnet import MNISTNet
 from cnnkernels.models.resnet import ResNet, resnet18, resnet34, resnet50, resnet101, resnet152
 
-#: Every model `cnnkernels train` offers, by the name it has on the command line.
+#: The small networks, each for one size of images, by the name they have on the command line.
 MODELS: dict[str, type[LeNet5] | type[MNISTNet]] = {"lenet5": LeNet5, "mnistnet": MNISTNet}
 
 #: The residual networks, by name.

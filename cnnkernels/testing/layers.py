@@ -92,7 +92,7 @@ class _OperatorWatch(TorchDispatchMode):
 def check_layers(model: nn.Module, images: Tensor, labels: Tensor) -> LayerReport:
     """Check every convolution and pooling of `model` in a training step on `images` and `labels` of its device.
 
-    Gradients and random state are left as they were; the model is left in training mode.
+    Gradients, buffers (BatchNorm's statistics) and random state are left as they were; the model is left in training mode.
     """
     kinds = _CONVOLUTIONS + _POOLINGS
     layers: dict[str, nn.Module] = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
@@ -130,6 +130,7 @@ def _run_step(
         return hook
 
     hooks = [layer.register_forward_hook(remember(name)) for name, layer in layers.items()]
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     devices = [images.device] if images.is_cuda else []
     try:
         with torch.random.fork_rng(devices=devices), trace() as launched, _OperatorWatch() as watch:
@@ -139,6 +140,8 @@ def _run_step(
     finally:
         for hook in hooks:
             hook.remove()
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])
     return seen, Counter(launched), watch.seen
 
 

@@ -133,11 +133,11 @@ Tensor fprop(const Tensor& input, const Tensor& weight, const std::optional<Tens
   if (residual) {
     require_like(*residual, "residual", input, "input");
     require_4d(*residual, "residual");
-    for (int64_t axis = 0; axis < 4; ++axis) {
+    for (int64_t axis = 0; axis < 4; ++axis)
       require(residual->size(axis) == output.size(axis), "residual ", ShapeOf{*residual}, " and output ", ShapeOf{output},
               " differ in shape");
+    for (int64_t axis = 0; axis < 4; ++axis)
       require(output.size(axis) == 1 || residual->stride(axis) == output.stride(axis), "residual does not lie as the output does");
-    }
     arguments.epilogue.add(buffers.input("residual", *residual), arguments.out);
   }
   run(problem, arguments, buffers, kernel, input);

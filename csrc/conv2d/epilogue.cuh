@@ -4,8 +4,8 @@
 //                                               factor = scale / sqrt(variance + eps), offset = shift + factor * (bias - mean)
 //   y = activation(round(z) + residual)         round(): to the tensors' type
 //
-// which is what separate operators give in that type, whichever kernel runs. All is read where it lies: nothing is folded into the filter
-// beforehand, so that nothing is ever stale, and half types lose no digits of the filter.
+// whichever kernel runs: results may lie in shared memory in that type before the residual is added. All is read where it lies: nothing is
+// folded into the filter beforehand, so that nothing is ever stale, and half types lose no digits of the filter.
 //
 // A kernel calls per_channel() once for a channel's sums, and finish() for values that it is about to write, already rounded; they may have
 // been through shared memory in between.
