@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map_only
 
 from cnnkernels import functional, ops, tuning
 from cnnkernels.backends import BackendError, ambient_backend, select
+from cnnkernels.epilogue import Epilogue
 from cnnkernels.geometry import Conv2dGeometry, Pool2dGeometry, Refused
 from cnnkernels.tuning import Entry, Problem
 
@@ -90,6 +91,11 @@ def explain(fn: Callable[..., Any] | str, *args: Any, backend: str | None = None
     if chosen == "torch":
         return Explanation(name, asked, chosen, why, ())
     indices = "flat" if kwargs.pop("return_indices", False) else ""
+    epilogue = None
+    if name == "conv2d" and any(kwargs.get(part) is not None for part in ("activation", "residual", "norm")):
+        parts = {part: kwargs.pop(part) for part in Epilogue._fields if part in kwargs}
+        epilogue = Epilogue(**parts)
+        epilogue.check()
     try:
         prepared = _PREPARE[name](*args, **kwargs)
     except (Refused, TypeError) as refusal:
@@ -114,7 +120,13 @@ def explain(fn: Callable[..., Any] | str, *args: Any, backend: str | None = None
         passes = tuple(_pass_plan(problem, role, chosen, image, indices) for problem, role in problems.items())
     except ImportError:
         return Explanation(name, asked, chosen, why, (), "no plan to show: cnnkernels._C is not built for this Python")
-    return Explanation(name, asked, chosen, why, passes)
+    note = ""
+    if epilogue is not None:
+        apart = epilogue.why_apart(*prepared)
+        note = (
+            f"what follows runs by torch's operators: {apart}" if apart else "what follows runs in the forward's kernel"
+        )
+    return Explanation(name, asked, chosen, why, passes, note)
 
 
 def forward_problem(

@@ -35,7 +35,12 @@ def _wgrad(grad_output: Shape, input: Shape, *_: Any, out_shape: Shape, **__: An
     return _convolution(grad_output, out_shape)
 
 
-_FORMULAS: dict[str, Any] = {"conv2d_fprop": _fprop, "conv2d_fused": _fprop, "conv2d_dgrad": _dgrad, "conv2d_wgrad": _wgrad}
+_FORMULAS: dict[str, Any] = {
+    "conv2d_fprop": _fprop,
+    "conv2d_fused": _fprop,
+    "conv2d_dgrad": _dgrad,
+    "conv2d_wgrad": _wgrad,
+}
 
 if ops.EMULATOR_MISSING is None:
     for _operator, _formula in _FORMULAS.items():

@@ -170,6 +170,14 @@ def test_the_operator_refuses_what_its_kernels_cannot_read() -> None:
         call(activation="tanh")
 
 
+def test_explain_says_where_what_follows_runs() -> None:
+    x, w = random(1, 3, 5, 5), random(4, 3, 3, 3)
+    fused = cnnkernels.explain(functional.conv2d, x, w, activation="relu", backend="emulator")
+    assert fused.note == "what follows runs in the forward's kernel"
+    apart = cnnkernels.explain(functional.conv2d, x, w.requires_grad_(), activation="relu", backend="emulator")
+    assert apart.note.endswith("torch's operators: a gradient or a transform needs the values in between")
+
+
 # --- convert(fuse=True).
 
 

@@ -54,6 +54,11 @@ def _sample(
     bias = _tensor((1, 6, 1, 1), "contiguous", dtype, device).flatten()
     if name == "conv2d_fprop":
         return (tensor(N, 4, 5, 7), tensor(6, 2, 3, 2), bias, (3, 5), *conv)
+    if name == "conv2d_fused":
+        form = torch.channels_last if channels_last else torch.contiguous_format
+        residual = _tensor((N, 6, 3, 5), "contiguous", dtype, device).contiguous(memory_format=form)
+        norm = (bias, bias.abs() + 1, bias, None, 1e-5)
+        return (tensor(N, 4, 5, 7), tensor(6, 2, 3, 2), bias, *norm, residual, "relu", 0.0, (3, 5), *conv)
     if name == "conv2d_dgrad":
         return (tensor(N, 6, 3, 5), tensor(6, 2, 3, 2), None, (5, 7), *conv)
     if name == "conv2d_wgrad":
