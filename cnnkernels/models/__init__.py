@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from cnnkernels.models.blocks import DepthwiseSeparable, SpatiallySeparable
 from cnnkernels.models.lenet import LeNet5
 from cnnkernels.models.mnistnet import MNISTNet
 from cnnkernels.models.resnet import ResNet, resnet18, resnet34, resnet50, resnet101, resnet152
@@ -17,9 +18,11 @@ RESNETS: dict[str, Callable[..., ResNet]] = {
 __all__ = [
     "MODELS",
     "RESNETS",
+    "DepthwiseSeparable",
     "LeNet5",
     "MNISTNet",
     "ResNet",
+    "SpatiallySeparable",
     "resnet18",
     "resnet34",
     "resnet50",
