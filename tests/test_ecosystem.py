@@ -473,3 +473,69 @@ def test_files() -> None:
     assert ours.share_memory() is ours
     assert all(parameter.is_shared() for parameter in ours.parameters())
     assert torch.equal(ours(images), wanted)
+
+
+# --- CUDA graphs and streams.
+
+
+@pytest.fixture
+def network_on_gpu() -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    model = models.resnet18(width=8, num_classes=10).cuda().eval()
+    cnnkernels.convert(model, backend="cuda", fuse=True)
+    return model, torch.randn(4, 3, 32, 32, device="cuda")
+
+
+@pytest.mark.gpu
+def test_a_cuda_graph_replays_a_whole_network(network_on_gpu: tuple[nn.Module, Tensor]) -> None:
+    model, images = network_on_gpu
+    static = images.clone()
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.no_grad(), torch.cuda.stream(side):
+        for _ in range(3):
+            model(static)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.no_grad(), torch.cuda.graph(graph):
+        captured = model(static)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        static.copy_(torch.randn_like(images))
+        graph.replay()
+        with torch.no_grad():
+            assert torch.equal(captured, model(static))
+
+
+@pytest.mark.gpu
+def test_a_training_step_is_captured(network_on_gpu: tuple[nn.Module, Tensor]) -> None:
+    model, images = network_on_gpu
+    model.train()
+    parameters = list(model.parameters())
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            torch.autograd.grad(model(images).square().mean(), parameters)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = torch.autograd.grad(model(images).square().mean(), parameters)
+    graph.replay()
+    for one, other in zip(captured, torch.autograd.grad(model(images).square().mean(), parameters), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.gpu
+def test_streams_side_by_side_give_the_same_bits(network_on_gpu: tuple[nn.Module, Tensor]) -> None:
+    model, images = network_on_gpu
+    with torch.no_grad():
+        expected = model(images)
+        streams = [torch.cuda.Stream() for _ in range(4)]
+        results = []
+        torch.cuda.synchronize()
+        for stream in streams:
+            with torch.cuda.stream(stream):
+                results.append(model(images))
+        torch.cuda.synchronize()
+    assert all(torch.equal(result, expected) for result in results)
