@@ -3,10 +3,10 @@
 // All tensors are 4-D, of one dtype (fp64, fp32, fp16, bf16) and any strides. `padding` is the padding before the first row and column;
 // the sizes that it cannot tell are arguments. The indices of max pooling are taps of the window in uint8 (windows of at most 256 taps), or
 // with `flat_indices` torch's int64 pixels of the image; backward and gather take both. `channels_last` is the memory format of the result.
-// conv2d_fused is conv2d_fprop, then BatchNorm by mean[K], variance[K], scale[K] and shift[K] (float32 or the tensors' dtype) unless variance
-// is null, then the residual, which lies as the result does, then an activation by name (conv2d/epilogue.cuh).
-// `kernel_name` names a catalogue entry that must run, or is empty and leaves the choice to the plan (it is not `kernel`, because
-// inductor's fallback has a parameter of that name).
+// conv2d_fused is conv2d_fprop, then BatchNorm by mean[K], variance[K], scale[K] and shift[K] (float32 or the tensors' dtype) unless
+// variance is null, then the residual, which lies as the result does, then an activation by name (conv2d/epilogue.cuh). `kernel_name` names
+// a catalogue entry that must run, or is empty and leaves the choice to the plan (it is not `kernel`, because inductor's fallback has a
+// parameter of that name).
 #pragma once
 
 namespace cnn {
