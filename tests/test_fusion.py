@@ -68,6 +68,18 @@ def test_a_fused_call_rounds_before_the_residual_and_at_the_end(
         torch.testing.assert_close(y.float(), expected, rtol=eps / 2 * 1.01, atol=2**-22 * float(z.abs().max()))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations_of_special_values_are_torchs(activation: str, dtype: torch.dtype) -> None:
+    """Through a filter of one: NaN, infinities, zeros, the corners of each function, and what overflows its exponential."""
+    corners = [0.0, -0.0, 3.0, -3.0, 6.0, 6.5, -6.5, 1e-30, -1e-30, 90.0, -90.0, 1e30, -1e30]
+    x = torch.tensor([*corners, torch.inf, -torch.inf, torch.nan], dtype=dtype).view(1, 1, 4, 4)
+    y = functional.conv2d(x, torch.ones(1, 1, 1, 1, dtype=dtype), activation=activation, backend="emulator")
+    expected = ACTIVATIONS[activation](x.double(), 0.01).to(dtype)
+    eps = torch.finfo(torch.float32 if dtype.itemsize < 8 else dtype).eps
+    torch.testing.assert_close(y, expected, rtol=4 * eps + torch.finfo(dtype).eps, atol=8 * eps, equal_nan=True)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("given", ["all", "without weight and bias", "float32"])
 def test_batch_norm_with_running_statistics(dtype: torch.dtype, given: str) -> None:

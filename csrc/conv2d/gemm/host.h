@@ -412,9 +412,11 @@ inline double gemm_cost(const Problem& p, GemmTileName name, const GemmOptions& 
   constexpr double kEnds = 1.2;
   const bool one_by_one = plan.in_planar && unit < kGemmChunkBytes;
   const double sectors = one_by_one ? kEnds * std::min(q.w.in_per_out, 32 / size) : 1;
+  // A class of columns that is written by itself leaves gaps in the sectors of a plane.
+  const double gaps = q.out_planar && q.class_count_w > 1 ? std::min(q.w.out_step, 32 / size) : 1;
   work.l2_bytes = (image_tiles * tile.bm * sectors + filter_tiles * tile.bn) * kGemmRowBytes *
                       std::min(1.0, double(q.in_channels) * size / kGemmRowBytes) +
-                  results * size * (q.slabs > 1 ? 1 + 8.0 * q.slabs / size : 1);
+                  results * size * (q.slabs > 1 ? 1 + 8.0 * q.slabs / size : gaps);
   work.l1_bytes = fmas * per_result * size + copies * 16 + results * 2 * size;
   work.blocks = plan.blocks, work.threads = tile.threads;
   work.launches = 1 + (q.slabs > 1) + plan.packs_filter;

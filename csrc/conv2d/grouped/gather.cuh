@@ -90,7 +90,7 @@ struct GatherParams {
   // Planar: elements from row to row, filter to filter, image to image, and more from a chunk's result to the next chunk's.
   int staged_row, staged_pitch, staged_image, staged_skew;
   bool staged_planes;  // the results of a slab are one run
-  int out_unit;        // elements of a store that all runs are whole multiples of, or whole planes but for their ends
+  int out_unit;        // elements of a store that all runs are whole multiples of, or long ones but for their ends
   FastDiv<int32_t> by_staged_units, by_staged_row;
 };
 
@@ -412,7 +412,7 @@ __device__ __forceinline__ void store_runs(const GatherParams& p, const GatherAt
       const int length = p.staged_planes ? min(p.filters, p.all_results - at.first_filter) * p.staged_pitch : rows * p.out_columns;
       if (first >= 0 && first + kUnit <= length) {
         *reinterpret_cast<Vector<T, kUnit>*>(to + first) = finish(p.epilogue, to + first, load_vector<kUnit>(from));
-      } else if (kUnit == kVector<T>) {  // of whole planes: smaller units end where runs do
+      } else if (kUnit == kVector<T>) {  // of whole planes and long runs: smaller units end where runs do
         for (int i = max(-first, 0); i < min(kUnit, length - first); ++i) to[first + i] = finish(p.epilogue, to + first + i, from[i]);
       }
     } else {

@@ -286,6 +286,9 @@ GatherParams gather_params(const GatherShape& s, const View& view, const Argumen
     for (const int64_t step : {int64_t(q.out_skew), p.N > 1 ? view.out.d0 : 0, view.out_channels > 1 ? view.out.d1 : 0,
                                tile_rows * view.out.d2, tile_rows * view.out_w, view.out_h * view.out_w})
       q.out_unit = int(std::gcd(int64_t(q.out_unit), step));
+    // Long runs are written by vectors, and their ends one by one: at most 14 instructions more for a run, where 32 units are one.
+    constexpr int kLong = 256;
+    if (s.staged_row * s.rows * s.h.out_step >= kLong * q.out_unit) q.out_unit = int(vector);
   }
   q.by_staged_units = FastDiv<int32_t>((q.staged_planes ? s.staged_image : s.staged_pitch) / q.out_unit);
   q.by_staged_row = FastDiv<int32_t>(s.staged_row);

@@ -32,6 +32,8 @@
 // In flight: two stages of 16 KB, or one of 32 KB, in each of two blocks: 64 KB a multiprocessor (DRAM needs some 25 KB).
 #pragma once
 
+#include <type_traits>
+
 #include "common/async_copy.h"
 #include "common/launch.h"
 #include "common/types.h"
@@ -459,23 +461,27 @@ __global__ void __launch_bounds__(kTiledWgradThreads, 2) tiled_wgrad_kernel(cons
   Layout::keep(results, place, sums + place.slice * slice_length, bm, bn);
   __syncthreads();
   const int filters_left = block.filters_left, columns_left = block.columns_left;
-  constexpr int kSummed = Layout::kRun == 1 ? 2 : 4;  // columns at a time: what rows are aligned to
-  using Sums = Vector<float, kSummed>;
-  if (p.partial && p.columns % kSummed == 0) {
+  const int vector = bn == 16 && Layout::kRun == 1 ? 2 : 4;  // columns: what rows of the sums are aligned to
+  if (p.partial && p.columns % vector == 0) {
     float* const to = p.partial + (block.slab * p.groups * p.filters + block.first_filter) * p.columns + block.first_column;
-    const int log_vectors = p.log_bn - (kSummed == 4 ? 2 : 1);
-    for (int e = thread; e < bm << log_vectors; e += kTiledWgradThreads) {
-      const int m = sums_order(e >> log_vectors, bn, Layout::kRun), n = (e & ((1 << log_vectors) - 1)) * kSummed;
-      if (m >= filters_left || n >= columns_left) continue;
-      const float* from = sums + sums_row(m, bn, Layout::kRun) + n;
-      Sums sum{};
-      for (int slice = 0; slice < place.slices; ++slice, from += slice_length) {
-        const Sums part = *reinterpret_cast<const Sums*>(from);
-        CNN_UNROLL
-        for (int i = 0; i < kSummed; ++i) sum.value[i] += part.value[i];
+    const auto add = [&](auto each) {
+      constexpr int kSummed = decltype(each)::value, kLog = kSummed == 4 ? 2 : 1;
+      const int log_vectors = p.log_bn - kLog;
+      for (int e = thread; e < bm << log_vectors; e += kTiledWgradThreads) {
+        const int m = sums_order(e >> log_vectors, bn, Layout::kRun), n = (e & ((1 << log_vectors) - 1)) * kSummed;
+        if (m >= filters_left || n >= columns_left) continue;
+        const float* from = sums + sums_row(m, bn, Layout::kRun) + n;
+        Vector<float, kSummed> sum{};
+        for (int slice = 0; slice < place.slices; ++slice, from += slice_length) {
+          const auto part = load_vector<kSummed>(from);
+          CNN_UNROLL
+          for (int i = 0; i < kSummed; ++i) sum.value[i] += part.value[i];
+        }
+        *reinterpret_cast<Vector<float, kSummed>*>(to + m * p.columns + n) = sum;
       }
-      *reinterpret_cast<Sums*>(to + m * p.columns + n) = sum;
-    }
+    };
+    if (vector == 4) add(std::integral_constant<int, 4>());
+    else if constexpr (Layout::kRun == 1) add(std::integral_constant<int, 2>());
     return;
   }
   for (int e = thread; e < bm << p.log_bn; e += kTiledWgradThreads) {

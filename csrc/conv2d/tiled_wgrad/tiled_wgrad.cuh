@@ -162,8 +162,10 @@ int wgrad_shared_bytes(const WgradSchedule& s) {
   return std::max(stages, slices * sums_slice(bm, bn, Layout::kRun) * int(sizeof(float)));
 }
 
-// Sectors touched over sectors used, where runs of so many elements begin at any multiple of `unit`.
+// Sectors touched over sectors used, where runs of so many elements begin at any multiple of `unit`. A single pixel is no run: its
+// neighbours in memory are other channels' or images', which the same stage wants.
 inline double sectors_of_run(const Problem& p, int64_t run, int unit) {
+  if (run == 1) return 1;
   constexpr int kSector = 32;
   const int64_t bytes = run * size_of(p.dtype), offset = std::min(kSector, unit * size_of(p.dtype));
   return 1 + double(kSector - offset) / double(bytes);
