@@ -193,13 +193,10 @@ def fuse(model: torch.nn.Module) -> Fused:
             del module.forward
         try:
             forward = FusedForward(module)
-        except (
-            Exception
-        ) as error:  # torch.fx runs the module's own code, which may raise anything when it gets no tensors
+        except Exception as error:  # the module's own code gets no tensors here, and may raise anything
             if type(module).forward is not torch.nn.Module.forward and not isinstance(module, torch.nn.Sequential):
-                refused[name] = (
-                    f"torch.fx cannot trace it: {str(error).strip().splitlines()[0] if str(error) else type(error).__name__}"
-                )
+                said = str(error).strip() or type(error).__name__
+                refused[name] = f"torch.fx cannot trace it: {said.splitlines()[0]}"
             for child_name, child in module.named_children():
                 visit(child, f"{name}.{child_name}" if name else child_name)
             return
