@@ -70,6 +70,28 @@ def test_models_of_torchvision(torchvision_models: Any, name: str) -> None:
         assert _relative_error(ours[what], wanted) <= allowed, what
 
 
+@pytest.mark.parametrize("name", ["resnet18", "vgg11_bn", "mobilenet_v2", "densenet121", "googlenet"])
+def test_fused_models_of_torchvision(torchvision_models: Any, name: str) -> None:
+    """With what follows convolutions in their kernels: fewer launches, as near to fp64 as torch is, by the bound above."""
+    torch.manual_seed(0)
+    model = torchvision_models.get_model(name, weights=None, **TORCHVISION[name]).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):  # statistics that do something
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        reference = copy.deepcopy(model).double()(images.double())
+        theirs = _relative_error(model(images).double(), reference)
+        report = cnnkernels.convert(model, backend="emulator", fuse=True)
+        apart, fused = report.launches(images)
+        assert fused <= apart - len(report.fused)
+        ours = _relative_error(model(images).double(), reference)
+    weights = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
+    length = max(weight[0].numel() for weight in weights)
+    assert ours <= max(2 * theirs, 6 * math.sqrt(len(weights) * (length + 1)) * torch.finfo(torch.float32).eps / 2)
+
+
 def test_features_of_torchvision(torchvision_models: Any) -> None:
     """create_feature_extractor finds the nodes of a converted model under the names that they had."""
     extraction = pytest.importorskip("torchvision.models.feature_extraction")
