@@ -274,9 +274,6 @@ def test_what_is_fused_follows_the_model() -> None:
             each.conv1.weight *= 2
     same()
     for each in (model, twin):
-        each.activation = nn.Tanh()
-    same()
-    for each in (model, twin):
         torch.manual_seed(0)
         each.conv2 = nn.Conv2d(4, 4, 1)
     same()
@@ -295,6 +292,9 @@ def test_what_is_fused_follows_the_model() -> None:
     same()
     handle.remove()
     assert len(seen) == 1
+    for each in (model, twin):
+        each.activation = nn.Tanh()
+    same()
 
 
 def test_copies_and_pickles_run_their_own_parameters() -> None:
@@ -377,6 +377,42 @@ def test_a_residual_that_is_changed_in_between_is_not_fused() -> None:
     assert not report.fused
     with torch.no_grad():
         close(model(x), expected)
+
+
+def test_a_residual_that_a_module_changes_in_place_is_not_fused() -> None:
+    class Changing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.relu = nn.Conv2d(3, 3, 1), nn.ReLU(inplace=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x * 2
+            y = self.conv(x)
+            self.relu(x)
+            return y + x
+
+    model, x = Changing().eval(), random(1, 3, 4, 4)
+    expected = model(x)
+    model, report = converted(model)
+    assert not report.fused
+    with torch.no_grad():
+        close(model(x), expected)
+
+
+def test_training_mode_runs_what_eval_mode_leaves_out() -> None:
+    class Dropping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.dropout(torch.relu(self.conv(x)), 1.0, self.training)
+
+    model, report = converted(Dropping().eval())
+    assert len(report.fused) == 1
+    with torch.no_grad():
+        assert model(random(1, 3, 4, 4)).any()
+        assert not model.train()(random(1, 3, 4, 4)).any()
 
 
 def test_compile_and_export_see_single_nodes() -> None:
