@@ -3,6 +3,7 @@
 import copy
 import pickle
 from collections import OrderedDict
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 import cnnkernels
 from cnnkernels import functional, models
+from cnnkernels.convert import Report
 from cnnkernels.epilogue import ACTIVATIONS
 from cnnkernels.explain import trace
 from cnnkernels.functional import Norm
@@ -212,7 +214,7 @@ class Block(nn.Module):
         return F.relu(out)
 
 
-def converted(model: nn.Module) -> tuple[nn.Module, cnnkernels.convert]:
+def converted(model: nn.Module) -> tuple[nn.Module, Report]:
     report = cnnkernels.convert(model, backend="emulator", fuse=True)
     return model, report
 
@@ -340,9 +342,7 @@ def test_what_cannot_be_traced_is_said_and_its_parts_are_fused() -> None:
     assert set(report.not_fused) == {"", "odd"}
     assert "torch.fx cannot trace it" in report.not_fused["odd"]
     assert "odd is not fused" in str(report)
-    assert [(row.name, row.fused) for row in report.fused] == [("stem.0", "stem.1, relu")] or [
-        (row.name, row.fused) for row in report.fused
-    ] == [("stem.0", "1, relu")]
+    assert [(row.name, row.fused) for row in report.fused] == [("stem.0", "1, relu")]
     with torch.no_grad():
         got = model(x)
     assert type(got) is OrderedDict
@@ -359,36 +359,17 @@ def test_hooks_on_blocks_still_run() -> None:
     assert len(seen) == 1
 
 
-def test_a_residual_that_is_changed_in_between_is_not_fused() -> None:
+@pytest.mark.parametrize("change", [lambda x: x.mul_(3), nn.ReLU(inplace=True)], ids=["method", "module"])
+def test_a_residual_that_is_changed_in_between_is_not_fused(change: Callable[[Tensor], Tensor]) -> None:
     class Changing(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.conv = nn.Conv2d(3, 3, 1)
+            self.conv, self.change = nn.Conv2d(3, 3, 1), change
 
         def forward(self, x: Tensor) -> Tensor:
             x = x * 2
             y = self.conv(x)
-            x.mul_(3)
-            return torch.relu(y + x)
-
-    model, x = Changing().eval(), random(1, 3, 4, 4)
-    expected = model(x)
-    model, report = converted(model)
-    assert not report.fused
-    with torch.no_grad():
-        close(model(x), expected)
-
-
-def test_a_residual_that_a_module_changes_in_place_is_not_fused() -> None:
-    class Changing(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.relu = nn.Conv2d(3, 3, 1), nn.ReLU(inplace=True)
-
-        def forward(self, x: Tensor) -> Tensor:
-            x = x * 2
-            y = self.conv(x)
-            self.relu(x)
+            self.change(x)
             return y + x
 
     model, x = Changing().eval(), random(1, 3, 4, 4)
