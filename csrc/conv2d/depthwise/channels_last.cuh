@@ -309,12 +309,19 @@ int64_t wgrad_tap_gap(const Cut& cut) {
   return round_up(channels * cut.strips * cut.groups - channels, 32) - (channels * cut.strips * cut.groups - channels);
 }
 
+// Of a row of taps' sums, of all threads.
+template <class T, class Step>
+int64_t wgrad_sum_words(const Cut& cut) {
+  const int64_t threads = cut.chunks * shape_of<T, Step>().vectors_of_chunk * cut.strips * cut.groups;
+  return Step::K * (threads * Step::V + wgrad_tap_gap<T, Step>(cut));
+}
+
 template <class T, class Step>
 Configuration configure_wgrad_step(const Problem& p) {
   const Cut cut = wgrad_cut<T, Step>(p);
   constexpr int64_t vectors = shape_of<T, Step>().vectors_of_chunk;
-  const int64_t tap = cut.chunks * vectors * cut.strips * cut.groups * Step::V + wgrad_tap_gap<T, Step>(cut);
-  const int64_t sums = Step::K * tap * int64_t(sizeof(float));
+  const int64_t whole = cut.blocks == cut.channel_blocks ? cut.chunks * vectors * Step::V * Step::K * Step::K : 0;
+  const int64_t sums = (wgrad_sum_words<T, Step>(cut) + whole) * int64_t(sizeof(float));
   Configuration c = configuration_of(cut, vectors, std::max(cut.groups * wgrad_unit_bytes<T, Step>(cut), sums));
   c.slabs = cut.blocks / cut.channel_blocks;
   c.workspace_bytes = c.slabs > 1 ? c.slabs * p.filter_numel() * int64_t(sizeof(float)) : 0;
@@ -362,7 +369,7 @@ void run_wgrad_step(const Kernel& kernel, const Problem& p, const Configuration&
   q.units_of_group = int(cut.units_of_group);
   q.unit_bytes = int(wgrad_unit_bytes<T, Step>(cut));
   q.block_channels = FastDiv<int32_t>(cut.chunks * (kChunkBytes / int(sizeof(T))));
-  q.tap_gap = int(wgrad_tap_gap<T, Step>(cut));
+  q.tap_gap = int(wgrad_tap_gap<T, Step>(cut)), q.whole = int(wgrad_sum_words<T, Step>(cut));
   q.partial = configuration.slabs > 1 ? static_cast<float*>(a.workspace) : nullptr;
   q.out = a.out, q.filter_k = int(p.w.d0), q.filter_r = int(p.w.d2), q.filter_s = int(p.w.d3);
   const dim3 block(unsigned(cut.chunks) * shape_of<T, Step>().vectors_of_chunk, unsigned(cut.strips), unsigned(cut.groups));

@@ -23,6 +23,8 @@
 // (kColumns + k - 1) / kColumns reads. FMAs: k * k per output (a quarter of it in the scatter).
 #pragma once
 
+#include <cstdint>
+
 #include "conv2d/depthwise/channels_last_rows.cuh"
 
 namespace cnn::conv2d::channels_last {
@@ -86,29 +88,59 @@ struct SlideParams {
   bool turned;      // taps in reverse order
 };
 
-// Weights of the block's channels in shared memory, as they lie in a dense filter: [channel][tap]. One float behind each V channels
-// makes the distance of neighbouring threads odd: a warp reads V * K * K scalars without a bank conflict.
+// Weights of the block's channels in shared memory: as they lie in a dense filter, [channel][tap], or all of it in reverse. A thread's
+// V * K * K of them are read in vectors, which neighbouring threads find an odd number of vectors apart: without a bank conflict. Where
+// V * K * K is an even number of vectors, one is left out between threads.
+template <class Step>
+struct WeightLayout {
+  static constexpr int kOfThread = Step::V * Step::K * Step::K;
+  static constexpr int kVector = kOfThread % 4 == 0 ? 4 : 2;
+  static constexpr int kPitch = kOfThread + (kOfThread / kVector % 2 ? 0 : kVector);
+};
+
 template <class Step>
 CNN_HOST_DEVICE constexpr int weight_floats(int channels) {
-  return channels * Step::K * Step::K + channels / Step::V;
+  return channels / Step::V * WeightLayout<Step>::kPitch;
 }
 
 template <class T, class Step>
 __device__ __forceinline__ void stage_weights(const SlideParams& p, float* weights, float* factor, int channel, int channels) {
-  constexpr int K = Step::K, kTaps = K * K;
+  constexpr int K = Step::K, kTaps = K * K, kOfThread = WeightLayout<Step>::kOfThread;
+  constexpr int kGap = WeightLayout<Step>::kPitch - kOfThread;
   const int thread = int((threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x);
-  const int threads = int(blockDim.x * blockDim.y * blockDim.z);
-  const T* const filter = static_cast<const T*>(p.filter);
-  for (int e = thread; e < channels * kTaps; e += threads) {
+  const int threads = int(blockDim.x * blockDim.y * blockDim.z), all = channels * kTaps;
+  const T* const filter = static_cast<const T*>(p.filter) + channel * p.filter_k;
+  // Warps begin at multiples of 32 bytes: a dense filter's sectors are read once each.
+  const int lead = int(reinterpret_cast<std::uintptr_t>(filter) % 32 / sizeof(T));
+  for (int e = thread - lead; e < all; e += threads) {
+    if (e < 0) continue;
     const int c = e / kTaps, tap = e % kTaps;
     const bool exists = channel + c < p.grid.channels;
-    const T* const from = filter + (channel + c) * p.filter_k + tap / K * p.filter_r + tap % K * p.filter_s;
-    weights[c * kTaps + c / Step::V + (p.turned ? kTaps - 1 - tap : tap)] = exists ? widen(__ldg(from)) : 0.0f;
+    const int to = p.turned ? all - 1 - e : e;
+    weights[to + to / kOfThread * kGap] =
+        exists ? widen(__ldg(filter + c * p.filter_k + tap / K * p.filter_r + tap % K * p.filter_s)) : 0.0f;
   }
   if (!p.epilogue.has_channels()) return;
   for (int c = thread; c < channels; c += threads) {
     const PerChannel<T> z = per_channel<T>(p.epilogue, min(channel + c, p.grid.channels - 1));
     factor[c] = z.factor, factor[channels + c] = z.offset;
+  }
+}
+
+// weight[tap][v] of a thread. In reverse its last channel comes first; the taps are to be in reverse.
+template <class Step, bool kTurned>
+__device__ __forceinline__ void read_weights(const float* weights, float (&weight)[Step::K * Step::K][Step::V]) {
+  constexpr int kTaps = Step::K * Step::K, V = Step::V, kVector = WeightLayout<Step>::kVector;
+  const int place = kTurned ? int(blockDim.x) - 1 - int(threadIdx.x) : int(threadIdx.x);
+  const float* const mine = weights + place * WeightLayout<Step>::kPitch;
+  CNN_UNROLL
+  for (int i = 0; i < V * kTaps; i += kVector) {
+    const Vector<float, kVector> some = load_vector<kVector>(mine + i);
+    CNN_UNROLL
+    for (int j = 0; j < kVector; ++j) {
+      const int v = (i + j) / kTaps;
+      weight[(i + j) % kTaps][kTurned ? V - 1 - v : v] = some.value[j];
+    }
   }
 }
 
@@ -138,8 +170,12 @@ __device__ __forceinline__ void add_row(Reader pixels, const float (&weight)[Ste
   }
 }
 
+// On a multiprocessor: 3x3 in fp32 needs 128 registers, of which ptxas would take two more.
+template <class Step>
+constexpr int kSlideBlocks = Step::K == 3 && Step::V == 4 ? 4 : 2;
+
 template <class T, class Step>
-__global__ void __launch_bounds__(kThreads, 2) slide_kernel(const SlideParams p) {
+__global__ void __launch_bounds__(kThreads, kSlideBlocks<Step>) slide_kernel(const SlideParams p) {
   constexpr int V = Step::V, K = Step::K, kStages = stages_of_slide<T, Step>(), kRows = Step::kInPerLine;
   CNN_DYNAMIC_SHARED(shared, unsigned char);
   int channel_block;
@@ -176,11 +212,8 @@ __global__ void __launch_bounds__(kThreads, 2) slide_kernel(const SlideParams p)
   stage_weights<T, Step>(p, weights, factor, channel, channels);
   __syncthreads();
   float weight[K * K][V];
-  CNN_UNROLL
-  for (int v = 0; v < V; ++v) {
-    CNN_UNROLL
-    for (int tap = 0; tap < K * K; ++tap) weight[tap][v] = weights[int(threadIdx.x) * (V * K * K + 1) + v * K * K + tap];
-  }
+  if (p.turned) read_weights<Step, true>(weights, weight);
+  else read_weights<Step, false>(weights, weight);
 
   float sum[Step::kSums][Step::kColumns][V];
   CNN_UNROLL

@@ -14,7 +14,7 @@
 // Rows of both come into shared memory as in channels_last_rows.cuh; those of dy stay there for as long as rows of x come that they meet.
 // (The other way round, k rows of x to one of dy, the halo would be read k times.) A block goes through several units; then its strips
 // and its units' groups are added in order, a row of taps at a time, and the block's sums are written as partial[slab][tap][k], along k.
-// sum_slabs adds the slabs.
+// sum_slabs adds the slabs. A single slab's sums are written to dw, along the taps of one channel after the other.
 //
 // Bytes: x (slab + k - stride) / slab times, dy once, and 8 * k * k * K per slab. Shared memory, for each pixel of dy: one write each of x
 // and dy, k reads of dy, and stride * (kColumns * stride + k - stride) / kColumns of x. FMAs: k * k per element of dy.
@@ -49,6 +49,7 @@ struct WgradParams {
   int unit_bytes;      // of one group's rings
   FastDiv<int32_t> block_channels;
   int tap_gap;     // words of shared memory between the sums of two taps
+  int whole;       // offset of the block's dw in shared memory, behind a row of taps' sums, in words
   float* partial;  // or null: one slab, written to out
   void* out;
   int filter_k, filter_r, filter_s;
@@ -184,10 +185,15 @@ __global__ void __launch_bounds__(kThreads, 2) wgrad_kernel(const WgradParams p)
         const int writer = row * vectors + c / V;
         total += from[writer * V + (c % V ^ writer / (32 / V) % V)];
       }
-      if (k >= p.grid.channels) continue;
-      if (p.partial) p.partial[(slab * K * K + r * K + s) * p.grid.channels + k] = total;
-      else static_cast<T*>(p.out)[k * p.filter_k + r * p.filter_r + s * p.filter_s] = narrow<T>(total);
+      if (!p.partial) sums[p.whole + c * K * K + r * K + s] = total;  // lanes are K * K words apart, an odd number
+      else if (k < p.grid.channels) p.partial[(slab * K * K + r * K + s) * p.grid.channels + k] = total;
     }
+  }
+  if (p.partial) return;
+  __syncthreads();
+  for (int e = thread; e < min(channels, p.grid.channels - channel) * K * K; e += threads) {
+    const int k = channel + e / (K * K), tap = e % (K * K);
+    static_cast<T*>(p.out)[k * p.filter_k + tap / K * p.filter_r + tap % K * p.filter_s] = narrow<T>(sums[p.whole + e]);
   }
 }
 

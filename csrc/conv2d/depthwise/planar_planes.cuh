@@ -140,12 +140,21 @@ __device__ __forceinline__ void exchange(Unit (&units)[kUnits], int order) {
   }
 }
 
-// Four floats, elements e .. e + 3 of a run, to their places. A warp's quads are four words apart, so that writing them unit by unit would
-// meet each bank twice or four times: every eight lanes begin with another unit.
+// With which of its kUnits units of kUnit words a thread begins that moves kVector elements from e on: its neighbours are kVector words
+// apart, and would meet each bank several times if all began with the first. Every 32 / kVector lanes begin with another one; those behind
+// words left out so many units before the others, that their places are as they would be otherwise.
+template <int kUnit, int kUnits, int kRows>
+__device__ __forceinline__ int first_unit(const SkewedRun<kRows>& place, int e) {
+  constexpr int kVector = kUnit * kUnits;
+  const int left_out = place.at(e) - place.lead - e;
+  return int(unsigned(int(threadIdx.x) / (32 / kVector) - left_out / kUnit) % kUnits);
+}
+
+// Four floats, elements e .. e + 3 of a run, to their places.
 template <int kUnit, int kRows>
 __device__ __forceinline__ void place_quad(float* values, const SkewedRun<kRows>& place, int e, const Vector<float, 4>& quad) {
   constexpr int kUnits = 4 / kUnit;
-  const int order = int(threadIdx.x) / 8 % kUnits;
+  const int order = first_unit<kUnit, kUnits>(place, e);
   Vector<float, kUnit> units[kUnits];
   CNN_UNROLL
   for (int i = 0; i < 4; ++i) units[i / kUnit].value[i % kUnit] = quad.value[i];
@@ -233,7 +242,7 @@ __device__ __forceinline__ void store_run_skewed(const Epilogue& epilogue, const
     constexpr int kUnit = decltype(unit)::value, kUnits = kVector / kUnit;
     for (int v = int(threadIdx.x) * kVector; v < end; v += int(blockDim.x) * kVector) {
       if (v >= lead && v + kVector <= end) {
-        const int order = int(threadIdx.x) / (32 / kVector) % kUnits;  // as in place_quad
+        const int order = first_unit<kUnit, kUnits>(place, v - lead);
         Vector<float, kUnit> units[kUnits];
         CNN_UNROLL
         for (int i = 0; i < kUnits; ++i) units[i] = load_vector<kUnit>(values + place.at(v - lead + (i ^ order) * kUnit));
