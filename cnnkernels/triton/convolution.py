@@ -1,0 +1,235 @@
+"""What the convolution kernels are launched with: from sizes and strides to a grid and arguments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cnnkernels.triton import configs
+from cnnkernels.triton.configs import MatrixTile
+from cnnkernels.triton.launch import launch
+
+DTYPE_NAMES = {torch.float64: "f64", torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
+
+
+class Convolution(NamedTuple):
+    """A convolution's arguments, as the operators take them."""
+
+    stride: Sequence[int]
+    padding: Sequence[int]
+    dilation: Sequence[int]
+    groups: int
+    padding_mode: str
+
+
+class EpilogueTensors(NamedTuple):
+    """What kernels/epilogue.py reads; None where a part is missing."""
+
+    bias: Tensor | None = None
+    mean: Tensor | None = None
+    variance: Tensor | None = None
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    eps: float = 0.0
+    residual: Tensor | None = None
+    activation: str = "none"
+    slope: float = 0.0
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """In the order of the kernels' parameters, but for the activation."""
+        bias_stride = 0 if self.bias is None else self.bias.stride(0)
+        return (
+            self.bias, bias_stride, self.mean, self.variance, self.scale, self.shift, self.eps, self.residual, self.slope,
+        )  # fmt: skip
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def precision(dtype: torch.dtype) -> str:
+    """How fp32 is multiplied: as torch.backends.cudnn.conv.fp32_precision says, tf32 unless that is "ieee"."""
+    if dtype != torch.float32:
+        return "ieee"
+    cudnn: Any = torch.backends.cudnn
+    return "ieee" if cudnn.conv.fp32_precision == "ieee" else "tf32"
+
+
+def is_wide(*tensors: Tensor) -> bool:
+    """Whether offsets into one of them need 64 bits."""
+    return any(
+        sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True)) >= 2**31 - 2**20
+        for t in tensors
+    )
+
+
+def is_linear(t: Tensor) -> bool:
+    """Whether the pixels of an image have no gaps between rows."""
+    return t.shape[2] == 1 or t.stride(2) == t.shape[3] * t.stride(3)
+
+
+def pixels_are_last(image: Tensor) -> bool:
+    """Whether neighbours in memory are pixels of a plane, not channels."""
+    return image.shape[1] == 1 or image.stride(1) != 1
+
+
+def stack_of(groups: int, group_in: int, group_out: int) -> int:
+    """How many groups a tile of channels belongs to."""
+    if groups == 1:
+        return 1
+    return max(1, min(groups, configs.STACKED_CHANNELS // max(group_in, group_out)))
+
+
+class Tap(NamedTuple):
+    """The taps of a class of dgrad's rows (kernels/gather.py): their distance, and an inverse modulo that."""
+
+    step: int
+    inverse: int
+
+
+def taps_of(stride: int, dilation: int) -> Tap:
+    common = math.gcd(stride, dilation)
+    step = stride // common
+    return Tap(step, pow(dilation // common, -1, step) if step > 1 else 0)
+
+
+def gather(
+    name: str,
+    tile: MatrixTile,
+    slabs: int,
+    source: Tensor,
+    weight: Tensor,
+    out: Tensor,
+    c: Convolution,
+    epilogue: EpilogueTensors,
+    dgrad: bool,
+) -> None:
+    """fprop of x (`source`) to y (`out`), or dgrad of dy to dx."""
+    from cnnkernels.triton.kernels.gather import conv2d_gather_kernel
+
+    group_out, group_in = out.shape[1] // c.groups, source.shape[1] // c.groups
+    R, S = weight.shape[2:]
+    stack = stack_of(c.groups, group_in, group_out)
+    along = [taps_of(stride, dilation) for stride, dilation in zip(c.stride, c.dilation, strict=True)]
+    plain = R == S == 1 and tuple(c.stride) == (1, 1) and tuple(c.padding) == (0, 0)
+    partial = None
+    if slabs > 1:
+        accumulator = torch.float64 if out.dtype == torch.float64 else torch.float32
+        partial = torch.empty(slabs * out.numel(), dtype=accumulator, device=out.device)
+    classes = c.stride[0] * c.stride[1] if dgrad else 1
+    rows, columns = (
+        (ceil_div(out.shape[2], c.stride[0]), ceil_div(out.shape[3], c.stride[1])) if dgrad else out.shape[2:]
+    )
+    grid = (
+        classes * ceil_div(out.shape[0] * rows * columns, tile.rows),
+        ceil_div(c.groups, stack) * ceil_div(stack * group_out, tile.columns),
+        slabs,
+    )
+    filter_in, filter_out = (0, 1) if dgrad else (1, 0)
+    launch(
+        name, conv2d_gather_kernel, grid, out,
+        source, weight, out, partial,
+        *(epilogue.arguments if slabs == 1 else EpilogueTensors().arguments),
+        out.shape[0], *source.shape[2:], *source.stride(),
+        *out.shape[1:], *out.stride(), out.numel(),
+        group_in, group_out,
+        weight.shape[0] // c.groups * weight.stride(0), weight.stride(filter_in), weight.stride(filter_out), *weight.stride()[2:],
+        *c.padding,
+        R=R, S=S,
+        DGRAD=dgrad, STRIDE_H=c.stride[0], STRIDE_W=c.stride[1], DILATION_H=c.dilation[0], DILATION_W=c.dilation[1],
+        TAP_STEP_H=along[0].step, TAP_STEP_W=along[1].step, INVERSE_H=along[0].inverse, INVERSE_W=along[1].inverse,
+        PADDING_MODE=c.padding_mode, ACTIVATION=epilogue.activation if slabs == 1 else "none",
+        STACK=stack, FLAT=stack * group_in <= configs.MOST_FLAT_CHANNELS and R * S > 1, PIXELS_LAST=pixels_are_last(source),
+        LINEAR=plain and is_linear(source) and is_linear(out),
+        WIDE=is_wide(source, out), SLABS=slabs, PRECISION=precision(out.dtype),
+        BLOCK_PIXELS=tile.rows, BLOCK_OUT=tile.columns, BLOCK_IN=tile.depth,
+        warps=tile.warps, stages=tile.stages,
+    )  # fmt: skip
+    if partial is not None:
+        sum_slabs(partial, slabs, out, epilogue)
+
+
+def sum_slabs(partial: Tensor, slabs: int, out: Tensor, epilogue: EpilogueTensors, channel_axis: int = 1) -> None:
+    """out = epilogue(the slabs' sums, added in order); `out` has no gaps, and each slab lies as it does."""
+    from cnnkernels.triton.kernels.sums import sum_slabs_kernel
+
+    launch(
+        f"triton_sum_slabs_{DTYPE_NAMES[out.dtype]}", sum_slabs_kernel, (ceil_div(out.numel(), configs.SUM_BLOCK),), out,
+        partial, out, *epilogue.arguments,
+        out.numel(), slabs, out.stride(channel_axis), out.shape[channel_axis],
+        ACTIVATION=epilogue.activation, WIDE=slabs * out.numel() >= 2**31 - 2**20, BLOCK=configs.SUM_BLOCK,
+        warps=4,
+    )  # fmt: skip
+
+
+def wgrad(
+    name: str, tile: MatrixTile, slabs: int, grad_output: Tensor, input: Tensor, out: Tensor, c: Convolution
+) -> None:
+    """dw (`out`) of dy and x."""
+    from cnnkernels.triton.kernels.wgrad import conv2d_wgrad_kernel
+
+    group_out, group_in = grad_output.shape[1] // c.groups, input.shape[1] // c.groups
+    R, S = out.shape[2:]
+    stack = stack_of(c.groups, group_in, group_out)
+    pixels = grad_output.shape[0] * grad_output.shape[2] * grad_output.shape[3]
+    pixels_of_slab = max(1, ceil_div(ceil_div(pixels, slabs), tile.depth)) * tile.depth
+    slabs = max(1, ceil_div(pixels, pixels_of_slab))
+    partial = out
+    if slabs > 1:
+        accumulator = torch.float64 if out.dtype == torch.float64 else torch.float32
+        partial = torch.empty(slabs * out.numel(), dtype=accumulator, device=out.device)
+    plain = R == S == 1 and tuple(c.stride) == (1, 1) and tuple(c.padding) == (0, 0)
+    last = pixels_are_last(input)
+    grid = (
+        ceil_div(c.groups, stack) * ceil_div(stack * group_out, tile.rows),
+        ceil_div(stack * group_in * R * S, tile.columns),
+        slabs,
+    )
+    launch(
+        name, conv2d_wgrad_kernel, grid, out,
+        input, grad_output, partial,
+        input.shape[0], *input.shape[2:], *input.stride(),
+        *grad_output.shape[2:], *grad_output.stride(),
+        grad_output.shape[1], input.shape[1], group_in, group_out, *out.stride(), out.numel(),
+        *c.padding, pixels_of_slab,
+        R=R, S=S, STRIDE_H=c.stride[0], STRIDE_W=c.stride[1], DILATION_H=c.dilation[0], DILATION_W=c.dilation[1],
+        PADDING_MODE=c.padding_mode, STACK=stack, TAPS_INNER=last, PIXELS_LAST=last,
+        LINEAR=plain and is_linear(input) and is_linear(grad_output),
+        WIDE=is_wide(input, grad_output) or slabs * out.numel() >= 2**31, PRECISION=precision(out.dtype),
+        BLOCK_OUT=tile.rows, BLOCK_COLUMNS=tile.columns, BLOCK_PIXELS=tile.depth,
+        warps=tile.warps, stages=tile.stages,
+    )  # fmt: skip
+    if slabs > 1:
+        sum_slabs(partial, slabs, out, EpilogueTensors())
+
+
+def bias_grad(grad_output: Tensor, out: Tensor) -> None:
+    """db (`out`) of dy."""
+    from cnnkernels.triton.kernels.sums import bias_grad_kernel
+
+    name = f"triton_conv2d_bias_grad_{DTYPE_NAMES[out.dtype]}"
+    N, K, P, Q = grad_output.shape
+    last = pixels_are_last(grad_output)
+    along, across = configs.BIAS_GRAD_BLOCK
+    block_channels, block_pixels = (across // 8, along * 8) if last else (along, across)
+    blocks, pixels = max(1, ceil_div(K, block_channels)), N * P * Q
+    slabs = max(1, min(configs.TARGET_PROGRAMS // blocks, pixels // (configs.LEAST_STEPS_OF_SLAB * block_pixels)))
+    pixels_of_slab = max(1, ceil_div(ceil_div(pixels, slabs), block_pixels)) * block_pixels
+    slabs = max(1, ceil_div(pixels, pixels_of_slab))
+    partial = out
+    if slabs > 1:
+        accumulator = torch.float64 if out.dtype == torch.float64 else torch.float32
+        partial = torch.empty(slabs * K, dtype=accumulator, device=out.device)
+    launch(
+        name, bias_grad_kernel, (blocks, slabs), out,
+        grad_output, partial, N, K, P, Q, *grad_output.stride(), pixels_of_slab,
+        PIXELS_LAST=last, WIDE=is_wide(grad_output), BLOCK_CHANNELS=block_channels, BLOCK_PIXELS=block_pixels,
+        warps=4,
+    )  # fmt: skip
+    if slabs > 1:
+        sum_slabs(partial, slabs, out, EpilogueTensors(), 0)

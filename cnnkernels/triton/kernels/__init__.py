@@ -1,0 +1,1 @@
+"""The Triton kernels, a file for each kind. Importing one imports triton."""

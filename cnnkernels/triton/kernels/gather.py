@@ -1,0 +1,223 @@
+"""Convolution as an implicit matrix product, fprop and dgrad: one kernel, because both gather.
+
+    fprop:  y[n, k, p, q] = sum over c, r, s of  x[n, c, p * stride - pad + r * dilation, (alike)] * w[k, c, r, s]
+    dgrad:  x[n, c, h, w] = sum over k, r, s of  y[n, k, (h + pad - r * dilation) / stride, (alike)] * w[k, c, r, s]
+
+`out` is what is written, `source` the image that is read. Rows of dgrad's result fall into residue classes modulo the stride. Within a class
+the taps that contribute are the same ones, TAP_STEP apart, and each reads one row per row of the class: no multiplication by an
+inserted zero, and rows that no tap reaches are written all the same.
+
+           BLOCK_OUT channels of out                  program = (class, tile of pixels) x (tile of channels) x slab
+          +---------+
+  BLOCK   |         |   sums, in registers             reduction: taps x channels of source, BLOCK_IN at a time. With few channels
+  PIXELS  |         |                                  (FLAT) taps and channels are one index, so that a step holds several taps.
+          +---------+
+
+Narrow groups are stacked: a tile of channels belongs to STACK groups, the reduction runs over the channels of all of them, and filters
+off the diagonal are zeros that are not read.
+
+PIXELS_LAST is the orientation of the tile, pixels along its last axis: neighbouring lanes then have neighbouring pixels of a plane (NCHW),
+else neighbouring channels (channels_last).
+
+Bytes: source once per tap and tile of channels, most of it from caches; filters once per tile of pixels; out once. FMAs: pixels * channels of
+out * reduction, all on the matrix units but in fp32 with "ieee" and in fp64 where the GPU has none for it.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from cnnkernels.triton.kernels.epilogue import finish, per_channel
+
+
+@triton.jit
+def class_of_axis(
+    offset, taps, STRIDE: tl.constexpr, DILATION: tl.constexpr, TAP_STEP: tl.constexpr, INVERSE: tl.constexpr
+):
+    """Of the class of rows with h + pad = offset (mod STRIDE): its first tap, how many it has, and the row that the first tap of row 0 reads.
+
+    Tap r contributes where r * DILATION = offset (mod STRIDE). With g = gcd(STRIDE, DILATION), TAP_STEP = STRIDE / g and INVERSE the
+    inverse of DILATION / g modulo TAP_STEP, that is r = offset / g * INVERSE (mod TAP_STEP), or never.
+    """
+    common: tl.constexpr = STRIDE // TAP_STEP
+    first = (offset // common * INVERSE) % TAP_STEP
+    count = tl.where(offset % common == 0, (taps - first + TAP_STEP - 1) // TAP_STEP, 0)
+    return first, tl.maximum(count, 0), (offset - first * DILATION) // STRIDE
+
+
+@triton.jit
+def inside_image(row, rows, MODE: tl.constexpr):
+    """Where padded row `row` lies in an image of `rows`: padding modes are index mappings."""
+    if MODE == "reflect":
+        row = tl.abs(row)
+        row = rows - 1 - tl.abs(rows - 1 - row)
+    elif MODE == "replicate":
+        row = tl.minimum(tl.maximum(row, 0), rows - 1)
+    elif MODE == "circular":
+        row = tl.where(row < 0, row + rows, tl.where(row >= rows, row - rows, row))
+    return row
+
+
+@triton.jit
+def conv2d_gather_kernel(
+    source, filter, out, partial,  # partial: sums of each slab, or None
+    bias, bias_stride, mean, variance, scale, shift, eps, residual, slope,
+    images, source_h, source_w, source_n_stride, source_c_stride, source_h_stride, source_w_stride,
+    out_channels, out_h, out_w, out_n_stride, out_c_stride, out_h_stride, out_w_stride, out_numel,
+    group_in, group_out,  # channels of a group, read and written
+    filter_group_stride, filter_in_stride, filter_out_stride, filter_r_stride, filter_s_stride,
+    pad_h, pad_w,
+    R: tl.constexpr, S: tl.constexpr,
+    DGRAD: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
+    TAP_STEP_H: tl.constexpr, TAP_STEP_W: tl.constexpr, INVERSE_H: tl.constexpr, INVERSE_W: tl.constexpr,
+    PADDING_MODE: tl.constexpr, ACTIVATION: tl.constexpr,
+    STACK: tl.constexpr, FLAT: tl.constexpr, PIXELS_LAST: tl.constexpr, LINEAR: tl.constexpr,
+    WIDE: tl.constexpr, SLABS: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr,
+):  # fmt: skip
+    # Axes of the tiles: [pixels, channels], or the other way round.
+    ALONG_PIXELS: tl.constexpr = 0 if PIXELS_LAST else 1  # the axis that a vector of pixels is expanded by
+    ALONG_CHANNELS: tl.constexpr = 1 if PIXELS_LAST else 0
+    ACCUMULATOR: tl.constexpr = tl.float64 if source.dtype.element_ty == tl.float64 else tl.float32
+
+    # Which results.
+    tile = tl.program_id(0)
+    if WIDE:
+        tile = tile.to(tl.int64)
+    if DGRAD:
+        which = tile % (STRIDE_H * STRIDE_W)
+        tile = tile // (STRIDE_H * STRIDE_W)
+        class_h, class_w = which // STRIDE_W, which % STRIDE_W
+        first_r, taps_r, first_h = class_of_axis(class_h + pad_h, R, STRIDE_H, DILATION_H, TAP_STEP_H, INVERSE_H)
+        first_s, taps_s, first_w = class_of_axis(class_w + pad_w, S, STRIDE_W, DILATION_W, TAP_STEP_W, INVERSE_W)
+        rows = tl.maximum((out_h - class_h + STRIDE_H - 1) // STRIDE_H, 1)
+        columns = tl.maximum((out_w - class_w + STRIDE_W - 1) // STRIDE_W, 1)
+        STEP_H: tl.constexpr = -(DILATION_H * TAP_STEP_H // STRIDE_H)  # of source, from tap to tap
+        STEP_W: tl.constexpr = -(DILATION_W * TAP_STEP_W // STRIDE_W)
+    else:
+        taps_r, taps_s, rows, columns = R, S, out_h, out_w
+        STEP_H: tl.constexpr = DILATION_H
+        STEP_W: tl.constexpr = DILATION_W
+    m = tile * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+    pixel = m % (rows * columns)
+    n, i, j = m // (rows * columns), pixel // columns, pixel % columns
+    if DGRAD:
+        row0, column0 = first_h + i, first_w + j
+        h, w = class_h + i * STRIDE_H, class_w + j * STRIDE_W
+        pixel_exists = (n < images) & (h < out_h) & (w < out_w)
+    else:
+        row0, column0 = i * STRIDE_H - pad_h, j * STRIDE_W - pad_w
+        h, w = i, j
+        pixel_exists = n < images
+
+    # Which channels: a tile lies within a stack of groups.
+    stack_out, stack_in = group_out * STACK, group_in * STACK
+    tiles_of_stack = (stack_out + BLOCK_OUT - 1) // BLOCK_OUT
+    stack = tl.program_id(1) // tiles_of_stack
+    if WIDE:
+        stack = stack.to(tl.int64)
+    o = tl.program_id(1) % tiles_of_stack * BLOCK_OUT + tl.arange(0, BLOCK_OUT)  # within the stack
+    channel = stack * stack_out + o
+    channel_exists = (o < stack_out) & (channel < out_channels)
+    first_in = stack * stack_in
+    all_in = out_channels // group_out * group_in
+    out_at = o * filter_out_stride
+    if STACK > 1:
+        out_at = o // group_out * filter_group_stride + o % group_out * filter_out_stride
+    filter += stack * STACK * filter_group_stride + tl.expand_dims(out_at, ALONG_CHANNELS)
+
+    # Sum.
+    if LINEAR:  # 1x1, without stride or padding, of planes or pixels without gaps
+        source_at = n * source_n_stride + pixel * source_w_stride
+    else:
+        source_at = n * source_n_stride + row0 * source_h_stride + column0 * source_w_stride
+    source += first_in * source_c_stride
+    if FLAT:
+        steps = (taps_r * taps_s * stack_in + BLOCK_IN - 1) // BLOCK_IN
+    else:
+        blocks = (stack_in + BLOCK_IN - 1) // BLOCK_IN
+        steps = taps_r * taps_s * blocks
+    first, last = 0, steps
+    if SLABS > 1:
+        steps_of_slab = (steps + SLABS - 1) // SLABS
+        first = tl.program_id(2) * steps_of_slab
+        last = tl.minimum(first + steps_of_slab, steps)
+    if PIXELS_LAST:
+        sums = tl.zeros((BLOCK_OUT, BLOCK_PIXELS), ACCUMULATOR)
+    else:
+        sums = tl.zeros((BLOCK_PIXELS, BLOCK_OUT), ACCUMULATOR)
+    for step in range(first, last):
+        if FLAT:
+            e = step * BLOCK_IN + tl.arange(0, BLOCK_IN)
+            tap, c = e // stack_in, e % stack_in
+            c_exists = tap < taps_r * taps_s
+        else:
+            tap = step // blocks
+            c = step % blocks * BLOCK_IN + tl.arange(0, BLOCK_IN)
+            c_exists = c < stack_in
+        if STACK > 1:
+            c_exists = c_exists & (first_in + c < all_in)
+        tap_r, tap_s = tap // taps_s, tap % taps_s
+        if LINEAR:
+            at = tl.expand_dims(source_at, ALONG_PIXELS)
+            exists = tl.expand_dims(pixel_exists, ALONG_PIXELS)
+        else:
+            if FLAT:
+                row = tl.expand_dims(row0, ALONG_PIXELS) + tl.expand_dims(tap_r * STEP_H, ALONG_CHANNELS)
+                column = tl.expand_dims(column0, ALONG_PIXELS) + tl.expand_dims(tap_s * STEP_W, ALONG_CHANNELS)
+            else:
+                row = tl.expand_dims(row0 + tap_r * STEP_H, ALONG_PIXELS)
+                column = tl.expand_dims(column0 + tap_s * STEP_W, ALONG_PIXELS)
+            exists = tl.expand_dims(pixel_exists, ALONG_PIXELS)
+            if PADDING_MODE == "zeros":
+                exists = exists & (row >= 0) & (row < source_h) & (column >= 0) & (column < source_w)
+                along_tap = tap_r * (STEP_H * source_h_stride) + tap_s * (STEP_W * source_w_stride)
+                if FLAT:
+                    at = tl.expand_dims(source_at, ALONG_PIXELS) + tl.expand_dims(along_tap, ALONG_CHANNELS)
+                else:
+                    at = tl.expand_dims(source_at + along_tap, ALONG_PIXELS)
+            else:
+                row, column = inside_image(row, source_h, PADDING_MODE), inside_image(column, source_w, PADDING_MODE)
+                at = (
+                    tl.expand_dims(n * source_n_stride, ALONG_PIXELS) + row * source_h_stride + column * source_w_stride
+                )
+        x = tl.load(
+            source + at + tl.expand_dims(c * source_c_stride, ALONG_CHANNELS),
+            mask=exists & tl.expand_dims(c_exists, ALONG_CHANNELS),
+            other=0.0,
+        )
+        if DGRAD:
+            r, s = first_r + tap_r * TAP_STEP_H, first_s + tap_s * TAP_STEP_W
+        else:
+            r, s = tap_r, tap_s
+        in_at = (c % group_in if STACK > 1 else c) * filter_in_stride + r * filter_r_stride + s * filter_s_stride
+        w_exists = tl.expand_dims(c_exists, ALONG_PIXELS) & tl.expand_dims(channel_exists, ALONG_CHANNELS)
+        if STACK > 1:
+            w_exists = w_exists & (
+                tl.expand_dims(c // group_in, ALONG_PIXELS) == tl.expand_dims(o // group_out, ALONG_CHANNELS)
+            )
+        f = tl.load(filter + tl.expand_dims(in_at, ALONG_PIXELS), mask=w_exists, other=0.0)
+        if PIXELS_LAST:
+            sums = tl.dot(f, x, sums, input_precision=PRECISION, out_dtype=ACCUMULATOR)
+        else:
+            sums = tl.dot(x, f, sums, input_precision=PRECISION, out_dtype=ACCUMULATOR)
+
+    # Store.
+    if LINEAR:
+        out_at = n * out_n_stride + pixel * out_w_stride
+    else:
+        out_at = n * out_n_stride + h * out_h_stride + w * out_w_stride
+    at = tl.expand_dims(out_at, ALONG_PIXELS) + tl.expand_dims(channel * out_c_stride, ALONG_CHANNELS)
+    exists = tl.expand_dims(pixel_exists, ALONG_PIXELS) & tl.expand_dims(channel_exists, ALONG_CHANNELS)
+    if SLABS > 1:  # the result has no gaps, so neither has a slab; sum_slabs has the epilogue
+        slab = tl.program_id(2)
+        if WIDE:
+            slab = slab.to(tl.int64)
+        tl.store(partial + slab * out_numel + at, sums, mask=exists)
+    else:
+        factor, offset = per_channel(
+            channel, channel_exists, bias, bias_stride, mean, variance, scale, shift, eps, ACCUMULATOR
+        )
+        z = sums * tl.expand_dims(factor, ALONG_CHANNELS) + tl.expand_dims(offset, ALONG_CHANNELS)
+        finish(z, out, at, exists, residual, slope, ACTIVATION)

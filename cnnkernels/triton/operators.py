@@ -1,0 +1,101 @@
+"""The operators torch.ops.cnnkernels_triton.*: names, arguments and results of torch.ops.cnnkernels.* (csrc/schemas.h), on Triton.
+
+They are torch.library.triton_op, so that torch.compile sees the kernels and need not know them, and their fake results are what this code
+allocates. Each allocates its result, chooses a kernel (plan.py) and launches it; shapes were checked before (cnnkernels.geometry).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.library import triton_op
+
+from cnnkernels.triton import convolution, plan
+from cnnkernels.triton.convolution import Convolution, EpilogueTensors
+
+__all__ = ["conv2d_bias_grad", "conv2d_dgrad", "conv2d_fprop", "conv2d_fused", "conv2d_wgrad"]
+
+
+def _empty(like: Tensor, size: Sequence[int], channels_last: bool, dtype: torch.dtype | None = None) -> Tensor:
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(size, dtype=dtype or like.dtype, device=like.device, memory_format=memory_format)
+
+
+def _gather(
+    source: Tensor,
+    weight: Tensor,
+    out: Tensor,
+    c: Convolution,
+    epilogue: EpilogueTensors,
+    dgrad: bool,
+    kernel_name: str,
+) -> Tensor:
+    R, S = weight.shape[2:]
+    classes = c.stride[0] * c.stride[1] if dgrad else 1
+    product = plan.gather_product(
+        out.shape[0], out.shape[1], source.shape[1], (out.shape[2], out.shape[3]), R * S, classes, c.groups
+    )
+    choice = plan.choose("conv2d_gather", product, out.dtype, "gather", kernel_name)
+    assert choice.tile is not None
+    convolution.gather(choice.kernel, choice.tile, choice.slabs, source, weight, out, c, epilogue, dgrad)
+    return out
+
+
+@triton_op("cnnkernels_triton::conv2d_fprop", mutates_args={})
+def conv2d_fprop(
+    input: Tensor, weight: Tensor, bias: Tensor | None, output_size: Sequence[int],
+    stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int, channels_last: bool,
+    kernel_name: str = "", padding_mode: str = "zeros",
+) -> Tensor:  # fmt: skip
+    out = _empty(input, (input.shape[0], weight.shape[0], *output_size), channels_last)
+    c = Convolution(stride, padding, dilation, groups, padding_mode)
+    return _gather(input, weight, out, c, EpilogueTensors(bias), False, kernel_name)
+
+
+@triton_op("cnnkernels_triton::conv2d_fused", mutates_args={})
+def conv2d_fused(
+    input: Tensor, weight: Tensor, bias: Tensor | None, mean: Tensor | None, variance: Tensor | None,
+    scale: Tensor | None, shift: Tensor | None, eps: float, residual: Tensor | None, activation: str,
+    negative_slope: float, output_size: Sequence[int], stride: Sequence[int], padding: Sequence[int],
+    dilation: Sequence[int], groups: int, channels_last: bool, kernel_name: str = "", padding_mode: str = "zeros",
+) -> Tensor:  # fmt: skip
+    out = _empty(input, (input.shape[0], weight.shape[0], *output_size), channels_last)
+    c = Convolution(stride, padding, dilation, groups, padding_mode)
+    epilogue = EpilogueTensors(bias, mean, variance, scale, shift, eps, residual, activation, negative_slope)
+    return _gather(input, weight, out, c, epilogue, False, kernel_name)
+
+
+@triton_op("cnnkernels_triton::conv2d_dgrad", mutates_args={})
+def conv2d_dgrad(
+    grad_output: Tensor, weight: Tensor, bias: Tensor | None, input_size: Sequence[int],
+    stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int, channels_last: bool,
+    kernel_name: str = "", padding_mode: str = "zeros",
+) -> Tensor:  # fmt: skip
+    out = _empty(grad_output, (grad_output.shape[0], weight.shape[1] * groups, *input_size), channels_last)
+    c = Convolution(stride, padding, dilation, groups, padding_mode)
+    return _gather(grad_output, weight, out, c, EpilogueTensors(bias), True, kernel_name)
+
+
+@triton_op("cnnkernels_triton::conv2d_wgrad", mutates_args={})
+def conv2d_wgrad(
+    grad_output: Tensor, input: Tensor, kernel_size: Sequence[int],
+    stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int, channels_last: bool,
+    kernel_name: str = "", padding_mode: str = "zeros",
+) -> Tensor:  # fmt: skip
+    N, K, P, Q = grad_output.shape
+    out = _empty(input, (K, input.shape[1] // groups, *kernel_size), channels_last)
+    product = plan.wgrad_product(N, K, input.shape[1], (P, Q), kernel_size[0] * kernel_size[1], groups)
+    choice = plan.choose("conv2d_wgrad", product, out.dtype, "wgrad", kernel_name)
+    assert choice.tile is not None
+    c = Convolution(stride, padding, dilation, groups, padding_mode)
+    convolution.wgrad(choice.kernel, choice.tile, choice.slabs, grad_output, input, out, c)
+    return out
+
+
+@triton_op("cnnkernels_triton::conv2d_bias_grad", mutates_args={})
+def conv2d_bias_grad(grad_output: Tensor, kernel_name: str = "") -> Tensor:
+    out = grad_output.new_empty(grad_output.shape[1])
+    convolution.bias_grad(grad_output, out)
+    return out
