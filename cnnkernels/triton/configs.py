@@ -69,3 +69,59 @@ LEAST_STEPS_OF_SLAB = 4  # below which the partial sums' way through memory cost
 
 SUM_BLOCK = 1024  # neighbouring elements: 8 to a thread, in 16-byte accesses
 BIAS_GRAD_BLOCK = (32, 128)  # channels (or pixels) along memory, and across it: 32 sums to a thread of 128
+
+
+# Pooling. It moves memory and computes next to nothing: tiles are what is in flight, and what neighbouring lanes read.
+
+
+@dataclass(frozen=True)
+class PoolTile:
+    """A tile of the kernels that walk windows (kernels/max_pool.py, avg_pool.py): pixels by channels of the result."""
+
+    pixels: int
+    channels: int
+    why: str
+    warps: int = 4
+
+    @property
+    def size(self) -> str:
+        return f"{self.pixels}x{self.channels}"
+
+
+@dataclass(frozen=True)
+class ReductionTile:
+    """A tile of kernels/pool_reduction.py: results by pixels of their windows."""
+
+    results: int
+    window: int
+    why: str
+    warps: int = 4
+
+    @property
+    def size(self) -> str:
+        return f"reduced_{self.results}x{self.window}"
+
+
+# 1024 results to a program are 8 to a thread: 16 bytes of halves. Maximum and index take a register each for them, the loads of nine unrolled taps
+# four each, and the rest of 128, with which a multiprocessor has 16 warps, is for addresses.
+POOL_TILES = (
+    PoolTile(256, 4, "planes: lanes along pixels, whose addresses serve four channels"),
+    PoolTile(64, 16, "small planes, or 16 channels"),
+    PoolTile(32, 32, "32 channels"),
+    PoolTile(16, 64, "channels: 128 bytes of halves to a pixel"),
+)
+
+# 16 pixels to a thread are in flight at once. The tree at the end takes a step of the loop for every BLOCK_WINDOW / 16 or so places.
+REDUCTION_TILES = (
+    ReductionTile(32, 64, "planes of 7x7, or 32 channels"),
+    ReductionTile(8, 256, "planes of 14x14"),
+    ReductionTile(2, 1024, "long planes"),
+    ReductionTile(64, 32, "channels: 128 bytes of halves to a pixel"),
+)
+
+# Taps of up to this many are unrolled, so that their loads are in flight together: 3x3, whose loads take 36 registers. More are a loop.
+MOST_UNROLLED_TAPS = 9
+
+# Neighbouring lanes whose elements lie apart read a 32-byte sector each: so many times the bytes that they asked for, of floats.
+SECTOR_ELEMENTS = 8
+MERGE_BLOCK = 128  # results whose parts a program of merge_parts_kernel puts together: few, since there are few

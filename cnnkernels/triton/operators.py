@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 from torch.library import triton_op
 
-from cnnkernels.triton import convolution, plan
+from cnnkernels.triton import convolution, plan, pool_operators
 from cnnkernels.triton.convolution import Convolution, EpilogueTensors
+from cnnkernels.triton.pool_operators import *  # noqa: F403
 
 __all__ = ["conv2d_bias_grad", "conv2d_dgrad", "conv2d_fprop", "conv2d_fused", "conv2d_wgrad"]
+__all__ += pool_operators.__all__
 
 
 def _empty(like: Tensor, size: Sequence[int], channels_last: bool, dtype: torch.dtype | None = None) -> Tensor:

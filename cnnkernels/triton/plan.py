@@ -6,7 +6,9 @@ multiprocessor relative to others: no measurement, and only good for comparing t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 
@@ -15,13 +17,28 @@ from cnnkernels.triton.configs import MatrixTile
 from cnnkernels.triton.convolution import DTYPE_NAMES, ceil_div, stack_of
 
 
+Tile = TypeVar("Tile")
+
+
 @dataclass(frozen=True)
-class Choice:
+class Candidate(Generic[Tile]):
+    """A kernel that could run a pass."""
+
+    kernel: str
+    family: str
+    tile: Tile
+    slabs: int
+    cost: float
+    why: str  # its tile is there
+
+
+@dataclass(frozen=True)
+class Choice(Generic[Tile]):
     """What runs a pass."""
 
     kernel: str
     family: str
-    tile: MatrixTile | None
+    tile: Tile | None
     slabs: int
     why: str
     refused: tuple[tuple[str, str], ...]  # every other candidate and why it was not taken
@@ -63,27 +80,44 @@ class Product:
         return float(rounds * (steps * step + partial))
 
 
-def choose(operator: str, product: Product, dtype: torch.dtype, family: str, kernel_name: str = "") -> Choice:
+def cheapest(candidates: Sequence[Candidate[Tile]], kernel_name: str = "") -> Choice[Tile]:
+    """The candidate of least cost, or that of `kernel_name`.
+
+    Raises:
+        CannotRun: `kernel_name` is no candidate.
+    """
+    best = min(candidates, key=lambda candidate: candidate.cost)
+    why = f"its modelled cost is the least of {len(candidates)} tiles: {best.why}"
+    if kernel_name:
+        named = [candidate for candidate in candidates if candidate.kernel == kernel_name]
+        if not named:
+            names = ", ".join(candidate.kernel for candidate in candidates)
+            raise CannotRun(f"kernel {kernel_name} cannot run this problem: it is none of {names}")
+        best, why = named[0], "it was asked for by name"
+    refused = tuple(
+        (other.kernel, f"modelled at {other.cost / best.cost:.2f} times the cost of {best.kernel}")
+        for other in candidates
+        if other is not best
+    )
+    return Choice(best.kernel, best.family, best.tile, best.slabs, why, refused)
+
+
+def choose(
+    operator: str, product: Product, dtype: torch.dtype, family: str, kernel_name: str = ""
+) -> Choice[MatrixTile]:
     """The tile for a matrix product of kind `operator` ("conv2d_gather", "conv2d_wgrad"), or that of `kernel_name`.
 
     Raises:
         CannotRun: `kernel_name` is no kernel of this kind and dtype.
     """
-    tiles = {f"triton_{operator}_{tile.size}_{DTYPE_NAMES[dtype]}": tile for tile in configs.matrix_tiles(dtype)}
-    costs = {name: product.cost(tile) for name, tile in tiles.items()}
-    best = min(costs, key=lambda name: costs[name])
-    if kernel_name:
-        if kernel_name not in tiles:
-            raise CannotRun(f"kernel {kernel_name} cannot run this problem: it is none of {', '.join(tiles)}")
-        best, why = kernel_name, "it was asked for by name"
-    else:
-        why = f"its modelled cost is the least of {len(tiles)} tiles: {tiles[best].why}"
-    refused = tuple(
-        (name, f"modelled at {cost / costs[best]:.2f} times the cost of {best}")
-        for name, cost in costs.items()
-        if name != best
-    )
-    return Choice(best, family, tiles[best], product.slabs(tiles[best]), why, refused)
+    candidates = [
+        Candidate(
+            f"triton_{operator}_{tile.size}_{DTYPE_NAMES[dtype]}",
+            family, tile, product.slabs(tile), product.cost(tile), tile.why,
+        )
+        for tile in configs.matrix_tiles(dtype)
+    ]  # fmt: skip
+    return cheapest(candidates, kernel_name)
 
 
 def gather_product(
