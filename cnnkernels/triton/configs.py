@@ -119,8 +119,10 @@ REDUCTION_TILES = (
     ReductionTile(64, 32, "channels: 128 bytes of halves to a pixel"),
 )
 
-# Taps of up to this many are unrolled, so that their loads are in flight together: 3x3, whose loads take 36 registers. More are a loop.
-MOST_UNROLLED_TAPS = 9
+# Up to this many taps are unrolled, so that their loads are in flight together: 3x3, whose loads take 36 registers in pairs of halves. More are a
+# loop of some at a time. Backward a window is two loads and two addresses: half as many.
+MOST_UNROLLED_TAPS, LOOP_TAPS = 9, 5
+MOST_UNROLLED_WINDOWS, LOOP_WINDOWS = 4, 3
 
 # Neighbouring lanes whose elements lie apart read a 32-byte sector each: so many times the bytes that they asked for, of floats.
 SECTOR_ELEMENTS = 8

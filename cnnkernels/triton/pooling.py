@@ -217,7 +217,8 @@ def forward(name: str, kernel_name: str, input: Tensor, out: Tensor, index: Tens
     assert choice.tile is not None
     tile, last = choice.tile, pixels_are_last(input)
     programs, inner = _tiles(tile, out, last)
-    unrolled = h.taps * w.taps <= configs.MOST_UNROLLED_TAPS
+    taps = h.taps * w.taps
+    at_once = taps if taps <= configs.MOST_UNROLLED_TAPS else configs.LOOP_TAPS
     sizes = (*input.shape[:2], *input.shape[2:], *input.stride(), *_dense(out), h.pad, w.pad)
     blocks = {"BLOCK_PIXELS": tile.pixels, "BLOCK_CHANNELS": tile.channels}
     wide = _is_wide(axes, input, out)
@@ -228,7 +229,7 @@ def forward(name: str, kernel_name: str, input: Tensor, out: Tensor, index: Tens
             choice.kernel, max_pool2d_kernel, (programs,), out,
             input, out, index, *sizes, inner,
             R=h.taps, S=w.taps, STRIDE_H=h.stride, STRIDE_W=w.stride, DILATION_H=h.dilation, DILATION_W=w.dilation,
-            ADAPTIVE=c.adaptive, UNROLLED=unrolled, PIXELS_LAST=last, WIDE=wide, **blocks,
+            ADAPTIVE=c.adaptive, TAPS_AT_ONCE=at_once, PIXELS_LAST=last, WIDE=wide, **blocks,
             warps=tile.warps,
         )  # fmt: skip
     else:
@@ -239,7 +240,7 @@ def forward(name: str, kernel_name: str, input: Tensor, out: Tensor, index: Tens
             choice.kernel, avg_pool2d_kernel, (programs,), out,
             input, out, *sizes, divisor, inner,
             R=h.taps, S=w.taps, STRIDE_H=h.stride, STRIDE_W=w.stride, DIVISOR=kind,
-            ADAPTIVE=c.adaptive, UNROLLED=unrolled, PIXELS_LAST=last, WIDE=wide, **blocks,
+            ADAPTIVE=c.adaptive, TAPS_AT_ONCE=at_once, PIXELS_LAST=last, WIDE=wide, **blocks,
             warps=tile.warps,
         )  # fmt: skip
 
@@ -297,6 +298,11 @@ def _reduce(
         )  # fmt: skip
 
 
+def _windows_at_once(axes: tuple[Axis, Axis]) -> int:
+    windows = axes[0].windows * axes[1].windows
+    return windows if windows <= configs.MOST_UNROLLED_WINDOWS else configs.LOOP_WINDOWS
+
+
 def max_backward(
     name: str, kernel_name: str, grad_output: Tensor, indices: Tensor, out: Tensor, c: Pooling
 ) -> None:
@@ -315,7 +321,7 @@ def max_backward(
         R=h.taps, S=w.taps, STRIDE_H=h.stride, STRIDE_W=w.stride, DILATION_H=h.dilation, DILATION_W=w.dilation,
         TAP_STEP_H=h.tap.step, TAP_STEP_W=w.tap.step, INVERSE_H=h.tap.inverse, INVERSE_W=w.tap.inverse,
         WINDOWS_H=h.windows, WINDOWS_W=w.windows,
-        ADAPTIVE=c.adaptive, UNROLLED=h.windows * w.windows <= configs.MOST_UNROLLED_TAPS,
+        ADAPTIVE=c.adaptive, WINDOWS_AT_ONCE=_windows_at_once(axes),
         PIXELS_LAST=last, WIDE=_is_wide(axes, grad_output, indices, out),
         BLOCK_PIXELS=tile.pixels, BLOCK_CHANNELS=tile.channels,
         warps=tile.warps,
@@ -358,7 +364,7 @@ def avg_backward(name: str, kernel_name: str, grad_output: Tensor, out: Tensor, 
         choice.kernel, avg_pool2d_backward_kernel, (programs,), out,
         grad_output, out, *out.shape[:2], *grad_output.shape[2:], *grad_output.stride(), *_dense(out), h.pad, w.pad, divisor, inner,
         R=h.taps, S=w.taps, STRIDE_H=h.stride, STRIDE_W=w.stride, WINDOWS_H=h.windows, WINDOWS_W=w.windows,
-        DIVISOR=kind, ADAPTIVE=c.adaptive, UNROLLED=h.windows * w.windows <= configs.MOST_UNROLLED_TAPS,
+        DIVISOR=kind, ADAPTIVE=c.adaptive, WINDOWS_AT_ONCE=_windows_at_once(axes),
         PIXELS_LAST=last, WIDE=_is_wide(axes, grad_output, out),
         BLOCK_PIXELS=tile.pixels, BLOCK_CHANNELS=tile.channels,
         warps=tile.warps,

@@ -35,15 +35,6 @@ def divided(sums, divisor):
 
 
 @triton.jit
-def add_tap(
-    sums, number, x, x_at, count_h, count_w, channel_exists, x_h_stride, x_w_stride, S: tl.constexpr, ALONG_PIXELS: tl.constexpr
-):  # fmt: skip
-    r, s = number // S, number % S
-    exists = tl.expand_dims((r < count_h) & (s < count_w), ALONG_PIXELS) & channel_exists
-    return sums + tl.load(x + (x_at + (r * x_h_stride + s * x_w_stride)), mask=exists, other=0.0).to(sums.dtype)
-
-
-@triton.jit
 def avg_pool2d_kernel(
     x, out,
     images, channels, x_h, x_w, x_n_stride, x_c_stride, x_h_stride, x_w_stride,
@@ -51,7 +42,7 @@ def avg_pool2d_kernel(
     pad_h, pad_w, divisor, inner_tiles,
     R: tl.constexpr, S: tl.constexpr,  # of adaptive windows: at most
     STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, DIVISOR: tl.constexpr,
-    ADAPTIVE: tl.constexpr, UNROLLED: tl.constexpr, PIXELS_LAST: tl.constexpr, WIDE: tl.constexpr,
+    ADAPTIVE: tl.constexpr, TAPS_AT_ONCE: tl.constexpr, PIXELS_LAST: tl.constexpr, WIDE: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
     ALONG_PIXELS: tl.constexpr = 0 if PIXELS_LAST else 1  # the axis that a vector of pixels is expanded by
@@ -68,16 +59,10 @@ def avg_pool2d_kernel(
     x_at += tl.expand_dims(channel * x_c_stride, ALONG_CHANNELS)
 
     sums = tl.zeros(x_at.shape, ACCUMULATOR)
-    if UNROLLED:
-        for number in tl.static_range(R * S):
-            sums = add_tap(
-                sums, number, x, x_at, rows, count_w, channel_exists, x_h_stride, x_w_stride, S, ALONG_PIXELS
-            )
-    else:
-        for number in range(R * S):
-            sums = add_tap(
-                sums, number, x, x_at, rows, count_w, channel_exists, x_h_stride, x_w_stride, S, ALONG_PIXELS
-            )
+    for number in tl.range(0, R * S, loop_unroll_factor=TAPS_AT_ONCE):
+        r, s = number // S, number % S
+        reads = tl.expand_dims((r < rows) & (s < count_w), ALONG_PIXELS) & channel_exists
+        sums += tl.load(x + (x_at + (r * x_h_stride + s * x_w_stride)), mask=reads, other=0.0).to(ACCUMULATOR)
 
     if DIVISOR != "same":
         extent_h = extent_of_axis(p, count_h, x_h, R, STRIDE_H, pad_h, DIVISOR == "padded")
@@ -91,32 +76,6 @@ def avg_pool2d_kernel(
 
 
 @triton.jit
-def add_window(
-    sums, number, dy, dy_at, exists, dy_h_stride, dy_w_stride,
-    first_h, first_w, tap_h, tap_w, count_h, count_w, dy_h, dy_w, out_h, out_w, pad_h, pad_w,
-    R: tl.constexpr, S: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
-    WINDOWS_H: tl.constexpr, WINDOWS_W: tl.constexpr, DIVISOR: tl.constexpr, ADAPTIVE: tl.constexpr, ALONG_PIXELS: tl.constexpr,
-):  # fmt: skip
-    """Add window `number`'s gradient, over its divisor where that is not the same for all."""
-    p, _, p_exists = window_of_pixel(
-        number // WINDOWS_W, first_h, tap_h, count_h, dy_h, STRIDE_H, 1, STRIDE_H, WINDOWS_H, ADAPTIVE
-    )
-    q, _, q_exists = window_of_pixel(
-        number % WINDOWS_W, first_w, tap_w, count_w, dy_w, STRIDE_W, 1, STRIDE_W, WINDOWS_W, ADAPTIVE
-    )
-    reads = tl.expand_dims(p_exists & q_exists, ALONG_PIXELS) & exists
-    at = tl.expand_dims(p * dy_h_stride + q * dy_w_stride, ALONG_PIXELS)
-    gradient = tl.load(dy + (dy_at + at), mask=reads, other=0.0).to(sums.dtype)
-    if DIVISOR != "same":
-        _, pixels_h = window_of_axis(p, out_h, dy_h, R, STRIDE_H, pad_h, 1, ADAPTIVE)
-        _, pixels_w = window_of_axis(q, out_w, dy_w, S, STRIDE_W, pad_w, 1, ADAPTIVE)
-        extent_h = extent_of_axis(p, pixels_h, out_h, R, STRIDE_H, pad_h, DIVISOR == "padded")
-        extent_w = extent_of_axis(q, pixels_w, out_w, S, STRIDE_W, pad_w, DIVISOR == "padded")
-        gradient = divided(gradient, tl.expand_dims(extent_h * extent_w, ALONG_PIXELS))
-    return sums + gradient
-
-
-@triton.jit
 def avg_pool2d_backward_kernel(
     dy, out,
     images, channels, dy_h, dy_w, dy_n_stride, dy_c_stride, dy_h_stride, dy_w_stride,
@@ -124,7 +83,7 @@ def avg_pool2d_backward_kernel(
     pad_h, pad_w, divisor, inner_tiles,
     R: tl.constexpr, S: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
     WINDOWS_H: tl.constexpr, WINDOWS_W: tl.constexpr,  # that hold a pixel, at most
-    DIVISOR: tl.constexpr, ADAPTIVE: tl.constexpr, UNROLLED: tl.constexpr, PIXELS_LAST: tl.constexpr, WIDE: tl.constexpr,
+    DIVISOR: tl.constexpr, ADAPTIVE: tl.constexpr, WINDOWS_AT_ONCE: tl.constexpr, PIXELS_LAST: tl.constexpr, WIDE: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
     ALONG_PIXELS: tl.constexpr = 0 if PIXELS_LAST else 1
@@ -138,20 +97,23 @@ def avg_pool2d_backward_kernel(
     dy_at = tl.expand_dims(n * dy_n_stride, ALONG_PIXELS) + tl.expand_dims(channel * dy_c_stride, ALONG_CHANNELS)
 
     sums = tl.zeros(dy_at.shape, ACCUMULATOR)
-    if UNROLLED:
-        for number in tl.static_range(WINDOWS_H * WINDOWS_W):
-            sums = add_window(
-                sums, number, dy, dy_at, exists, dy_h_stride, dy_w_stride,
-                first_h, first_w, tap_h, tap_w, count_h, count_w, dy_h, dy_w, out_h, out_w, pad_h, pad_w,
-                R, S, STRIDE_H, STRIDE_W, WINDOWS_H, WINDOWS_W, DIVISOR, ADAPTIVE, ALONG_PIXELS,
-            )  # fmt: skip
-    else:
-        for number in range(WINDOWS_H * WINDOWS_W):
-            sums = add_window(
-                sums, number, dy, dy_at, exists, dy_h_stride, dy_w_stride,
-                first_h, first_w, tap_h, tap_w, count_h, count_w, dy_h, dy_w, out_h, out_w, pad_h, pad_w,
-                R, S, STRIDE_H, STRIDE_W, WINDOWS_H, WINDOWS_W, DIVISOR, ADAPTIVE, ALONG_PIXELS,
-            )  # fmt: skip
+    for number in tl.range(0, WINDOWS_H * WINDOWS_W, loop_unroll_factor=WINDOWS_AT_ONCE):
+        p, _, p_exists = window_of_pixel(
+            number // WINDOWS_W, first_h, tap_h, count_h, dy_h, STRIDE_H, 1, STRIDE_H, WINDOWS_H, ADAPTIVE
+        )
+        q, _, q_exists = window_of_pixel(
+            number % WINDOWS_W, first_w, tap_w, count_w, dy_w, STRIDE_W, 1, STRIDE_W, WINDOWS_W, ADAPTIVE
+        )
+        reads = tl.expand_dims(p_exists & q_exists, ALONG_PIXELS) & exists
+        at = tl.expand_dims(p * dy_h_stride + q * dy_w_stride, ALONG_PIXELS)
+        gradient = tl.load(dy + (dy_at + at), mask=reads, other=0.0).to(ACCUMULATOR)
+        if DIVISOR != "same":
+            _, pixels_h = window_of_axis(p, out_h, dy_h, R, STRIDE_H, pad_h, 1, ADAPTIVE)
+            _, pixels_w = window_of_axis(q, out_w, dy_w, S, STRIDE_W, pad_w, 1, ADAPTIVE)
+            extent_h = extent_of_axis(p, pixels_h, out_h, R, STRIDE_H, pad_h, DIVISOR == "padded")
+            extent_w = extent_of_axis(q, pixels_w, out_w, S, STRIDE_W, pad_w, DIVISOR == "padded")
+            gradient = divided(gradient, tl.expand_dims(extent_h * extent_w, ALONG_PIXELS))
+        sums += gradient
 
     if DIVISOR == "same":
         sums = divided(sums, divisor)

@@ -11,7 +11,7 @@ Before the first value the maximum is -inf at the window's first pixel. A window
           BLOCK_CHANNELS
          +------------+
   BLOCK  |            |   maxima or sums, in registers       program = (tile of pixels of the result) x (tile of channels)
-  PIXELS |            |   taps: unrolled, or in a loop
+  PIXELS |            |   taps: some at a time, with their loads in flight together
          +------------+
 
 PIXELS_LAST is the orientation of the tile, pixels along its last axis: neighbouring lanes then have neighbouring pixels of a plane (NCHW),
@@ -54,18 +54,6 @@ def index_of_tap(
 
 
 @triton.jit
-def take_tap(
-    best, tap, number, x, x_at, count_h, count_w, channel_exists, x_h_stride, x_w_stride,
-    S: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr, ALONG_PIXELS: tl.constexpr, ALONG_CHANNELS: tl.constexpr,
-):  # fmt: skip
-    r, s = number // S, number % S
-    exists = tl.expand_dims((r < count_h) & (s < count_w), ALONG_PIXELS) & channel_exists
-    along_tap = r * DILATION_H * x_h_stride + s * DILATION_W * x_w_stride
-    value = tl.load(x + (x_at + along_tap), mask=exists, other=float("-inf")).to(best.dtype)
-    return take(best, tap, value, number)
-
-
-@triton.jit
 def max_pool2d_kernel(
     x, out, index,  # index: as out, or None
     images, channels, x_h, x_w, x_n_stride, x_c_stride, x_h_stride, x_w_stride,
@@ -73,7 +61,7 @@ def max_pool2d_kernel(
     pad_h, pad_w, inner_tiles,
     R: tl.constexpr, S: tl.constexpr,  # of adaptive windows: at most
     STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
-    ADAPTIVE: tl.constexpr, UNROLLED: tl.constexpr, PIXELS_LAST: tl.constexpr, WIDE: tl.constexpr,
+    ADAPTIVE: tl.constexpr, TAPS_AT_ONCE: tl.constexpr, PIXELS_LAST: tl.constexpr, WIDE: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
     ALONG_PIXELS: tl.constexpr = 0 if PIXELS_LAST else 1  # the axis that a vector of pixels is expanded by
@@ -91,18 +79,12 @@ def max_pool2d_kernel(
 
     best = tl.full(x_at.shape, float("-inf"), ACCUMULATOR)
     tap = tl.zeros(x_at.shape, tl.int32)
-    if UNROLLED:
-        for number in tl.static_range(R * S):
-            best, tap = take_tap(
-                best, tap, number, x, x_at, rows, count_w, channel_exists, x_h_stride, x_w_stride,
-                S, DILATION_H, DILATION_W, ALONG_PIXELS, ALONG_CHANNELS,
-            )  # fmt: skip
-    else:
-        for number in range(R * S):
-            best, tap = take_tap(
-                best, tap, number, x, x_at, rows, count_w, channel_exists, x_h_stride, x_w_stride,
-                S, DILATION_H, DILATION_W, ALONG_PIXELS, ALONG_CHANNELS,
-            )  # fmt: skip
+    for number in tl.range(0, R * S, loop_unroll_factor=TAPS_AT_ONCE):
+        r, s = number // S, number % S
+        along_tap = r * DILATION_H * x_h_stride + s * DILATION_W * x_w_stride
+        reads = tl.expand_dims((r < rows) & (s < count_w), ALONG_PIXELS) & channel_exists
+        value = tl.load(x + (x_at + along_tap), mask=reads, other=float("-inf")).to(ACCUMULATOR)
+        best, tap = take(best, tap, value, number)
 
     exists = tl.expand_dims(pixel_exists, ALONG_PIXELS) & channel_exists
     out_at = tl.expand_dims(n * out_n_stride + pixel * out_pixel_stride, ALONG_PIXELS)
@@ -119,32 +101,6 @@ def max_pool2d_kernel(
 
 
 @triton.jit
-def add_window(
-    sums, number, dy, index, dy_at, index_at, here, exists,
-    dy_h_stride, dy_w_stride, index_h_stride, index_w_stride, first_h, first_w, tap_h, tap_w, count_h, count_w, out_h, out_w,
-    S: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
-    TAP_STEP_H: tl.constexpr, TAP_STEP_W: tl.constexpr, WINDOWS_H: tl.constexpr, WINDOWS_W: tl.constexpr,
-    ADAPTIVE: tl.constexpr, ALONG_PIXELS: tl.constexpr,
-):  # fmt: skip
-    """Add the gradient of window `number` where the window's index is of the pixel."""
-    p, r, p_exists = window_of_pixel(
-        number // WINDOWS_W, first_h, tap_h, count_h, out_h, STRIDE_H, DILATION_H, TAP_STEP_H, WINDOWS_H, ADAPTIVE
-    )
-    q, s, q_exists = window_of_pixel(
-        number % WINDOWS_W, first_w, tap_w, count_w, out_w, STRIDE_W, DILATION_W, TAP_STEP_W, WINDOWS_W, ADAPTIVE
-    )
-    reads = tl.expand_dims(p_exists & q_exists, ALONG_PIXELS) & exists
-    at = tl.expand_dims(p * index_h_stride + q * index_w_stride, ALONG_PIXELS)
-    taken = tl.load(index + (index_at + at), mask=reads, other=0)
-    at = tl.expand_dims(p * dy_h_stride + q * dy_w_stride, ALONG_PIXELS)
-    gradient = tl.load(dy + (dy_at + at), mask=reads, other=0.0).to(sums.dtype)
-    if index.dtype.element_ty == tl.uint8:
-        here = tl.expand_dims(r * S + s, ALONG_PIXELS)
-        taken = taken.to(tl.int32)
-    return sums + tl.where(reads & (taken == here), gradient, 0.0)
-
-
-@triton.jit
 def max_pool2d_backward_kernel(
     dy, index, out,
     images, channels,
@@ -156,7 +112,7 @@ def max_pool2d_backward_kernel(
     STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
     TAP_STEP_H: tl.constexpr, TAP_STEP_W: tl.constexpr, INVERSE_H: tl.constexpr, INVERSE_W: tl.constexpr,
     WINDOWS_H: tl.constexpr, WINDOWS_W: tl.constexpr,  # that hold a pixel, at most
-    ADAPTIVE: tl.constexpr, UNROLLED: tl.constexpr, PIXELS_LAST: tl.constexpr, WIDE: tl.constexpr,
+    ADAPTIVE: tl.constexpr, WINDOWS_AT_ONCE: tl.constexpr, PIXELS_LAST: tl.constexpr, WIDE: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
     ALONG_PIXELS: tl.constexpr = 0 if PIXELS_LAST else 1
@@ -174,25 +130,25 @@ def max_pool2d_backward_kernel(
     dy_at = tl.expand_dims(n * dy_n_stride, ALONG_PIXELS) + tl.expand_dims(channel * dy_c_stride, ALONG_CHANNELS)
     index_at = tl.expand_dims(n * index_n_stride, ALONG_PIXELS)
     index_at += tl.expand_dims(channel * index_c_stride, ALONG_CHANNELS)
-    here = tl.expand_dims(pixel, ALONG_PIXELS)
 
     sums = tl.zeros(dy_at.shape, ACCUMULATOR)
-    if UNROLLED:
-        for number in tl.static_range(WINDOWS_H * WINDOWS_W):
-            sums = add_window(
-                sums, number, dy, index, dy_at, index_at, here, exists,
-                dy_h_stride, dy_w_stride, index_h_stride, index_w_stride, first_h, first_w, tap_h, tap_w, count_h, count_w, dy_h, dy_w,
-                S, STRIDE_H, STRIDE_W, DILATION_H, DILATION_W, TAP_STEP_H, TAP_STEP_W, WINDOWS_H, WINDOWS_W,
-                ADAPTIVE, ALONG_PIXELS,
-            )  # fmt: skip
-    else:
-        for number in range(WINDOWS_H * WINDOWS_W):
-            sums = add_window(
-                sums, number, dy, index, dy_at, index_at, here, exists,
-                dy_h_stride, dy_w_stride, index_h_stride, index_w_stride, first_h, first_w, tap_h, tap_w, count_h, count_w, dy_h, dy_w,
-                S, STRIDE_H, STRIDE_W, DILATION_H, DILATION_W, TAP_STEP_H, TAP_STEP_W, WINDOWS_H, WINDOWS_W,
-                ADAPTIVE, ALONG_PIXELS,
-            )  # fmt: skip
+    for number in tl.range(0, WINDOWS_H * WINDOWS_W, loop_unroll_factor=WINDOWS_AT_ONCE):
+        p, r, p_exists = window_of_pixel(
+            number // WINDOWS_W, first_h, tap_h, count_h, dy_h, STRIDE_H, DILATION_H, TAP_STEP_H, WINDOWS_H, ADAPTIVE
+        )
+        q, s, q_exists = window_of_pixel(
+            number % WINDOWS_W, first_w, tap_w, count_w, dy_w, STRIDE_W, DILATION_W, TAP_STEP_W, WINDOWS_W, ADAPTIVE
+        )
+        reads = tl.expand_dims(p_exists & q_exists, ALONG_PIXELS) & exists
+        at = tl.expand_dims(p * index_h_stride + q * index_w_stride, ALONG_PIXELS)
+        taken = tl.load(index + (index_at + at), mask=reads, other=0)
+        at = tl.expand_dims(p * dy_h_stride + q * dy_w_stride, ALONG_PIXELS)
+        gradient = tl.load(dy + (dy_at + at), mask=reads, other=0.0).to(ACCUMULATOR)
+        if index.dtype.element_ty == tl.uint8:
+            is_here = taken.to(tl.int32) == tl.expand_dims(r * S + s, ALONG_PIXELS)
+        else:
+            is_here = taken == tl.expand_dims(pixel, ALONG_PIXELS)
+        sums += tl.where(is_here, gradient, 0.0)
 
     out_at = tl.expand_dims(n * out_n_stride + pixel * out_pixel_stride, ALONG_PIXELS)
     out_at += tl.expand_dims(channel * out_c_stride, ALONG_CHANNELS)

@@ -37,7 +37,12 @@ def tile_of_program(
     else:
         m, channel = outer * BLOCK_PIXELS, inner * BLOCK_CHANNELS
     m += tl.arange(0, BLOCK_PIXELS)
-    return m // plane, m % plane, channel + tl.arange(0, BLOCK_CHANNELS)
+    pixel = m % plane
+    if PIXELS_LAST:
+        # One pixel to a lane. Were the compiler to see that results lie side by side, it would give a lane several, to store them at once,
+        # and each of the many reads of a warp would be spread over as many times its bytes.
+        pixel = tl.max_contiguous(pixel, 1)
+    return m // plane, pixel, channel + tl.arange(0, BLOCK_CHANNELS)
 
 
 @triton.jit
