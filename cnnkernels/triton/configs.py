@@ -124,6 +124,11 @@ REDUCTION_TILES = (
 MOST_UNROLLED_TAPS, LOOP_TAPS = 9, 5
 MOST_UNROLLED_WINDOWS, LOOP_WINDOWS = 4, 3
 
-# Neighbouring lanes whose elements lie apart read a 32-byte sector each: so many times the bytes that they asked for, of floats.
-SECTOR_ELEMENTS = 8
+# What the plan of a pooling is made for, an H200. 4.8 TB/s over 132 multiprocessors at 1.8 GHz are some 20 bytes a cycle: in the 700 cycles that a read of
+# DRAM takes, 7000 halves. So many are in flight, or memory waits. Of four warps each, four programs have 128 registers a thread.
+WAIT_ELEMENTS = 7000
+PROGRAMS_AT_ONCE = 4
+# Neighbouring lanes that read elements further apart than this have a 32-byte sector each; and what L1 has takes an eighth of DRAM's time or less.
+MOST_STEP = 8
+
 MERGE_BLOCK = 128  # results whose parts a program of merge_parts_kernel puts together: few, since there are few

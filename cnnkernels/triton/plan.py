@@ -16,7 +16,6 @@ from cnnkernels.triton import configs
 from cnnkernels.triton.configs import MatrixTile
 from cnnkernels.triton.convolution import DTYPE_NAMES, ceil_div, stack_of
 
-
 Tile = TypeVar("Tile")
 
 

@@ -106,50 +106,59 @@ class Walk(NamedTuple):
     channels: int
     target: Sequence[int]  # rows and columns
     taps: int  # read for each
+    at_once: int  # of them, where they are walked
+    overlap: float  # how many results read an element, on average
     pixels_last: bool  # of what is read
     step: int  # elements from what a pixel reads to what its neighbour does
+    row: int  # elements of a window that lie side by side in a plane
     itemsize: int
 
+    @property
+    def results(self) -> int:
+        return self.images * self.channels * self.target[0] * self.target[1]
+
     def cost(self, tile: PoolTile) -> float:
-        """Rounds of programs on all multiprocessors, times what one reads; more where the elements of neighbouring lanes lie apart."""
+        """Of walking the windows. Lanes have neighbouring pixels of a plane, or channels: all of few lie side by side with the next pixel's."""
         pixels = self.images * self.target[0] * self.target[1]
         programs = ceil_div(max(1, pixels), tile.pixels) * ceil_div(max(1, self.channels), tile.channels)
-        run, step = (tile.pixels, self.step) if self.pixels_last else (tile.channels, 1)
-        return _rounds(programs) * tile.pixels * tile.channels * self.taps * _apart(run, step, self.itemsize)
+        if self.pixels_last:
+            apart = max(self._lines(tile.pixels), float(min(self.step, configs.MOST_STEP)))
+        else:
+            apart = self._lines(tile.channels if self.channels > tile.channels else self.channels * tile.pixels)
+        return self._time(programs, tile.pixels * tile.channels * apart, self.taps, ceil_div(self.taps, self.at_once))
 
     def parts(self, tile: ReductionTile) -> int:
         """As many as give every multiprocessor two programs, as long as each has a few steps."""
         steps = ceil_div(max(1, self.taps), tile.window)
-        programs = ceil_div(max(1, self._results), tile.results)
+        programs = ceil_div(max(1, self.results), tile.results)
         return max(1, min(configs.TARGET_PROGRAMS // programs, steps // configs.LEAST_STEPS_OF_SLAB))
 
     def reduction_cost(self, tile: ReductionTile) -> float:
-        """The same; the tree at the end and the parts' way through memory are steps as well."""
+        """Of windows side by side. The tree at the end is a step as well, and so is the parts' way through memory."""
         parts = self.parts(tile)
-        programs = ceil_div(max(1, self._results), tile.results) * parts
-        run = tile.window if self.pixels_last else min(tile.results, self.channels)
+        programs = ceil_div(max(1, self.results), tile.results) * parts
+        apart = self._lines(min(tile.window, self.row) if self.pixels_last else min(tile.results, self.channels))
         steps = ceil_div(ceil_div(max(1, self.taps), tile.window), parts) + 1 + (parts > 1)
-        return _rounds(programs) * tile.results * tile.window * steps * _apart(run, 1, self.itemsize)
+        return self._time(programs, tile.results * tile.window * apart, steps, steps)
 
-    @property
-    def _results(self) -> int:
-        return self.images * self.channels * self.target[0] * self.target[1]
+    def _time(self, programs: int, elements: float, taps: int, waits: int) -> float:
+        """Elements that a multiprocessor reads, or would while the programs that it has at a time wait for memory, if that is longer."""
+        rounds = ceil_div(programs, configs.MULTIPROCESSORS * configs.PROGRAMS_AT_ONCE)
+        wait = configs.WAIT_ELEMENTS / min(max(1.0, self.overlap), configs.MOST_STEP)
+        return max(programs * elements * taps / configs.MULTIPROCESSORS, rounds * waits * wait)
 
-
-def _rounds(programs: int) -> int:
-    return ceil_div(programs, configs.MULTIPROCESSORS)
-
-
-def _apart(run: int, step: int, itemsize: int) -> float:
-    """How many times the bytes asked for are moved, where lanes read runs of `run` elements, `step` apart, in sectors of 32 bytes."""
-    sector = configs.SECTOR_ELEMENTS * 4
-    return max(1.0, sector / (run * itemsize), float(min(step, configs.SECTOR_ELEMENTS)))
+    def _lines(self, run: int) -> float:
+        """How many times the bytes asked for are moved, in lines of 128, where lanes read runs of `run` elements."""
+        return max(1.0, 128 / (max(1, run) * self.itemsize))
 
 
 def names_of(name: str, dtype: torch.dtype) -> dict[str, tuple[str, PoolTile | ReductionTile]]:
     """The kernels of pass `name`: family and tile of each by its name."""
     operator, families = _PASSES[name]
-    tiles = {WINDOWS: configs.POOL_TILES, REDUCTION: configs.REDUCTION_TILES}
+    tiles: dict[str, Sequence[PoolTile | ReductionTile]] = {
+        WINDOWS: configs.POOL_TILES,
+        REDUCTION: configs.REDUCTION_TILES,
+    }
     return {
         f"triton_{operator}_{tile.size}_{DTYPE_NAMES[dtype]}": (family, tile)
         for family in families
@@ -198,27 +207,63 @@ def _dense(out: Tensor) -> tuple[int, ...]:
 
 def _is_wide(axes: tuple[Axis, Axis], *tensors: Tensor) -> bool:
     """Whether offsets into one of the tensors, or products of sizes in kernels/windows.py, need 64 bits."""
-    return is_wide(*tensors) or any(max(a.outputs * a.image, a.outputs * a.stride, a.image + a.pad + a.taps * a.dilation) >= 2**31 - 2**20 for a in axes)
+    return is_wide(*tensors) or any(
+        max(a.outputs * a.image, a.outputs * a.stride, a.image + a.pad + a.taps * a.dilation) >= 2**31 - 2**20
+        for a in axes
+    )
 
 
-def _walk(out: Tensor, source: Tensor, taps: int, step: int) -> Walk:
+def _taps_at_once(axes: tuple[Axis, Axis]) -> int:
+    taps = axes[0].taps * axes[1].taps
+    return taps if taps <= configs.MOST_UNROLLED_TAPS else configs.LOOP_TAPS
+
+
+def _windows_at_once(axes: tuple[Axis, Axis]) -> int:
+    windows = axes[0].windows * axes[1].windows
+    return windows if windows <= configs.MOST_UNROLLED_WINDOWS else configs.LOOP_WINDOWS
+
+
+def forward_walk(out: Tensor, input: Tensor, axes: tuple[Axis, Axis]) -> Walk:
+    """What the pass from `input` to `out` reads."""
+    h, w = axes
+    taps, pixels = h.taps * w.taps, h.image * w.image
+    whole = w.taps == w.image and is_linear(input)
     return Walk(
-        out.shape[0], out.shape[1], out.shape[2:], taps, pixels_are_last(source), max(1, step), source.element_size()
+        out.shape[0], out.shape[1], out.shape[2:], taps, _taps_at_once(axes), taps * h.outputs * w.outputs / max(1, pixels),
+        pixels_are_last(input), w.image // max(1, w.outputs), taps if whole else w.taps, input.element_size(),
+    )  # fmt: skip
+
+
+def backward_walk(out: Tensor, grad_output: Tensor, axes: tuple[Axis, Axis]) -> Walk:
+    """What the pass from `grad_output` to `out` reads: neighbours read neighbours, or the same.
+
+    Lanes lie as `out` does, which is the larger tensor, and where windows do not overlap the one that most bytes are of.
+    """
+    h, w = axes
+    windows, outputs = h.windows * w.windows, h.outputs * w.outputs
+    return Walk(
+        out.shape[0], out.shape[1], out.shape[2:], windows, _windows_at_once(axes), windows * h.image * w.image / max(1, outputs),
+        pixels_are_last(out), 1, w.windows, grad_output.element_size(),
+    )  # fmt: skip
+
+
+def gather_walk(out: Tensor, indices: Tensor) -> Walk:
+    """Of a gather: the indices, one for each result."""
+    return Walk(
+        out.shape[0], out.shape[1], out.shape[2:], 1, 1, 1.0, pixels_are_last(indices), 1, 1, indices.element_size()
     )
 
 
 def forward(name: str, kernel_name: str, input: Tensor, out: Tensor, index: Tensor | None, c: Pooling) -> None:
     """y (`out`) of x: maxima, with their indices unless these are None, or means. `index` lies as `out` does."""
     axes = h, w = axes_of(c, input.shape[2:], out.shape[2:])
-    choice = choose(name, _walk(out, input, h.taps * w.taps, w.image // max(1, w.outputs)), out.dtype, kernel_name)
+    choice = choose(name, forward_walk(out, input, axes), out.dtype, kernel_name)
     if isinstance(choice.tile, ReductionTile):
         _reduce(choice.kernel, choice.tile, choice.slabs, input, out, index, c, axes)
         return
     assert choice.tile is not None
     tile, last = choice.tile, pixels_are_last(input)
     programs, inner = _tiles(tile, out, last)
-    taps = h.taps * w.taps
-    at_once = taps if taps <= configs.MOST_UNROLLED_TAPS else configs.LOOP_TAPS
     sizes = (*input.shape[:2], *input.shape[2:], *input.stride(), *_dense(out), h.pad, w.pad)
     blocks = {"BLOCK_PIXELS": tile.pixels, "BLOCK_CHANNELS": tile.channels}
     wide = _is_wide(axes, input, out)
@@ -229,7 +274,7 @@ def forward(name: str, kernel_name: str, input: Tensor, out: Tensor, index: Tens
             choice.kernel, max_pool2d_kernel, (programs,), out,
             input, out, index, *sizes, inner,
             R=h.taps, S=w.taps, STRIDE_H=h.stride, STRIDE_W=w.stride, DILATION_H=h.dilation, DILATION_W=w.dilation,
-            ADAPTIVE=c.adaptive, TAPS_AT_ONCE=at_once, PIXELS_LAST=last, WIDE=wide, **blocks,
+            ADAPTIVE=c.adaptive, TAPS_AT_ONCE=_taps_at_once(axes), PIXELS_LAST=last, WIDE=wide, **blocks,
             warps=tile.warps,
         )  # fmt: skip
     else:
@@ -240,7 +285,7 @@ def forward(name: str, kernel_name: str, input: Tensor, out: Tensor, index: Tens
             choice.kernel, avg_pool2d_kernel, (programs,), out,
             input, out, *sizes, divisor, inner,
             R=h.taps, S=w.taps, STRIDE_H=h.stride, STRIDE_W=w.stride, DIVISOR=kind,
-            ADAPTIVE=c.adaptive, TAPS_AT_ONCE=at_once, PIXELS_LAST=last, WIDE=wide, **blocks,
+            ADAPTIVE=c.adaptive, TAPS_AT_ONCE=_taps_at_once(axes), PIXELS_LAST=last, WIDE=wide, **blocks,
             warps=tile.warps,
         )  # fmt: skip
 
@@ -275,7 +320,7 @@ def _reduce(
         partial = torch.empty(parts * out.numel(), dtype=accumulator, device=out.device)
         if maxima:
             partial_tap = torch.empty_like(partial, dtype=torch.int64 if wide else torch.int32)
-    geometry = {
+    geometry: dict[str, Any] = {
         "STRIDE_H": h.stride, "STRIDE_W": w.stride, "DILATION_H": h.dilation, "DILATION_W": w.dilation,
         "MAX": maxima, "DIVISOR": kind, "ADAPTIVE": c.adaptive, "WIDE": wide,
         "CHANNELS_LAST": not pixels_are_last(out),
@@ -285,7 +330,7 @@ def _reduce(
         input, out, index, partial, partial_tap,
         out.numel(), out.shape[1], *image, *input.stride(), *out.shape[2:],
         h.pad, w.pad, divisor, *window, pixels_of_part,
-        WHOLE=whole, WINDOW_LAST=pixels_are_last(input), BLOCK_RESULTS=tile.results, BLOCK_WINDOW=tile.window, **geometry,
+        WHOLE=whole, EVEN=whole and input.stride(0) == input.shape[1] * input.stride(1), WINDOW_LAST=pixels_are_last(input), BLOCK_RESULTS=tile.results, BLOCK_WINDOW=tile.window, **geometry,
         warps=tile.warps,
     )  # fmt: skip
     if partial is not None:
@@ -298,21 +343,14 @@ def _reduce(
         )  # fmt: skip
 
 
-def _windows_at_once(axes: tuple[Axis, Axis]) -> int:
-    windows = axes[0].windows * axes[1].windows
-    return windows if windows <= configs.MOST_UNROLLED_WINDOWS else configs.LOOP_WINDOWS
-
-
-def max_backward(
-    name: str, kernel_name: str, grad_output: Tensor, indices: Tensor, out: Tensor, c: Pooling
-) -> None:
+def max_backward(name: str, kernel_name: str, grad_output: Tensor, indices: Tensor, out: Tensor, c: Pooling) -> None:
     """dx (`out`) of dy and the indices."""
     from cnnkernels.triton.kernels.max_pool import max_pool2d_backward_kernel
 
     axes = h, w = axes_of(c, out.shape[2:], grad_output.shape[2:])
-    choice = choose(name, _walk(out, grad_output, h.windows * w.windows, 1), out.dtype, kernel_name)
+    choice = choose(name, backward_walk(out, grad_output, axes), out.dtype, kernel_name)
     assert isinstance(choice.tile, PoolTile)
-    tile, last = choice.tile, pixels_are_last(grad_output)
+    tile, last = choice.tile, pixels_are_last(out)
     programs, inner = _tiles(tile, out, last)
     launch(
         choice.kernel, max_pool2d_backward_kernel, (programs,), out,
@@ -333,7 +371,7 @@ def max_gather(kernel_name: str, input: Tensor, indices: Tensor, out: Tensor, c:
     from cnnkernels.triton.kernels.max_pool import max_pool2d_gather_kernel
 
     axes = h, w = axes_of(c, input.shape[2:], out.shape[2:])
-    choice = choose("max_gather", _walk(out, indices, 1, 1), out.dtype, kernel_name)
+    choice = choose("max_gather", gather_walk(out, indices), out.dtype, kernel_name)
     assert isinstance(choice.tile, PoolTile)
     tile, last = choice.tile, pixels_are_last(indices)
     programs, inner = _tiles(tile, out, last)
@@ -354,10 +392,9 @@ def avg_backward(name: str, kernel_name: str, grad_output: Tensor, out: Tensor, 
     from cnnkernels.triton.kernels.avg_pool import avg_pool2d_backward_kernel
 
     axes = h, w = axes_of(c, out.shape[2:], grad_output.shape[2:])
-    choice = choose(name, _walk(out, grad_output, h.windows * w.windows, 1), out.dtype, kernel_name)
+    choice = choose(name, backward_walk(out, grad_output, axes), out.dtype, kernel_name)
     assert isinstance(choice.tile, PoolTile)
-    # Where one window's gradient goes to all pixels, neighbours are those of what is written.
-    tile, last = choice.tile, pixels_are_last(grad_output if grad_output.shape[2] * grad_output.shape[3] > 1 else out)
+    tile, last = choice.tile, pixels_are_last(out)
     programs, inner = _tiles(tile, out, last)
     kind, divisor = divisor_of(c, axes)
     launch(

@@ -42,11 +42,9 @@ def index_of_tap(
     STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr, INDEX: tl.constexpr,
 ):  # fmt: skip
     """The index of `tap`, which is counted in rows of S from the window's first pixel in the image, of dtype INDEX."""
-    if INDEX == tl.uint8:
-        before_h, before_w = (
-            (first_h + pad_h - p * STRIDE_H) // DILATION_H,
-            (first_w + pad_w - q * STRIDE_W) // DILATION_W,
-        )
+    if INDEX.is_uint8():
+        before_h = (first_h + pad_h - p * STRIDE_H) // DILATION_H  # taps that lie before the image
+        before_w = (first_w + pad_w - q * STRIDE_W) // DILATION_W
         index = tl.where((count_h > 0) & (count_w > 0), tap + before_h * S + before_w, 0)
     else:
         index = (first_h + tap // S * DILATION_H) * x_w + first_w + tap % S * DILATION_W
@@ -144,7 +142,7 @@ def max_pool2d_backward_kernel(
         taken = tl.load(index + (index_at + at), mask=reads, other=0)
         at = tl.expand_dims(p * dy_h_stride + q * dy_w_stride, ALONG_PIXELS)
         gradient = tl.load(dy + (dy_at + at), mask=reads, other=0.0).to(ACCUMULATOR)
-        if index.dtype.element_ty == tl.uint8:
+        if index.dtype.element_ty.is_uint8():
             is_here = taken.to(tl.int32) == tl.expand_dims(r * S + s, ALONG_PIXELS)
         else:
             is_here = taken == tl.expand_dims(pixel, ALONG_PIXELS)
@@ -174,7 +172,7 @@ def max_pool2d_gather_kernel(
     exists = tl.expand_dims(n < images, ALONG_PIXELS) & tl.expand_dims(channel < channels, ALONG_CHANNELS)
     at = tl.expand_dims(n * index_n_stride + p * index_h_stride + q * index_w_stride, ALONG_PIXELS)
     where = tl.load(index + (at + tl.expand_dims(channel * index_c_stride, ALONG_CHANNELS)), mask=exists, other=0)
-    if index.dtype.element_ty == tl.uint8:
+    if index.dtype.element_ty.is_uint8():
         tap = where.to(tl.int32)
         h = tl.expand_dims(p * STRIDE_H - pad_h, ALONG_PIXELS) + tap // S * DILATION_H
         w = tl.expand_dims(q * STRIDE_W - pad_w, ALONG_PIXELS) + tap % S * DILATION_W

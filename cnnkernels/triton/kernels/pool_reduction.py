@@ -10,7 +10,8 @@
 
 WINDOW_LAST is the orientation of the tile: neighbouring lanes have neighbouring pixels of a plane (NCHW), else neighbouring channels
 (channels_last). Pixels of a window are numbered in rows of S. Where the one window is the whole plane, without gaps (WHOLE), the plane is stated as one
-row of x_w pixels, whose numbers are offsets: planes of a multiple of 16 pixels are read in 16-byte accesses.
+row of x_w pixels, whose numbers are offsets: planes of a multiple of 16 pixels are read in 16-byte accesses. If such planes lie at even distances
+(EVEN), a result's number says where its plane is, without a division.
 
 A place sees its pixels in ascending order, and which of equal maxima is the first is asked of their numbers: the result is that of a
 walk. Sums have an order of their own, which the tile and the number of parts give.
@@ -41,11 +42,12 @@ def results_of_program(
     if CHANNELS_LAST:
         c, pixel = e % channels, e // channels
         q, row = pixel % out_w, pixel // out_w
-        return e, row // out_h, c, row % out_h, q
+        n, p = row // out_h, row % out_h
     else:
         q, row = e % out_w, e // out_w
         p, plane = row % out_h, row // out_h
-        return e, plane // channels, plane % channels, p, q
+        n, c = plane // channels, plane % channels
+    return e, n, c, p, q
 
 
 @triton.jit
@@ -85,7 +87,7 @@ def pool2d_reduction_kernel(
     pad_h, pad_w, divisor, R, S, pixels_of_part,  # a multiple of BLOCK_WINDOW
     STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
     MAX: tl.constexpr, DIVISOR: tl.constexpr, ADAPTIVE: tl.constexpr,
-    CHANNELS_LAST: tl.constexpr, WINDOW_LAST: tl.constexpr, WHOLE: tl.constexpr, WIDE: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr, WINDOW_LAST: tl.constexpr, WHOLE: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
     BLOCK_RESULTS: tl.constexpr, BLOCK_WINDOW: tl.constexpr,
 ):  # fmt: skip
     ALONG_RESULTS: tl.constexpr = 1 if WINDOW_LAST else 0  # the axis that a vector of results is expanded by
@@ -93,7 +95,7 @@ def pool2d_reduction_kernel(
     ACCUMULATOR: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
     e, n, c, p, q = results_of_program(channels, out_h, out_w, CHANNELS_LAST, WIDE, BLOCK_RESULTS)
     exists = e < results
-    x_at = n * x_n_stride + c * x_c_stride
+    x_at = e * x_c_stride if EVEN else n * x_n_stride + c * x_c_stride
     if not WHOLE:
         first_h, count_h = window_of_axis(p, x_h, out_h, R, STRIDE_H, pad_h, DILATION_H, ADAPTIVE)
         first_w, count_w = window_of_axis(q, x_w, out_w, S, STRIDE_W, pad_w, DILATION_W, ADAPTIVE)

@@ -79,10 +79,12 @@ def windows_of_axis(
     """
     if ADAPTIVE:
         first, count = window_of_axis(h, outputs, image, 0, 1, 0, 1, True)
-        return first, first, count
+        tap = h  # of no use: indices are pixels
     else:
         tap, count, last = class_of_axis(h + pad, TAPS, STRIDE, DILATION, TAP_STEP, INVERSE)
-        return last - (WINDOWS - 1) * (DILATION * TAP_STEP // STRIDE), tap + (WINDOWS - 1) * TAP_STEP, count
+        tap += (WINDOWS - 1) * TAP_STEP
+        first = last - (WINDOWS - 1) * (DILATION * TAP_STEP // STRIDE)
+    return first, tap, count
 
 
 @triton.jit
@@ -91,8 +93,6 @@ def window_of_pixel(
     STRIDE: tl.constexpr, DILATION: tl.constexpr, TAP_STEP: tl.constexpr, WINDOWS: tl.constexpr, ADAPTIVE: tl.constexpr,
 ):  # fmt: skip
     """Of the windows that windows_of_axis found, in ascending order, number `i`: which it is, the pixel's tap, and whether it exists."""
-    if ADAPTIVE:
-        return first + i, tap, i < count
-    else:
-        p = first + i * (DILATION * TAP_STEP // STRIDE)
-        return p, tap - i * TAP_STEP, (WINDOWS - 1 - i < count) & (p >= 0) & (p < outputs)
+    p = first + i * (DILATION * TAP_STEP // STRIDE)
+    exists = i < count if ADAPTIVE else (WINDOWS - 1 - i < count) & (p >= 0) & (p < outputs)
+    return p, tap - i * TAP_STEP, exists
