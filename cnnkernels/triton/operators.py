@@ -1,7 +1,6 @@
 """The operators torch.ops.cnnkernels_triton.*: names, arguments and results of torch.ops.cnnkernels.* (csrc/schemas.h), on Triton.
 
-They are torch.library.triton_op, so that torch.compile sees the kernels and need not know them, and their fake results are what this code
-allocates. Each allocates its result, chooses a kernel (plan.py) and launches it; shapes were checked before (cnnkernels.geometry).
+Each allocates its result, chooses a kernel (plan.py) and launches it; shapes were checked before (cnnkernels.geometry).
 """
 
 from __future__ import annotations
@@ -10,10 +9,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.library import triton_op
 
 from cnnkernels.triton import convolution, plan
 from cnnkernels.triton.convolution import Convolution, EpilogueTensors
+from cnnkernels.triton.registration import operator
 
 __all__ = ["conv2d_bias_grad", "conv2d_dgrad", "conv2d_fprop", "conv2d_fused", "conv2d_wgrad"]
 
@@ -43,7 +42,7 @@ def _gather(
     return out
 
 
-@triton_op("cnnkernels_triton::conv2d_fprop", mutates_args={})
+@operator
 def conv2d_fprop(
     input: Tensor, weight: Tensor, bias: Tensor | None, output_size: Sequence[int],
     stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int, channels_last: bool,
@@ -54,7 +53,7 @@ def conv2d_fprop(
     return _gather(input, weight, out, c, EpilogueTensors(bias), False, kernel_name)
 
 
-@triton_op("cnnkernels_triton::conv2d_fused", mutates_args={})
+@operator
 def conv2d_fused(
     input: Tensor, weight: Tensor, bias: Tensor | None, mean: Tensor | None, variance: Tensor | None,
     scale: Tensor | None, shift: Tensor | None, eps: float, residual: Tensor | None, activation: str,
@@ -67,7 +66,7 @@ def conv2d_fused(
     return _gather(input, weight, out, c, epilogue, False, kernel_name)
 
 
-@triton_op("cnnkernels_triton::conv2d_dgrad", mutates_args={})
+@operator
 def conv2d_dgrad(
     grad_output: Tensor, weight: Tensor, bias: Tensor | None, input_size: Sequence[int],
     stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int, channels_last: bool,
@@ -78,7 +77,7 @@ def conv2d_dgrad(
     return _gather(grad_output, weight, out, c, EpilogueTensors(bias), True, kernel_name)
 
 
-@triton_op("cnnkernels_triton::conv2d_wgrad", mutates_args={})
+@operator
 def conv2d_wgrad(
     grad_output: Tensor, input: Tensor, kernel_size: Sequence[int],
     stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int, channels_last: bool,
@@ -94,7 +93,7 @@ def conv2d_wgrad(
     return out
 
 
-@triton_op("cnnkernels_triton::conv2d_bias_grad", mutates_args={})
+@operator
 def conv2d_bias_grad(grad_output: Tensor, kernel_name: str = "") -> Tensor:
     out = grad_output.new_empty(grad_output.shape[1])
     convolution.bias_grad(grad_output, out)
