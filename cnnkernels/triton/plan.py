@@ -74,7 +74,7 @@ def choose(operator: str, product: Product, dtype: torch.dtype, family: str, ker
     best = min(costs, key=lambda name: costs[name])
     if kernel_name:
         if kernel_name not in tiles:
-            raise CannotRun(f"kernel {kernel_name} cannot run this problem: it is none of {', '.join(tiles)}")
+            raise CannotRun(f"kernel '{kernel_name}' cannot run this problem: it is none of {', '.join(tiles)}")
         best, why = kernel_name, "it was asked for by name"
     else:
         why = f"its modelled cost is the least of {len(tiles)} tiles: {tiles[best].why}"
