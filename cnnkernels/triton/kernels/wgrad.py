@@ -21,6 +21,7 @@ import triton
 import triton.language as tl
 
 from cnnkernels.triton.kernels.gather import inside_image
+from cnnkernels.triton.kernels.product import multiply_add
 
 
 @triton.jit
@@ -97,7 +98,7 @@ def conv2d_wgrad_kernel(
             b = tl.trans(b)
         else:
             a = tl.trans(a)
-        sums = tl.dot(a, b, sums, input_precision=PRECISION, out_dtype=ACCUMULATOR)
+        sums = multiply_add(a, b, sums, PRECISION)
 
     # Store.
     exists = k_exists[:, None] & column_exists[None, :]
