@@ -28,8 +28,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from cnnkernels.triton.kernels.arithmetic import multiply_add
 from cnnkernels.triton.kernels.epilogue import finish, per_channel
-from cnnkernels.triton.kernels.product import multiply_add
 
 
 @triton.jit

@@ -20,8 +20,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from cnnkernels.triton.kernels.arithmetic import multiply_add, narrow
 from cnnkernels.triton.kernels.gather import inside_image
-from cnnkernels.triton.kernels.product import multiply_add
 
 
 @triton.jit
@@ -106,4 +106,4 @@ def conv2d_wgrad_kernel(
         exists = exists & ((k // group_out)[:, None] == (c // group_in)[None, :])
         c = c % group_in
     at = (filter * dw_k_stride)[:, None] + (c * dw_c_stride + r * dw_r_stride + s * dw_s_stride)[None, :]
-    tl.store(out + slab * dw_numel + at, sums.to(out.dtype.element_ty), mask=exists)
+    tl.store(out + slab * dw_numel + at, narrow(sums, out.dtype.element_ty), mask=exists)
