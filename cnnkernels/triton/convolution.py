@@ -53,11 +53,11 @@ def ceil_div(a: int, b: int) -> int:
 
 
 def precision(dtype: torch.dtype) -> str:
-    """How fp32 is multiplied: as torch.backends.cudnn.conv.fp32_precision says, tf32 unless that is "ieee"."""
+    """How fp32 is multiplied: as torch.backends.cudnn.conv.fp32_precision says ("tf32" unless it was changed; "none" is what allow_tf32 = False makes of it)."""
     if dtype != torch.float32:
         return "ieee"
     cudnn: Any = torch.backends.cudnn
-    return "ieee" if cudnn.conv.fp32_precision == "ieee" else "tf32"
+    return "tf32" if cudnn.conv.fp32_precision == "tf32" else "ieee"
 
 
 def is_wide(*tensors: Tensor) -> bool:

@@ -1,7 +1,6 @@
 """The operators torch.ops.cnnkernels_triton.*: names, arguments and results of torch.ops.cnnkernels.* (csrc/schemas.h), on Triton.
 
-They are torch.library.triton_op, so that torch.compile sees the kernels and need not know them, and their fake results are what this code
-allocates. Each allocates its result, chooses a kernel (plan.py) and launches it; shapes were checked before (cnnkernels.geometry).
+Each allocates its result, chooses a kernel (plan.py) and launches it; shapes were checked before (cnnkernels.geometry).
 """
 
 from __future__ import annotations
@@ -10,11 +9,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.library import triton_op
 
 from cnnkernels.triton import convolution, plan, pool_operators
 from cnnkernels.triton.convolution import Convolution, EpilogueTensors
 from cnnkernels.triton.pool_operators import *  # noqa: F403
+from cnnkernels.triton.registration import operator
 
 __all__ = ["conv2d_bias_grad", "conv2d_dgrad", "conv2d_fprop", "conv2d_fused", "conv2d_wgrad"]
 __all__ += pool_operators.__all__
@@ -45,7 +44,7 @@ def _gather(
     return out
 
 
-@triton_op("cnnkernels_triton::conv2d_fprop", mutates_args={})
+@operator
 def conv2d_fprop(
     input: Tensor, weight: Tensor, bias: Tensor | None, output_size: Sequence[int],
     stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int, channels_last: bool,
@@ -56,7 +55,7 @@ def conv2d_fprop(
     return _gather(input, weight, out, c, EpilogueTensors(bias), False, kernel_name)
 
 
-@triton_op("cnnkernels_triton::conv2d_fused", mutates_args={})
+@operator
 def conv2d_fused(
     input: Tensor, weight: Tensor, bias: Tensor | None, mean: Tensor | None, variance: Tensor | None,
     scale: Tensor | None, shift: Tensor | None, eps: float, residual: Tensor | None, activation: str,
@@ -69,7 +68,7 @@ def conv2d_fused(
     return _gather(input, weight, out, c, epilogue, False, kernel_name)
 
 
-@triton_op("cnnkernels_triton::conv2d_dgrad", mutates_args={})
+@operator
 def conv2d_dgrad(
     grad_output: Tensor, weight: Tensor, bias: Tensor | None, input_size: Sequence[int],
     stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int, channels_last: bool,
@@ -80,7 +79,7 @@ def conv2d_dgrad(
     return _gather(grad_output, weight, out, c, EpilogueTensors(bias), True, kernel_name)
 
 
-@triton_op("cnnkernels_triton::conv2d_wgrad", mutates_args={})
+@operator
 def conv2d_wgrad(
     grad_output: Tensor, input: Tensor, kernel_size: Sequence[int],
     stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int, channels_last: bool,
@@ -96,7 +95,7 @@ def conv2d_wgrad(
     return out
 
 
-@triton_op("cnnkernels_triton::conv2d_bias_grad", mutates_args={})
+@operator
 def conv2d_bias_grad(grad_output: Tensor, kernel_name: str = "") -> Tensor:
     out = grad_output.new_empty(grad_output.shape[1])
     convolution.bias_grad(grad_output, out)

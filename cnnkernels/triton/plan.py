@@ -91,7 +91,7 @@ def cheapest(candidates: Sequence[Candidate[Tile]], kernel_name: str = "") -> Ch
         named = [candidate for candidate in candidates if candidate.kernel == kernel_name]
         if not named:
             names = ", ".join(candidate.kernel for candidate in candidates)
-            raise CannotRun(f"kernel {kernel_name} cannot run this problem: it is none of {names}")
+            raise CannotRun(f"kernel '{kernel_name}' cannot run this problem: it is none of {names}")
         best, why = named[0], "it was asked for by name"
     refused = tuple(
         (other.kernel, f"modelled at {other.cost / best.cost:.2f} times the cost of {best.kernel}")

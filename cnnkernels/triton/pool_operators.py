@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.library import triton_op
 
 from cnnkernels.triton import pooling
 from cnnkernels.triton.pooling import ADAPTIVE, Pooling
+from cnnkernels.triton.registration import operator
 
 __all__ = [
     "adaptive_avg_pool2d",
@@ -74,7 +74,7 @@ def _check_windows(image: Sequence[int], output: Sequence[int]) -> None:
     )
 
 
-@triton_op("cnnkernels_triton::max_pool2d", mutates_args={})
+@operator
 def max_pool2d(
     input: Tensor, output_size: Sequence[int], kernel_size: Sequence[int], stride: Sequence[int], padding: Sequence[int],
     dilation: Sequence[int], channels_last: bool, kernel_name: str = "",
@@ -84,7 +84,7 @@ def max_pool2d(
     return out
 
 
-@triton_op("cnnkernels_triton::max_pool2d_with_indices", mutates_args={})
+@operator
 def max_pool2d_with_indices(
     input: Tensor, output_size: Sequence[int], kernel_size: Sequence[int], stride: Sequence[int], padding: Sequence[int],
     dilation: Sequence[int], flat_indices: bool, channels_last: bool, kernel_name: str = "",
@@ -98,7 +98,7 @@ def max_pool2d_with_indices(
     return out, indices
 
 
-@triton_op("cnnkernels_triton::max_pool2d_pyramid", mutates_args={})
+@operator
 def max_pool2d_pyramid(
     input: Tensor, window: int, channels_last: bool, kernel_name: str = ""
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -111,7 +111,7 @@ def max_pool2d_pyramid(
     return first, second, third
 
 
-@triton_op("cnnkernels_triton::max_pool2d_backward", mutates_args={})
+@operator
 def max_pool2d_backward(
     grad_output: Tensor, indices: Tensor, input_size: Sequence[int], kernel_size: Sequence[int], stride: Sequence[int],
     padding: Sequence[int], dilation: Sequence[int], channels_last: bool, kernel_name: str = "",
@@ -123,7 +123,7 @@ def max_pool2d_backward(
     return out
 
 
-@triton_op("cnnkernels_triton::max_pool2d_gather", mutates_args={})
+@operator
 def max_pool2d_gather(
     input: Tensor, indices: Tensor, kernel_size: Sequence[int], stride: Sequence[int], padding: Sequence[int],
     dilation: Sequence[int], channels_last: bool, kernel_name: str = "",
@@ -134,7 +134,7 @@ def max_pool2d_gather(
     return out
 
 
-@triton_op("cnnkernels_triton::avg_pool2d", mutates_args={})
+@operator
 def avg_pool2d(
     input: Tensor, output_size: Sequence[int], kernel_size: Sequence[int], stride: Sequence[int], padding: Sequence[int],
     count_include_pad: bool, divisor_override: int | None, channels_last: bool, kernel_name: str = "",
@@ -146,7 +146,7 @@ def avg_pool2d(
     return out
 
 
-@triton_op("cnnkernels_triton::avg_pool2d_backward", mutates_args={})
+@operator
 def avg_pool2d_backward(
     grad_output: Tensor, input_size: Sequence[int], kernel_size: Sequence[int], stride: Sequence[int],
     padding: Sequence[int], count_include_pad: bool, divisor_override: int | None, channels_last: bool,
@@ -159,7 +159,7 @@ def avg_pool2d_backward(
     return out
 
 
-@triton_op("cnnkernels_triton::adaptive_max_pool2d", mutates_args={})
+@operator
 def adaptive_max_pool2d(
     input: Tensor, output_size: Sequence[int], channels_last: bool, kernel_name: str = ""
 ) -> tuple[Tensor, Tensor]:
@@ -170,7 +170,7 @@ def adaptive_max_pool2d(
     return out, indices
 
 
-@triton_op("cnnkernels_triton::adaptive_max_pool2d_backward", mutates_args={})
+@operator
 def adaptive_max_pool2d_backward(
     grad_output: Tensor, indices: Tensor, input_size: Sequence[int], channels_last: bool, kernel_name: str = ""
 ) -> Tensor:
@@ -181,7 +181,7 @@ def adaptive_max_pool2d_backward(
     return out
 
 
-@triton_op("cnnkernels_triton::adaptive_avg_pool2d", mutates_args={})
+@operator
 def adaptive_avg_pool2d(
     input: Tensor, output_size: Sequence[int], channels_last: bool, kernel_name: str = ""
 ) -> Tensor:  # fmt: skip
@@ -191,7 +191,7 @@ def adaptive_avg_pool2d(
     return out
 
 
-@triton_op("cnnkernels_triton::adaptive_avg_pool2d_backward", mutates_args={})
+@operator
 def adaptive_avg_pool2d_backward(
     grad_output: Tensor, input_size: Sequence[int], channels_last: bool, kernel_name: str = ""
 ) -> Tensor:

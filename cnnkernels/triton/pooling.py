@@ -166,13 +166,12 @@ def names_of(name: str, dtype: torch.dtype) -> dict[str, tuple[str, PoolTile | R
     }
 
 
-def catalogue() -> list[dict[str, Any]]:
-    """A row for each pooling kernel: its name, family, dtype and passes."""
+def catalogue(dtype: torch.dtype) -> list[dict[str, Any]]:
+    """A row for each pooling kernel of `dtype`: its name, family, dtype, passes and tile."""
     return [
-        {"name": kernel, "family": family, "dtype": short, "passes": [name]}
+        {"name": kernel, "family": family, "dtype": DTYPE_NAMES[dtype], "passes": (name,), "tile": tile}
         for name in _PASSES
-        for dtype, short in DTYPE_NAMES.items()
-        for kernel, (family, _) in names_of(name, dtype).items()
+        for kernel, (family, tile) in names_of(name, dtype).items()
     ]
 
 

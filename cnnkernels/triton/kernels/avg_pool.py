@@ -18,6 +18,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from cnnkernels.triton.kernels.arithmetic import narrow
 from cnnkernels.triton.kernels.windows import (
     extent_of_axis,
     tile_of_program,
@@ -29,9 +30,9 @@ from cnnkernels.triton.kernels.windows import (
 
 @triton.jit
 def divided(sums, divisor):
-    """sums / divisor, rounded correctly: the operator / is not, for fp32."""
+    """sums / divisor, rounded correctly: for fp32 the operator / is not, for fp64 it is."""
     over = tl.zeros(sums.shape, sums.dtype) + divisor
-    return tl.div_rn(sums, over)
+    return sums / over if sums.dtype == tl.float64 else tl.div_rn(sums, over)
 
 
 @triton.jit
@@ -72,7 +73,7 @@ def avg_pool2d_kernel(
     out_at = tl.expand_dims(n * out_n_stride + pixel * out_pixel_stride, ALONG_PIXELS)
     out_at += tl.expand_dims(channel * out_c_stride, ALONG_CHANNELS)
     exists = tl.expand_dims(pixel_exists, ALONG_PIXELS) & channel_exists
-    tl.store(out + out_at, y.to(out.dtype.element_ty), mask=exists)
+    tl.store(out + out_at, narrow(y, out.dtype.element_ty), mask=exists)
 
 
 @triton.jit
@@ -119,4 +120,4 @@ def avg_pool2d_backward_kernel(
         sums = divided(sums, divisor)
     out_at = tl.expand_dims(n * out_n_stride + pixel * out_pixel_stride, ALONG_PIXELS)
     out_at += tl.expand_dims(channel * out_c_stride, ALONG_CHANNELS)
-    tl.store(out + out_at, sums.to(out.dtype.element_ty), mask=exists)
+    tl.store(out + out_at, narrow(sums, out.dtype.element_ty), mask=exists)

@@ -28,6 +28,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from cnnkernels.triton.kernels.arithmetic import multiply_add
 from cnnkernels.triton.kernels.epilogue import finish, per_channel
 
 
@@ -199,9 +200,9 @@ def conv2d_gather_kernel(
             )
         f = tl.load(filter + tl.expand_dims(in_at, ALONG_PIXELS), mask=w_exists, other=0.0)
         if PIXELS_LAST:
-            sums = tl.dot(f, x, sums, input_precision=PRECISION, out_dtype=ACCUMULATOR)
+            sums = multiply_add(f, x, sums, PRECISION)
         else:
-            sums = tl.dot(x, f, sums, input_precision=PRECISION, out_dtype=ACCUMULATOR)
+            sums = multiply_add(x, f, sums, PRECISION)
 
     # Store.
     if LINEAR:

@@ -26,6 +26,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from cnnkernels.triton.kernels.arithmetic import narrow
 from cnnkernels.triton.kernels.windows import tile_of_program, window_of_axis, window_of_pixel, windows_of_axis
 
 
@@ -87,7 +88,7 @@ def max_pool2d_kernel(
     exists = tl.expand_dims(pixel_exists, ALONG_PIXELS) & channel_exists
     out_at = tl.expand_dims(n * out_n_stride + pixel * out_pixel_stride, ALONG_PIXELS)
     out_at += tl.expand_dims(channel * out_c_stride, ALONG_CHANNELS)
-    tl.store(out + out_at, best.to(out.dtype.element_ty), mask=exists)
+    tl.store(out + out_at, narrow(best, out.dtype.element_ty), mask=exists)
     if index is not None:
         where = index_of_tap(
             tap, S, tl.expand_dims(first_h, ALONG_PIXELS), tl.expand_dims(first_w, ALONG_PIXELS),
@@ -150,7 +151,7 @@ def max_pool2d_backward_kernel(
 
     out_at = tl.expand_dims(n * out_n_stride + pixel * out_pixel_stride, ALONG_PIXELS)
     out_at += tl.expand_dims(channel * out_c_stride, ALONG_CHANNELS)
-    tl.store(out + out_at, sums.to(out.dtype.element_ty), mask=exists)
+    tl.store(out + out_at, narrow(sums, out.dtype.element_ty), mask=exists)
 
 
 @triton.jit

@@ -25,6 +25,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from cnnkernels.triton.kernels.arithmetic import narrow
 from cnnkernels.triton.kernels.avg_pool import divided
 from cnnkernels.triton.kernels.max_pool import index_of_tap, take
 from cnnkernels.triton.kernels.windows import extent_of_axis, window_of_axis
@@ -55,7 +56,7 @@ def store_maximum(
     best, tap, e, exists, out, index, p, q, x_h, x_w, out_h, out_w, pad_h, pad_w, R, S,
     STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr, ADAPTIVE: tl.constexpr,
 ):  # fmt: skip
-    tl.store(out + e, best.to(out.dtype.element_ty), mask=exists)
+    tl.store(out + e, narrow(best, out.dtype.element_ty), mask=exists)
     if index is not None:
         first_h, count_h = window_of_axis(p, x_h, out_h, R, STRIDE_H, pad_h, DILATION_H, ADAPTIVE)
         first_w, count_w = window_of_axis(q, x_w, out_w, S, STRIDE_W, pad_w, DILATION_W, ADAPTIVE)
@@ -77,7 +78,7 @@ def store_mean(
         extent_h = extent_of_axis(p, count_h, x_h, R, STRIDE_H, pad_h, DIVISOR == "padded")
         extent_w = extent_of_axis(q, count_w, x_w, S, STRIDE_W, pad_w, DIVISOR == "padded")
         divisor = extent_h * extent_w
-    tl.store(out + e, divided(sums, divisor).to(out.dtype.element_ty), mask=exists)
+    tl.store(out + e, narrow(divided(sums, divisor), out.dtype.element_ty), mask=exists)
 
 
 @triton.jit

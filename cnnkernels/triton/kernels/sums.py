@@ -12,6 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from cnnkernels.triton.kernels.arithmetic import narrow
 from cnnkernels.triton.kernels.epilogue import finish, per_channel
 
 
@@ -64,4 +65,4 @@ def bias_grad_kernel(
             other=0.0,
         ).to(ACCUMULATOR)
     total = tl.sum(sums, axis=ALONG_CHANNELS)
-    tl.store(out + slab * channels + k, total.to(out.dtype.element_ty), mask=k < channels)
+    tl.store(out + slab * channels + k, narrow(total, out.dtype.element_ty), mask=k < channels)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from cnnkernels.triton.kernels.arithmetic import multiply_add, narrow
 from cnnkernels.triton.kernels.gather import inside_image
 
 
@@ -97,7 +98,7 @@ def conv2d_wgrad_kernel(
             b = tl.trans(b)
         else:
             a = tl.trans(a)
-        sums = tl.dot(a, b, sums, input_precision=PRECISION, out_dtype=ACCUMULATOR)
+        sums = multiply_add(a, b, sums, PRECISION)
 
     # Store.
     exists = k_exists[:, None] & column_exists[None, :]
@@ -105,4 +106,4 @@ def conv2d_wgrad_kernel(
         exists = exists & ((k // group_out)[:, None] == (c // group_in)[None, :])
         c = c % group_in
     at = (filter * dw_k_stride)[:, None] + (c * dw_c_stride + r * dw_r_stride + s * dw_s_stride)[None, :]
-    tl.store(out + slab * dw_numel + at, sums.to(out.dtype.element_ty), mask=exists)
+    tl.store(out + slab * dw_numel + at, narrow(sums, out.dtype.element_ty), mask=exists)
