@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 
 from cnnkernels.triton import configs
-from cnnkernels.triton.configs import MatrixTile
+from cnnkernels.triton.configs import DepthwiseTile, MatrixTile
 from cnnkernels.triton.convolution import DTYPE_NAMES, ceil_div, stack_of
+from cnnkernels.triton.depthwise import Depthwise
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Choice:
 
     kernel: str
     family: str
-    tile: MatrixTile | None
+    tile: MatrixTile | DepthwiseTile | None
     slabs: int
     why: str
     refused: tuple[tuple[str, str], ...]  # every other candidate and why it was not taken
@@ -39,6 +40,7 @@ class Product:
     rows: int
     columns: int
     depth: int
+    may_be_cut: bool = True
 
     def programs(self, tile: MatrixTile) -> int:
         return max(1, self.count * ceil_div(self.rows, tile.rows) * ceil_div(self.columns, tile.columns))
@@ -46,6 +48,8 @@ class Product:
     def slabs(self, tile: MatrixTile) -> int:
         """So many that every multiprocessor has two programs, as long as each has a few steps."""
         steps = ceil_div(self.depth, tile.depth)
+        if not self.may_be_cut:
+            return 1
         return max(1, min(configs.TARGET_PROGRAMS // self.programs(tile), steps // configs.LEAST_STEPS_OF_SLAB))
 
     def cost(self, tile: MatrixTile) -> float:
@@ -102,3 +106,39 @@ def wgrad_product(N: int, filters: int, channels: int, out: tuple[int, int], tap
     stack = stack_of(groups, channels // groups, filters // groups)
     columns = stack * (channels // groups) * taps
     return Product(ceil_div(groups, stack), stack * (filters // groups), columns, N * out[0] * out[1])
+
+
+def padded_dgrad_product(
+    N: int, out_channels: int, in_channels: int, out: tuple[int, int], taps: int, groups: int
+) -> Product:
+    """dgrad with a padding mode, as the tiles away from the border see it."""
+    stack = stack_of(groups, in_channels // groups, out_channels // groups)
+    depth = stack * (in_channels // groups) * taps
+    return Product(ceil_div(groups, stack), N * out[0] * out[1], stack * (out_channels // groups), depth, False)
+
+
+def choose_depthwise(d: Depthwise, dtype: torch.dtype, kernel_name: str = "") -> Choice:
+    """The kernel and tile of a depthwise convolution, or that of `kernel_name`.
+
+    Raises:
+        CannotRun: `kernel_name` is no kernel of this kind and dtype, or refuses the problem.
+    """
+    operator = "conv2d_depthwise_wgrad" if d.operator == "wgrad" else "conv2d_depthwise"
+    tiles = {f"triton_{operator}_{tile.size}_{DTYPE_NAMES[dtype]}": tile for tile in configs.DEPTHWISE_TILES}
+    reasons = {name: d.refusal(tile) for name, tile in tiles.items()}
+    costs = {name: d.cost(tile) for name, tile in tiles.items() if not reasons[name]}
+    best = min(costs, key=lambda name: costs[name])
+    if kernel_name:
+        if kernel_name not in tiles:
+            raise CannotRun(f"kernel {kernel_name} cannot run this problem: it is none of {', '.join(tiles)}")
+        if reasons[kernel_name]:
+            raise CannotRun(f"kernel {kernel_name} cannot run this problem: {reasons[kernel_name]}")
+        best, why = kernel_name, "it was asked for by name"
+    else:
+        why = f"depthwise; its modelled cost is the least of {len(costs)} tiles: {tiles[best].why}"
+    refused = tuple(
+        (name, reasons[name] or f"modelled at {costs[name] / costs[best]:.2f} times the cost of {best}")
+        for name in tiles
+        if name != best
+    )
+    return Choice(best, "depthwise", tiles[best], 1, why, refused)
