@@ -80,20 +80,18 @@ class Depthwise:
     def columns(self) -> int:
         return ceil_div(self.out[1], self.stride[1]) if self.operator == "dgrad" else self.out[1]
 
-    def vector(self, tile: DepthwiseTile) -> int:
-        """Elements that a thread reads at once: of channels; shifted pixels of a plane are aligned to nothing."""
-        if self.pixels_last or (self.operator != "dgrad" and self.multiplier > 1):
-            return 1
-        return math.gcd(min(tile.elements, 16 // self.itemsize), self.channels)
+    def run(self, tile: DepthwiseTile) -> int:
+        """Neighbours in memory that a thread has: what it writes (wgrad: reads of dy) at once, 16 bytes at most."""
+        return math.gcd(min(tile.elements, 16 // self.itemsize), self.out[1] if self.pixels_last else self.channels)
 
     def registers(self, tile: DepthwiseTile) -> int:
         """Of a thread of the sliding kernels: weights and sums, or sums and rows."""
         R, S = self.kernel
-        elements = tile.elements
+        elements, run = tile.elements, self.run(tile)
         if self.operator == "wgrad":
             count = (R * S + self.open_rows + S) * elements
         else:
-            channels = elements if self.pixels_last else min(elements, 16 // self.itemsize)
+            channels = elements // run if self.pixels_last else run
             of_row = self.stride[0] * self.stride[1] if self.operator == "dgrad" else 1
             count = R * S * channels + (self.open_rows * of_row + 1) * elements
         return count * max(1, self.itemsize // 4)
@@ -133,19 +131,23 @@ class Depthwise:
         return max(1, ceil_div(steps, slabs)) * tile.columns
 
     def cost(self, tile: DepthwiseTile) -> float:
-        """Instructions of the threads of all programs, and idle ones; 132 programs at least are paid for.
+        """Instructions that the threads of all programs issue, in a model; 132 programs at least are paid for.
 
-        An element that is loaded is converted; an address and its mask take four instructions, a load as long as four.
+        A load of a warp takes 4 for address and mask, as many conversions as it has elements, and 4 for each 128 bytes of L1 that it spans:
+        L1 serves one of these while four instructions are issued. Channels are loaded in vectors. Of planes, the pixels of a shifted row are
+        loaded one by one, since they are aligned to nothing, by lanes that are as far apart as what they write is long: so pixels are better
+        written in 4 bytes a lane than in 16, which a warp does not move in fewer lines.
         """
         R, S = self.kernel
-        E, V = tile.elements, self.vector(tile)
-        loads = (E / V) * (8 + V)
+        E, run = tile.elements, self.run(tile)
+        vector = 1 if self.pixels_last or (self.operator != "dgrad" and self.multiplier > 1) else run
+        loads = E / vector * (4 + vector + 4 * max(1.0, run * self.itemsize / 4))
         channels = ceil_div(self.channels, tile.channels)
         if tile.kind == "taps":
             classes = self.stride[0] * self.stride[1] if self.operator == "dgrad" else 1
             pixels = self.images * ceil_div(self.out[0] * self.out[1], classes)
             programs = channels * classes * ceil_div(pixels, tile.columns)
-            step = loads + E + 8 * min(E, V)  # the weights too
+            step = loads + E + 8 * vector  # the weights too
             steps = ceil_div(R * S, classes) * (self.multiplier if self.operator == "dgrad" else 1)
         else:
             of_slab, images = self.slabs(tile)
@@ -156,9 +158,15 @@ class Depthwise:
             rows = 1 if self.operator == "dgrad" else self.stride[0]
             step = rows * S * loads + R * S * E + 2 * E
             steps = (of_slab + self.open_rows - 1) * images
-        # Sectors of which a part is used: 64 bytes along memory are two whole ones.
-        along = (tile.columns if self.pixels_last else min(tile.channels, self.channels)) * self.itemsize
-        return max(programs, configs.MULTIPROCESSORS) * steps * step * max(1.0, 64 / along)
+        # A pixel's channels that a tile has are at least 64 bytes, if all lanes of a load are to be served in its time. Beside a tile lie the
+        # pixels that it reads and its neighbour too, of planes two sectors of 32 bytes; twice as many of them are read as take the time of the rest.
+        if self.pixels_last:
+            short, beside = 1.0, 64 / self.itemsize
+        else:
+            short, beside = 64 / (min(tile.channels, self.channels) * self.itemsize), (S - 1) * self.dilation[1]
+        if tile.kind == "slide" and tile.columns < self.columns:
+            step *= 1 + beside / (2 * tile.columns)
+        return max(programs, configs.MULTIPROCESSORS) * steps * step * max(1.0, short)
 
 
 def _in_vectors(image: Tensor, last: bool, extent: int = 0) -> tuple[int, tuple[int, ...], int]:

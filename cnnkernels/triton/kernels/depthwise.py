@@ -108,12 +108,9 @@ def conv2d_depthwise_slide_kernel(
     weights = ()
     for r in tl.static_range(R):
         for s in tl.static_range(S):
-            w = tl.load(
-                filter + k * filter_k_stride + r * filter_r_stride + s * filter_s_stride,
-                mask=k < out_channels,
-                other=0.0,
-            )
-            weights = weights + (tl.expand_dims(w.to(ACCUMULATOR), ALONG_CHANNELS),)  # noqa: RUF005
+            at = k * filter_k_stride + r * filter_r_stride + s * filter_s_stride
+            f = tl.load(filter + at, mask=k < out_channels, other=0.0).to(ACCUMULATOR)
+            weights = weights + (tl.expand_dims(f, ALONG_CHANNELS),)  # noqa: RUF005
     if PIXELS_LAST:
         zero = tl.zeros((BLOCK_CHANNELS, BLOCK_COLUMNS), ACCUMULATOR)
     else:
