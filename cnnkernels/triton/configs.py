@@ -132,3 +132,54 @@ PROGRAMS_AT_ONCE = 4
 MOST_STEP = 8
 
 MERGE_BLOCK = 128  # results whose parts a program of merge_parts_kernel puts together: few, since there are few
+
+
+# Depthwise convolution.
+
+
+@dataclass(frozen=True)
+class DepthwiseTile:
+    """A tile of kernels/depthwise.py and kernels/depthwise_wgrad.py: `columns` (of an image; "taps": pixels of all images) by `channels`."""
+
+    kind: str  # of kernel: "slide" or "taps"
+    columns: int
+    channels: int
+    why: str
+
+    @property
+    def size(self) -> str:
+        return f"{self.kind}_{self.columns}x{self.channels}"
+
+    @property
+    def elements(self) -> int:
+        """Of a thread."""
+        return self.columns * self.channels // (32 * DEPTHWISE_WARPS)
+
+
+# The memory is waited for, and what hides that is many warps: with four to a program, programs are of every shape that planes have, and a
+# multiprocessor takes another as soon as 128 threads' registers are free.
+DEPTHWISE_WARPS = 4
+# Eight, four or two elements to a thread. Eight halves are 16 bytes, and leave room for the weights of 3x3; of 5x5 four fit, of 7x7 two.
+_SLIDE_SHAPES = (
+    ((8, 128), (16, 64), (32, 32), (64, 16), (128, 8)),
+    ((8, 64), (16, 32), (32, 16), (64, 8), (128, 4)),
+    ((4, 64), (8, 32), (16, 16), (32, 8), (64, 4), (128, 2)),
+)
+_ELEMENTS = ("16 bytes of halves", "16 bytes of singles", "the weights or sums of 7x7")
+DEPTHWISE_TILES = (
+    *(
+        DepthwiseTile("slide", columns, channels, f"{elements} to a thread, {columns} columns at a time")
+        for shapes, elements in zip(_SLIDE_SHAPES, _ELEMENTS, strict=True)
+        for columns, channels in shapes
+    ),
+    DepthwiseTile("taps", 32, 64, "any filter: 16 sums to a thread, whole lines of channels"),
+    DepthwiseTile("taps", 256, 8, "any filter: 16 sums to a thread, whole lines of pixels"),
+    DepthwiseTile("taps", 32, 16, "any filter: few pixels or channels"),
+)
+# A thread has 255 registers. Addresses, masks and what is being loaded and written take the others.
+DEPTHWISE_REGISTERS = 176
+# Taps of a program of the wgrad of any filter: as many sums for each element, of 4 to 16 elements.
+DEPTHWISE_WGRAD_TAPS = 4
+# 32 warps to each multiprocessor; wgrad, whose programs each write their sums, 16.
+DEPTHWISE_PROGRAMS = 8 * MULTIPROCESSORS
+DEPTHWISE_WGRAD_PROGRAMS = 4 * MULTIPROCESSORS

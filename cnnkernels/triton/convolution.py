@@ -154,6 +154,39 @@ def gather(
         sum_slabs(partial, slabs, out, epilogue)
 
 
+def padded_dgrad(
+    name: str, tile: MatrixTile, grad_output: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, c: Convolution
+) -> None:
+    """dx (`out`) of dy, under a padding mode."""
+    from cnnkernels.triton.kernels.padded_dgrad import conv2d_padded_dgrad_kernel
+
+    group_out, group_in = out.shape[1] // c.groups, grad_output.shape[1] // c.groups
+    R, S = weight.shape[2:]
+    stack = stack_of(c.groups, group_in, group_out)
+    numbers: list[int] = []  # of the positions before and after a pixel's own
+    for axis in (0, 1):
+        before = c.padding[axis]
+        reach = (grad_output.shape[2 + axis] - 1) * c.stride[axis] + (weight.shape[2 + axis] - 1) * c.dilation[axis]
+        after = max(0, reach + 1 - before - out.shape[2 + axis])
+        numbers += (-before, after) if c.padding_mode == "replicate" else (-min(before, 1), min(after, 1))
+    launch(
+        name, conv2d_padded_dgrad_kernel,
+        (
+            ceil_div(out.shape[0] * out.shape[2] * out.shape[3], tile.rows),
+            ceil_div(c.groups, stack) * ceil_div(stack * group_out, tile.columns),
+        ),
+        out,
+        grad_output, weight, out, bias, 0 if bias is None else bias.stride(0),
+        out.shape[0], *grad_output.shape[2:], *grad_output.stride(), *out.shape[1:], *out.stride(), group_in, group_out,
+        weight.shape[0] // c.groups * weight.stride(0), *weight.stride(), *c.padding, *numbers, R, S,
+        STRIDE_H=c.stride[0], STRIDE_W=c.stride[1], DILATION_H=c.dilation[0], DILATION_W=c.dilation[1],
+        PADDING_MODE=c.padding_mode, STACK=stack, PIXELS_LAST=pixels_are_last(grad_output),
+        WIDE=is_wide(grad_output, out), PRECISION=precision(out.dtype),
+        BLOCK_PIXELS=tile.rows, BLOCK_OUT=tile.columns, BLOCK_IN=tile.depth,
+        warps=tile.warps, stages=tile.stages,
+    )  # fmt: skip
+
+
 def sum_slabs(partial: Tensor, slabs: int, out: Tensor, epilogue: EpilogueTensors, channel_axis: int = 1) -> None:
     """out = epilogue(the slabs' sums, added in order); `out` has no gaps, and each slab lies as it does."""
     from cnnkernels.triton.kernels.sums import sum_slabs_kernel

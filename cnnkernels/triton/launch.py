@@ -28,3 +28,7 @@ def launch(
             wrapped[grid](*args, **kwargs, num_warps=warps, num_stages=stages)
         return
     wrapped[grid](*args, **kwargs, num_warps=warps, num_stages=stages)
+
+
+def record_choice(choice: object) -> None:
+    """To be replaced."""

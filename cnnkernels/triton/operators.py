@@ -10,13 +10,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cnnkernels.triton import convolution, plan, pool_operators
+from cnnkernels.triton import convolution, depthwise, plan, pool_operators
+from cnnkernels.triton.configs import DepthwiseTile, MatrixTile
 from cnnkernels.triton.convolution import Convolution, EpilogueTensors
+from cnnkernels.triton.depthwise import Depthwise, is_depthwise
 from cnnkernels.triton.pool_operators import *  # noqa: F403
 from cnnkernels.triton.registration import operator
 
 __all__ = ["conv2d_bias_grad", "conv2d_dgrad", "conv2d_fprop", "conv2d_fused", "conv2d_wgrad"]
 __all__ += pool_operators.__all__
+
+# What the names of the matrix products' kernels begin with: they run depthwise problems too, where one asks for them.
+_GATHER, _WGRAD = "triton_conv2d_gather_", "triton_conv2d_wgrad_"
 
 
 def _empty(like: Tensor, size: Sequence[int], channels_last: bool, dtype: torch.dtype | None = None) -> Tensor:
@@ -34,12 +39,26 @@ def _gather(
     kernel_name: str,
 ) -> Tensor:
     R, S = weight.shape[2:]
+    if dgrad and c.padding_mode != "zeros":
+        product = plan.padded_dgrad_product(
+            out.shape[0], out.shape[1], source.shape[1], (out.shape[2], out.shape[3]), R * S, c.groups
+        )
+        choice = plan.choose("conv2d_padded_dgrad", product, out.dtype, "padded_dgrad", kernel_name)
+        assert isinstance(choice.tile, MatrixTile)
+        convolution.padded_dgrad(choice.kernel, choice.tile, source, weight, epilogue.bias, out, c)
+        return out
+    if is_depthwise(weight.shape[1] * c.groups, weight.shape[0], c.groups) and not kernel_name.startswith(_GATHER):
+        d = Depthwise.of("dgrad" if dgrad else "fprop", source, out, (R, S), c)
+        choice = plan.choose_depthwise(d, out.dtype, kernel_name)
+        assert isinstance(choice.tile, DepthwiseTile)
+        depthwise.gather(choice.kernel, choice.tile, d, source, weight, out, c, epilogue)
+        return out
     classes = c.stride[0] * c.stride[1] if dgrad else 1
     product = plan.gather_product(
         out.shape[0], out.shape[1], source.shape[1], (out.shape[2], out.shape[3]), R * S, classes, c.groups
     )
     choice = plan.choose("conv2d_gather", product, out.dtype, "gather", kernel_name)
-    assert choice.tile is not None
+    assert isinstance(choice.tile, MatrixTile)
     convolution.gather(choice.kernel, choice.tile, choice.slabs, source, weight, out, c, epilogue, dgrad)
     return out
 
@@ -87,10 +106,20 @@ def conv2d_wgrad(
 ) -> Tensor:  # fmt: skip
     N, K, P, Q = grad_output.shape
     out = _empty(input, (K, input.shape[1] // groups, *kernel_size), channels_last)
+    c = Convolution(stride, padding, dilation, groups, padding_mode)
+    if is_depthwise(input.shape[1], K, groups) and not kernel_name.startswith(_WGRAD):
+        d = Depthwise(
+            "wgrad", N, K, K // groups, (input.shape[2], input.shape[3]), (P, Q), (kernel_size[0], kernel_size[1]),
+            (stride[0], stride[1]), (padding[0], padding[1]), (dilation[0], dilation[1]), padding_mode,
+            convolution.pixels_are_last(input), out.element_size(),
+        )  # fmt: skip
+        choice = plan.choose_depthwise(d, out.dtype, kernel_name)
+        assert isinstance(choice.tile, DepthwiseTile)
+        depthwise.wgrad(choice.kernel, choice.tile, d, grad_output, input, out, c)
+        return out
     product = plan.wgrad_product(N, K, input.shape[1], (P, Q), kernel_size[0] * kernel_size[1], groups)
     choice = plan.choose("conv2d_wgrad", product, out.dtype, "wgrad", kernel_name)
-    assert choice.tile is not None
-    c = Convolution(stride, padding, dilation, groups, padding_mode)
+    assert isinstance(choice.tile, MatrixTile)
     convolution.wgrad(choice.kernel, choice.tile, choice.slabs, grad_output, input, out, c)
     return out
 

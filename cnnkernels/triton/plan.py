@@ -13,8 +13,10 @@ from typing import Generic, TypeVar
 import torch
 
 from cnnkernels.triton import configs
-from cnnkernels.triton.configs import MatrixTile
+from cnnkernels.triton.configs import DepthwiseTile, MatrixTile
 from cnnkernels.triton.convolution import DTYPE_NAMES, ceil_div, stack_of
+from cnnkernels.triton.depthwise import Depthwise
+from cnnkernels.triton.launch import record_choice
 
 Tile = TypeVar("Tile")
 
@@ -29,6 +31,7 @@ class Candidate(Generic[Tile]):
     slabs: int
     cost: float
     why: str  # its tile is there
+    refusal: str = ""  # why it cannot, which makes its cost of no account
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Product:
     rows: int
     columns: int
     depth: int
+    may_be_cut: bool = True
 
     def programs(self, tile: MatrixTile) -> int:
         return max(1, self.count * ceil_div(self.rows, tile.rows) * ceil_div(self.columns, tile.columns))
@@ -62,6 +66,8 @@ class Product:
     def slabs(self, tile: MatrixTile) -> int:
         """So many that every multiprocessor has two programs, as long as each has a few steps."""
         steps = ceil_div(self.depth, tile.depth)
+        if not self.may_be_cut:
+            return 1
         return max(1, min(configs.TARGET_PROGRAMS // self.programs(tile), steps // configs.LEAST_STEPS_OF_SLAB))
 
     def cost(self, tile: MatrixTile) -> float:
@@ -80,25 +86,30 @@ class Product:
 
 
 def cheapest(candidates: Sequence[Candidate[Tile]], kernel_name: str = "") -> Choice[Tile]:
-    """The candidate of least cost, or that of `kernel_name`.
+    """The candidate of least cost that refuses nothing, or that of `kernel_name`.
 
     Raises:
-        CannotRun: `kernel_name` is no candidate.
+        CannotRun: `kernel_name` is no candidate, or refuses.
     """
-    best = min(candidates, key=lambda candidate: candidate.cost)
-    why = f"its modelled cost is the least of {len(candidates)} tiles: {best.why}"
+    able = [candidate for candidate in candidates if not candidate.refusal]
+    best = min(able, key=lambda candidate: candidate.cost)
+    why = f"its modelled cost is the least of {len(able)} tiles: {best.why}"
     if kernel_name:
         named = [candidate for candidate in candidates if candidate.kernel == kernel_name]
         if not named:
             names = ", ".join(candidate.kernel for candidate in candidates)
             raise CannotRun(f"kernel '{kernel_name}' cannot run this problem: it is none of {names}")
         best, why = named[0], "it was asked for by name"
+        if best.refusal:
+            raise CannotRun(f"kernel '{kernel_name}' cannot run this problem: {best.refusal}")
     refused = tuple(
-        (other.kernel, f"modelled at {other.cost / best.cost:.2f} times the cost of {best.kernel}")
+        (other.kernel, other.refusal or f"modelled at {other.cost / best.cost:.2f} times the cost of {best.kernel}")
         for other in candidates
         if other is not best
     )
-    return Choice(best.kernel, best.family, best.tile, best.slabs, why, refused)
+    choice = Choice(best.kernel, best.family, best.tile, best.slabs, why, refused)
+    record_choice(choice)
+    return choice
 
 
 def choose(
@@ -135,3 +146,27 @@ def wgrad_product(N: int, filters: int, channels: int, out: tuple[int, int], tap
     stack = stack_of(groups, channels // groups, filters // groups)
     columns = stack * (channels // groups) * taps
     return Product(ceil_div(groups, stack), stack * (filters // groups), columns, N * out[0] * out[1])
+
+
+def padded_dgrad_product(
+    N: int, out_channels: int, in_channels: int, out: tuple[int, int], taps: int, groups: int
+) -> Product:
+    """dgrad with a padding mode, as the tiles away from the border see it."""
+    stack = stack_of(groups, in_channels // groups, out_channels // groups)
+    depth = stack * (in_channels // groups) * taps
+    return Product(ceil_div(groups, stack), N * out[0] * out[1], stack * (out_channels // groups), depth, False)
+
+
+def choose_depthwise(d: Depthwise, dtype: torch.dtype, kernel_name: str = "") -> Choice[DepthwiseTile]:
+    """The kernel and tile of a depthwise convolution, or that of `kernel_name`.
+
+    Raises:
+        CannotRun: `kernel_name` is no kernel of this kind and dtype, or refuses the problem.
+    """
+    operator = "conv2d_depthwise_wgrad" if d.operator == "wgrad" else "conv2d_depthwise"
+    candidates = []
+    for tile in configs.DEPTHWISE_TILES:
+        name, refusal = f"triton_{operator}_{tile.size}_{DTYPE_NAMES[dtype]}", d.refusal(tile)
+        cost = 0.0 if refusal else d.cost(tile)
+        candidates.append(Candidate(name, "depthwise", tile, 1, cost, f"depthwise: {tile.why}", refusal))
+    return cheapest(candidates, kernel_name)
