@@ -56,6 +56,9 @@ def matrix_tiles(dtype: torch.dtype) -> tuple[MatrixTile, ...]:
     return _SINGLES if dtype == torch.float32 else _HALVES
 
 
+# What is told of vectors (kernels/gather.py) goes as far as what Triton finds out itself; of no type more fill a 16-byte access.
+LONGEST_VECTOR = 16
+
 # A group's channels fill a part of a tile; as many groups are stacked as come to these many.
 STACKED_CHANNELS = 32
 

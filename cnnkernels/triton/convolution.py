@@ -78,6 +78,30 @@ def pixels_are_last(image: Tensor) -> bool:
     return image.shape[1] == 1 or image.stride(1) != 1
 
 
+def run_of(image: Tensor, channels: int, whole: bool) -> int:
+    """A vector of kernels/gather.py: a power of two, of elements.
+
+    Of neighbouring channels, of which `channels` belong together, or, where pixels are last, of pixels of a plane (`whole`: all, in order).
+    """
+    N, C, H, W = image.stride()
+    if not pixels_are_last(image):
+        return math.gcd(configs.LONGEST_VECTOR, N, H, W, channels, image.shape[1])
+    if not (whole and W == 1 and is_linear(image)):
+        return 1
+    return math.gcd(configs.LONGEST_VECTOR, N, C, image.shape[2] * image.shape[3])
+
+
+def run_of_filter(filter: Tensor, group_in: int) -> int:
+    """The same of a filter's channels."""
+    K, C, R, S = filter.stride()
+    return math.gcd(configs.LONGEST_VECTOR, K, R, S, group_in) if C == 1 else 1
+
+
+def run_of_taps(filter: Tensor) -> int:
+    """The same of a filter's channels and taps, where they are one run of memory."""
+    return math.gcd(configs.LONGEST_VECTOR, filter[0].numel()) if filter.is_contiguous() else 1
+
+
 def stack_of(groups: int, group_in: int, group_out: int) -> int:
     """How many groups a tile of channels belongs to."""
     if groups == 1:
@@ -117,6 +141,7 @@ def gather(
     stack = stack_of(c.groups, group_in, group_out)
     along = [taps_of(stride, dilation) for stride, dilation in zip(c.stride, c.dilation, strict=True)]
     plain = R == S == 1 and tuple(c.stride) == (1, 1) and tuple(c.padding) == (0, 0)
+    linear = plain and is_linear(source) and is_linear(out)
     partial = None
     if slabs > 1:
         accumulator = torch.float64 if out.dtype == torch.float64 else torch.float32
@@ -145,7 +170,9 @@ def gather(
         TAP_STEP_H=along[0].step, TAP_STEP_W=along[1].step, INVERSE_H=along[0].inverse, INVERSE_W=along[1].inverse,
         PADDING_MODE=c.padding_mode, ACTIVATION=epilogue.activation if slabs == 1 else "none",
         STACK=stack, FLAT=stack * group_in <= configs.MOST_FLAT_CHANNELS and R * S > 1, PIXELS_LAST=pixels_are_last(source),
-        LINEAR=plain and is_linear(source) and is_linear(out),
+        LINEAR=linear,
+        SOURCE_VECTOR=run_of(source, stack * group_in, linear), FILTER_VECTOR=run_of_filter(weight, weight.shape[1]),
+        OUT_VECTOR=run_of(out, stack * group_out, classes == 1), OUT_CHANNELS_LAST=not pixels_are_last(out),
         WIDE=is_wide(source, out), SLABS=slabs, PRECISION=precision(out.dtype),
         BLOCK_PIXELS=tile.rows, BLOCK_OUT=tile.columns, BLOCK_IN=tile.depth,
         warps=tile.warps, stages=tile.stages,
@@ -184,6 +211,7 @@ def wgrad(
         accumulator = torch.float64 if out.dtype == torch.float64 else torch.float32
         partial = torch.empty(slabs * out.numel(), dtype=accumulator, device=out.device)
     plain = R == S == 1 and tuple(c.stride) == (1, 1) and tuple(c.padding) == (0, 0)
+    linear = plain and is_linear(input) and is_linear(grad_output)
     last = pixels_are_last(input)
     grid = (
         ceil_div(c.groups, stack) * ceil_div(stack * group_out, tile.rows),
@@ -199,7 +227,10 @@ def wgrad(
         *c.padding, pixels_of_slab,
         R=R, S=S, STRIDE_H=c.stride[0], STRIDE_W=c.stride[1], DILATION_H=c.dilation[0], DILATION_W=c.dilation[1],
         PADDING_MODE=c.padding_mode, STACK=stack, TAPS_INNER=last, PIXELS_LAST=last,
-        LINEAR=plain and is_linear(input) and is_linear(grad_output),
+        LINEAR=linear,
+        X_VECTOR=run_of(input, stack * group_in, linear),
+        DY_VECTOR=run_of(grad_output, stack * group_out, True) if pixels_are_last(grad_output) == last else 1,
+        OUT_VECTOR=run_of_filter(out, group_in) if not last else run_of_taps(out),
         WIDE=is_wide(input, grad_output) or slabs * out.numel() >= 2**31, PRECISION=precision(out.dtype),
         BLOCK_OUT=tile.rows, BLOCK_COLUMNS=tile.columns, BLOCK_PIXELS=tile.depth,
         warps=tile.warps, stages=tile.stages,
@@ -228,7 +259,7 @@ def bias_grad(grad_output: Tensor, out: Tensor) -> None:
     launch(
         name, bias_grad_kernel, (blocks, slabs), out,
         grad_output, partial, N, K, P, Q, *grad_output.stride(), pixels_of_slab,
-        PIXELS_LAST=last, WIDE=is_wide(grad_output), BLOCK_CHANNELS=block_channels, BLOCK_PIXELS=block_pixels,
+        PIXELS_LAST=last, VECTOR=run_of(grad_output, K, True), WIDE=is_wide(grad_output), BLOCK_CHANNELS=block_channels, BLOCK_PIXELS=block_pixels,
         warps=4,
     )  # fmt: skip
     if slabs > 1:
