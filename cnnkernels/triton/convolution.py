@@ -78,23 +78,26 @@ def pixels_are_last(image: Tensor) -> bool:
     return image.shape[1] == 1 or image.stride(1) != 1
 
 
+def steps_of(t: Tensor, *axes: int) -> list[int]:
+    """The strides along `axes`, but of those with one index."""
+    return [t.stride(axis) for axis in axes if t.shape[axis] > 1]
+
+
 def run_of(image: Tensor, channels: int, whole: bool) -> int:
     """A vector of kernels/gather.py: a power of two, of elements.
 
     Of neighbouring channels, of which `channels` belong together, or, where pixels are last, of pixels of a plane (`whole`: all, in order).
     """
-    N, C, H, W = image.stride()
     if not pixels_are_last(image):
-        return math.gcd(configs.LONGEST_VECTOR, N, H, W, channels, image.shape[1])
-    if not (whole and W == 1 and is_linear(image)):
+        return math.gcd(configs.LONGEST_VECTOR, *steps_of(image, 0, 2, 3), channels, image.shape[1])
+    if not (whole and image.stride(3) == 1 and is_linear(image)):
         return 1
-    return math.gcd(configs.LONGEST_VECTOR, N, C, image.shape[2] * image.shape[3])
+    return math.gcd(configs.LONGEST_VECTOR, *steps_of(image, 0, 1), image.shape[2] * image.shape[3])
 
 
 def run_of_filter(filter: Tensor, group_in: int) -> int:
     """The same of a filter's channels."""
-    K, C, R, S = filter.stride()
-    return math.gcd(configs.LONGEST_VECTOR, K, R, S, group_in) if C == 1 else 1
+    return math.gcd(configs.LONGEST_VECTOR, *steps_of(filter, 0, 2, 3), group_in) if filter.stride(1) == 1 else 1
 
 
 def run_of_taps(filter: Tensor) -> int:

@@ -34,12 +34,18 @@ from cnnkernels.triton.kernels.epilogue import finish, per_channel
 
 
 @triton.jit
-def in_vectors(offsets, exists, VECTOR: tl.constexpr, AXIS: tl.constexpr):
-    """Both, with the compiler told that along AXIS each VECTOR of the offsets are one run, from a multiple of VECTOR on, and exist together."""
-    ALONG_0: tl.constexpr = VECTOR if AXIS == 0 else 1
-    ALONG_1: tl.constexpr = VECTOR if AXIS == 1 else 1
-    offsets = tl.max_contiguous(tl.multiple_of(offsets, (ALONG_0, ALONG_1)), (ALONG_0, ALONG_1))
-    return offsets, tl.max_constancy(exists, (ALONG_0, ALONG_1))
+def in_vectors(at, also_at, exists, also_exists, VECTOR: tl.constexpr, AXIS: tl.constexpr):
+    """at + also_at and exists & also_exists, of which the compiler is told what VECTOR says, along AXIS.
+
+    Here and not at the loads, because what is said of a function's argument is lost. What is added to a pointer before has no say.
+    """
+    offsets, exists = at + also_at, exists & also_exists
+    if VECTOR > 1:
+        ALONG_0: tl.constexpr = VECTOR if AXIS == 0 else 1
+        ALONG_1: tl.constexpr = VECTOR if AXIS == 1 else 1
+        offsets = tl.max_contiguous(tl.multiple_of(offsets, (ALONG_0, ALONG_1)), (ALONG_0, ALONG_1))
+        exists = tl.max_constancy(exists, (ALONG_0, ALONG_1))
+    return offsets, exists
 
 
 @triton.jit
@@ -137,14 +143,13 @@ def conv2d_gather_kernel(
     out_at = o * filter_out_stride
     if STACK > 1:
         out_at = o // group_out * filter_group_stride + o % group_out * filter_out_stride
-    filter += stack * STACK * filter_group_stride
+    out_at += stack * STACK * filter_group_stride
 
     # Sum.
     if LINEAR:  # 1x1, without stride or padding, of planes or pixels without gaps
         source_at = n * source_n_stride + pixel * source_w_stride
     else:
         source_at = n * source_n_stride + row0 * source_h_stride + column0 * source_w_stride
-    source += first_in * source_c_stride
     if FLAT:
         steps = (taps_r * taps_s * stack_in + BLOCK_IN - 1) // BLOCK_IN
     else:
@@ -195,8 +200,8 @@ def conv2d_gather_kernel(
                     tl.expand_dims(n * source_n_stride, ALONG_PIXELS) + row * source_h_stride + column * source_w_stride
                 )
         at, exists = in_vectors(
-            at + tl.expand_dims(c * source_c_stride, ALONG_CHANNELS),
-            exists & tl.expand_dims(c_exists, ALONG_CHANNELS),
+            at, tl.expand_dims((first_in + c) * source_c_stride, ALONG_CHANNELS),
+            exists, tl.expand_dims(c_exists, ALONG_CHANNELS),
             SOURCE_VECTOR, 1,
         )  # fmt: skip
         x = tl.load(source + at, mask=exists, other=0.0)
@@ -205,15 +210,15 @@ def conv2d_gather_kernel(
         else:
             r, s = tap_r, tap_s
         in_at = (c % group_in if STACK > 1 else c) * filter_in_stride + r * filter_r_stride + s * filter_s_stride
-        w_exists = tl.expand_dims(c_exists, ALONG_PIXELS) & tl.expand_dims(channel_exists, ALONG_CHANNELS)
+        w_exists = tl.expand_dims(c_exists, ALONG_PIXELS)
         if STACK > 1:
             w_exists = w_exists & (
                 tl.expand_dims(c // group_in, ALONG_PIXELS) == tl.expand_dims(o // group_out, ALONG_CHANNELS)
             )
         # filter[out, in] is contiguous along `in`, so dgrad's runs are along the channels that it writes
         at, exists = in_vectors(
-            tl.expand_dims(out_at, ALONG_CHANNELS) + tl.expand_dims(in_at, ALONG_PIXELS),
-            w_exists,
+            tl.expand_dims(out_at, ALONG_CHANNELS), tl.expand_dims(in_at, ALONG_PIXELS),
+            w_exists, tl.expand_dims(channel_exists, ALONG_CHANNELS),
             FILTER_VECTOR, ALONG_PIXELS if DGRAD else ALONG_CHANNELS,
         )  # fmt: skip
         f = tl.load(filter + at, mask=exists, other=0.0)
@@ -227,14 +232,18 @@ def conv2d_gather_kernel(
         out_at = n * out_n_stride + pixel * out_w_stride
     else:
         out_at = n * out_n_stride + h * out_h_stride + w * out_w_stride
-    at = tl.expand_dims(out_at, ALONG_PIXELS) + tl.expand_dims(channel * out_c_stride, ALONG_CHANNELS)
-    exists = tl.expand_dims(pixel_exists, ALONG_PIXELS) & tl.expand_dims(channel_exists, ALONG_CHANNELS)
-    at, exists = in_vectors(at, exists, OUT_VECTOR, ALONG_PIXELS if OUT_CHANNELS_LAST else ALONG_CHANNELS)
-    if SLABS > 1:  # the result has no gaps, so neither has a slab; sum_slabs has the epilogue
+    if SLABS > 1:  # the result has no gaps, so neither has a slab
         slab = tl.program_id(2)
         if WIDE:
             slab = slab.to(tl.int64)
-        tl.store(partial + slab * out_numel + at, sums, mask=exists)
+        out_at += slab * out_numel
+    at, exists = in_vectors(
+        tl.expand_dims(out_at, ALONG_PIXELS), tl.expand_dims(channel * out_c_stride, ALONG_CHANNELS),
+        tl.expand_dims(pixel_exists, ALONG_PIXELS), tl.expand_dims(channel_exists, ALONG_CHANNELS),
+        OUT_VECTOR, ALONG_PIXELS if OUT_CHANNELS_LAST else ALONG_CHANNELS,
+    )  # fmt: skip
+    if SLABS > 1:  # sum_slabs has the epilogue
+        tl.store(partial + at, sums, mask=exists)
     else:
         factor, offset = per_channel(
             channel, channel_exists, bias, bias_stride, mean, variance, scale, shift, eps, ACCUMULATOR

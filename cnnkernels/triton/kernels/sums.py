@@ -61,8 +61,8 @@ def bias_grad_kernel(
         pixel = m % (height * width)
         at = m // (height * width) * n_stride + pixel // width * h_stride + pixel % width * w_stride
         at, exists = in_vectors(
-            tl.expand_dims(at, ALONG_PIXELS) + tl.expand_dims(k * c_stride, ALONG_CHANNELS),
-            tl.expand_dims(m < last, ALONG_PIXELS) & tl.expand_dims(k < channels, ALONG_CHANNELS),
+            tl.expand_dims(at, ALONG_PIXELS), tl.expand_dims(k * c_stride, ALONG_CHANNELS),
+            tl.expand_dims(m < last, ALONG_PIXELS), tl.expand_dims(k < channels, ALONG_CHANNELS),
             VECTOR, 1,
         )  # fmt: skip
         sums += tl.load(dy + at, mask=exists, other=0.0).to(ACCUMULATOR)

@@ -86,14 +86,14 @@ def conv2d_wgrad_kernel(
                 row, column = inside_image(row, x_h, PADDING_MODE), inside_image(column, x_w, PADDING_MODE)
             x_at = tl.expand_dims(n * x_n_stride, ALONG_PIXELS) + row * x_h_stride + column * x_w_stride
         x_at, exists = in_vectors(
-            x_at + tl.expand_dims(channel * x_c_stride, ALONG_COLUMNS),
-            exists & tl.expand_dims(column_exists, ALONG_COLUMNS),
+            x_at, tl.expand_dims(channel * x_c_stride, ALONG_COLUMNS),
+            exists, tl.expand_dims(column_exists, ALONG_COLUMNS),
             X_VECTOR, 1,
         )  # fmt: skip
         b = tl.load(x + x_at, mask=exists, other=0.0)
         dy_at, exists = in_vectors(
-            tl.expand_dims(dy_at, ALONG_PIXELS) + tl.expand_dims(filter * dy_k_stride, ALONG_COLUMNS),
-            tl.expand_dims(m_exists, ALONG_PIXELS) & tl.expand_dims(k_exists, ALONG_COLUMNS),
+            tl.expand_dims(dy_at, ALONG_PIXELS), tl.expand_dims(filter * dy_k_stride, ALONG_COLUMNS),
+            tl.expand_dims(m_exists, ALONG_PIXELS), tl.expand_dims(k_exists, ALONG_COLUMNS),
             DY_VECTOR, 1,
         )  # fmt: skip
         a = tl.load(dy + dy_at, mask=exists, other=0.0)
@@ -104,10 +104,13 @@ def conv2d_wgrad_kernel(
         sums = multiply_add(a, b, sums, PRECISION)
 
     # Store.
-    exists = k_exists[:, None] & column_exists[None, :]
+    exists = k_exists[:, None]
     if STACK > 1:
         exists = exists & ((k // group_out)[:, None] == (c // group_in)[None, :])
         c = c % group_in
-    at = (filter * dw_k_stride)[:, None] + (c * dw_c_stride + r * dw_r_stride + s * dw_s_stride)[None, :]
-    at, exists = in_vectors(at, exists, OUT_VECTOR, 1)
-    tl.store(out + slab * dw_numel + at, narrow(sums, out.dtype.element_ty), mask=exists)
+    at, exists = in_vectors(
+        (slab * dw_numel + filter * dw_k_stride)[:, None], (c * dw_c_stride + r * dw_r_stride + s * dw_s_stride)[None, :],
+        exists, column_exists[None, :],
+        OUT_VECTOR, 1,
+    )  # fmt: skip
+    tl.store(out + at, narrow(sums, out.dtype.element_ty), mask=exists)
