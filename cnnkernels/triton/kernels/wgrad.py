@@ -92,15 +92,12 @@ def conv2d_wgrad_kernel(
         )  # fmt: skip
         b = tl.load(x + x_at, mask=exists, other=0.0)
         dy_at, exists = in_vectors(
-            tl.expand_dims(dy_at, ALONG_PIXELS), tl.expand_dims(filter * dy_k_stride, ALONG_COLUMNS),
-            tl.expand_dims(m_exists, ALONG_PIXELS), tl.expand_dims(k_exists, ALONG_COLUMNS),
-            DY_VECTOR, 1,
+            dy_at[None, :], (filter * dy_k_stride)[:, None], m_exists[None, :], k_exists[:, None],
+            DY_VECTOR, 1 if PIXELS_LAST else 0,
         )  # fmt: skip
         a = tl.load(dy + dy_at, mask=exists, other=0.0)
         if PIXELS_LAST:
             b = tl.trans(b)
-        else:
-            a = tl.trans(a)
         sums = multiply_add(a, b, sums, PRECISION)
 
     # Store.
