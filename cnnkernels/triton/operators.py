@@ -36,7 +36,9 @@ def _gather(
     product = plan.gather_product(
         out.shape[0], out.shape[1], source.shape[1], (out.shape[2], out.shape[3]), R * S, classes, c.groups
     )
-    choice = plan.choose("conv2d_gather", product, out.dtype, "gather", kernel_name)
+    vectors = (convolution.source_vector(source, out, (R, S), c), convolution.vector_of_filter(weight))
+    by_element = convolution.is_by_element(out.dtype, *vectors)
+    choice = plan.choose("conv2d_gather", product, out.dtype, "gather", by_element, kernel_name)
     assert choice.tile is not None
     convolution.gather(choice.kernel, choice.tile, choice.slabs, source, weight, out, c, epilogue, dgrad)
     return out
@@ -86,9 +88,12 @@ def conv2d_wgrad(
     N, K, P, Q = grad_output.shape
     out = _empty(input, (K, input.shape[1] // groups, *kernel_size), channels_last)
     product = plan.wgrad_product(N, K, input.shape[1], (P, Q), kernel_size[0] * kernel_size[1], groups)
-    choice = plan.choose("conv2d_wgrad", product, out.dtype, "wgrad", kernel_name)
-    assert choice.tile is not None
     c = Convolution(stride, padding, dilation, groups, padding_mode)
+    by_element = convolution.is_by_element(
+        out.dtype, convolution.source_vector(input, grad_output, kernel_size, c)
+    )
+    choice = plan.choose("conv2d_wgrad", product, out.dtype, "wgrad", by_element, kernel_name)
+    assert choice.tile is not None
     convolution.wgrad(choice.kernel, choice.tile, choice.slabs, grad_output, input, out, c)
     return out
 

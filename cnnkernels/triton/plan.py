@@ -63,23 +63,29 @@ class Product:
         return float(rounds * (steps * step + partial))
 
 
-def choose(operator: str, product: Product, dtype: torch.dtype, family: str, kernel_name: str = "") -> Choice:
+def choose(
+    operator: str, product: Product, dtype: torch.dtype, family: str, by_element: bool, kernel_name: str = ""
+) -> Choice:
     """The tile for a matrix product of kind `operator` ("conv2d_gather", "conv2d_wgrad"), or that of `kernel_name`.
+
+    `by_element`: an operand's elements lie so that each is read by itself.
 
     Raises:
         CannotRun: `kernel_name` is no kernel of this kind and dtype.
     """
     tiles = {f"triton_{operator}_{tile.size}_{DTYPE_NAMES[dtype]}": tile for tile in configs.matrix_tiles(dtype)}
     costs = {name: product.cost(tile) for name, tile in tiles.items()}
-    best = min(costs, key=lambda name: costs[name])
+    suited = [name for name, tile in tiles.items() if tile.by_element in (None, by_element)]
+    best = min(suited, key=lambda name: costs[name])
     if kernel_name:
         if kernel_name not in tiles:
             raise CannotRun(f"kernel '{kernel_name}' cannot run this problem: it is none of {', '.join(tiles)}")
         best, why = kernel_name, "it was asked for by name"
     else:
-        why = f"its modelled cost is the least of {len(tiles)} tiles: {tiles[best].why}"
+        why = f"its modelled cost is the least of {len(suited)} tiles: {tiles[best].why}"
+    unsuited = "made for operands that are read in vectors" if by_element else "made for operands that are read by element"
     refused = tuple(
-        (name, f"modelled at {cost / costs[best]:.2f} times the cost of {best}")
+        (name, f"modelled at {cost / costs[best]:.2f} times the cost of {best}" if name in suited else unsuited)
         for name, cost in costs.items()
         if name != best
     )
