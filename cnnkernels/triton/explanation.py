@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cnnkernels.triton.launch import recording
+from cnnkernels.triton.launch import Recorded, recording
 
 if TYPE_CHECKING:
     from cnnkernels.tuning_table import Problem
@@ -60,12 +60,19 @@ def explained(problem: Problem, kernel: str, indices: str) -> dict[str, Any]:
     return {
         "kernel": first.name,
         "family": choice.family if choice else "sums",
-        "tile": choice.shape if choice else None,
+        "tile": choice.tile.shape if choice else None,
         "grid": first.grid,
         "threads": 32 * first.kwargs["num_warps"],
         "slabs": choice.slabs if choice else 1,
-        "workspace_bytes": record.workspace_bytes,
+        "workspace_bytes": _workspace_bytes(record),
         "modelled_us": None,
         "why": choice.why if choice else "it is the only one",
         "refused": choice.refused if choice else (),
     }
+
+
+def _workspace_bytes(record: Recorded) -> int:
+    """Of partial sums: the tensors in one dimension that a first launch writes for another."""
+    if len(record.launches) == 1:
+        return 0
+    return sum(arg.nbytes for arg in record.launches[0].args if isinstance(arg, torch.Tensor) and arg.dim() == 1)

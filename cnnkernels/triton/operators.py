@@ -43,7 +43,7 @@ def _gather(
         product = plan.padded_dgrad_product(
             out.shape[0], out.shape[1], source.shape[1], (out.shape[2], out.shape[3]), R * S, c.groups
         )
-        choice = plan.choose("conv2d_padded_dgrad", product, out.dtype, "padded_dgrad", kernel_name)
+        choice = plan.choose("conv2d_padded_dgrad", product, out.dtype, "padded_dgrad", None, kernel_name)
         assert isinstance(choice.tile, MatrixTile)
         convolution.padded_dgrad(choice.kernel, choice.tile, source, weight, epilogue.bias, out, c)
         return out
@@ -57,7 +57,9 @@ def _gather(
     product = plan.gather_product(
         out.shape[0], out.shape[1], source.shape[1], (out.shape[2], out.shape[3]), R * S, classes, c.groups
     )
-    choice = plan.choose("conv2d_gather", product, out.dtype, "gather", kernel_name)
+    vectors = (convolution.source_vector(source, out, (R, S), c), convolution.vector_of_filter(weight))
+    by_element = convolution.is_by_element(out.dtype, *vectors)
+    choice = plan.choose("conv2d_gather", product, out.dtype, "gather", by_element, kernel_name)
     assert isinstance(choice.tile, MatrixTile)
     convolution.gather(choice.kernel, choice.tile, choice.slabs, source, weight, out, c, epilogue, dgrad)
     return out
@@ -118,7 +120,8 @@ def conv2d_wgrad(
         depthwise.wgrad(choice.kernel, choice.tile, d, grad_output, input, out, c)
         return out
     product = plan.wgrad_product(N, K, input.shape[1], (P, Q), kernel_size[0] * kernel_size[1], groups)
-    choice = plan.choose("conv2d_wgrad", product, out.dtype, "wgrad", kernel_name)
+    by_element = convolution.is_by_element(out.dtype, convolution.source_vector(input, grad_output, kernel_size, c))
+    choice = plan.choose("conv2d_wgrad", product, out.dtype, "wgrad", by_element, kernel_name)
     assert isinstance(choice.tile, MatrixTile)
     convolution.wgrad(choice.kernel, choice.tile, choice.slabs, grad_output, input, out, c)
     return out

@@ -32,6 +32,7 @@ class Candidate(Generic[Tile]):
     cost: float
     why: str  # its tile is there
     refusal: str = ""  # why it cannot, which makes its cost of no account
+    unsuited: str = ""  # why it is not taken unless by name
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,12 @@ class Product:
 
 
 def cheapest(candidates: Sequence[Candidate[Tile]], kernel_name: str = "") -> Choice[Tile]:
-    """The candidate of least cost that refuses nothing, or that of `kernel_name`.
+    """The suited candidate of least cost that does not refuse, or that of `kernel_name`.
 
     Raises:
         CannotRun: `kernel_name` is no candidate, or refuses.
     """
-    able = [candidate for candidate in candidates if not candidate.refusal]
+    able = [candidate for candidate in candidates if not candidate.refusal and not candidate.unsuited]
     best = min(able, key=lambda candidate: candidate.cost)
     why = f"its modelled cost is the least of {len(able)} tiles: {best.why}"
     if kernel_name:
@@ -102,31 +103,37 @@ def cheapest(candidates: Sequence[Candidate[Tile]], kernel_name: str = "") -> Ch
         best, why = named[0], "it was asked for by name"
         if best.refusal:
             raise CannotRun(f"kernel '{kernel_name}' cannot run this problem: {best.refusal}")
-    refused = tuple(
-        (other.kernel, other.refusal or f"modelled at {other.cost / best.cost:.2f} times the cost of {best.kernel}")
-        for other in candidates
-        if other is not best
-    )
+
+    def reason(other: Candidate[Tile]) -> str:
+        by_cost = f"modelled at {other.cost / best.cost:.2f} times the cost of {best.kernel}"
+        return other.refusal or other.unsuited or by_cost
+
+    refused = tuple((other.kernel, reason(other)) for other in candidates if other is not best)
     choice = Choice(best.kernel, best.family, best.tile, best.slabs, why, refused)
     record_choice(choice)
     return choice
 
 
 def choose(
-    operator: str, product: Product, dtype: torch.dtype, family: str, kernel_name: str = ""
+    operator: str, product: Product, dtype: torch.dtype, family: str, by_element: bool | None, kernel_name: str = ""
 ) -> Choice[MatrixTile]:
     """The tile for a matrix product of kind `operator` ("conv2d_gather", "conv2d_wgrad"), or that of `kernel_name`.
+
+    `by_element`: an operand's elements lie so that each is read by itself; None: all tiles suit.
 
     Raises:
         CannotRun: `kernel_name` is no kernel of this kind and dtype.
     """
-    candidates = [
-        Candidate(
-            f"triton_{operator}_{tile.size}_{DTYPE_NAMES[dtype]}",
-            family, tile, product.slabs(tile), product.cost(tile), tile.why,
-        )
-        for tile in configs.matrix_tiles(dtype)
-    ]  # fmt: skip
+    made_for = {True: "made for operands that are read by element", False: "made for operands that are read in vectors"}
+    candidates = []
+    for tile in configs.matrix_tiles(dtype):
+        suits = by_element is None or tile.by_element in (None, by_element)
+        candidates.append(
+            Candidate(
+                f"triton_{operator}_{tile.size}_{DTYPE_NAMES[dtype]}", family, tile, product.slabs(tile), product.cost(tile), tile.why,
+                unsuited="" if suits else made_for[bool(tile.by_element)],
+            )
+        )  # fmt: skip
     return cheapest(candidates, kernel_name)
 
 

@@ -118,7 +118,9 @@ def conv2d_depthwise_wgrad_slide_kernel(
     for r in tl.static_range(R):
         for s in tl.static_range(S):
             total = tl.sum(sums[r * S + s], axis=ALONG_CHANNELS)
-            tl.store(out + at + r * dw_r_stride + s * dw_s_stride, narrow(total, out.dtype.element_ty), mask=k < filters)
+            tl.store(
+                out + at + r * dw_r_stride + s * dw_s_stride, narrow(total, out.dtype.element_ty), mask=k < filters
+            )
 
 
 @triton.jit
