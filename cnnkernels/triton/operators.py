@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from cnnkernels.triton import convolution, depthwise, plan, pool_operators
-from cnnkernels.triton.configs import DepthwiseTile, MatrixTile
 from cnnkernels.triton.convolution import Convolution, EpilogueTensors
 from cnnkernels.triton.depthwise import Depthwise, is_depthwise
 from cnnkernels.triton.pool_operators import *  # noqa: F403
@@ -44,14 +43,12 @@ def _gather(
             out.shape[0], out.shape[1], source.shape[1], (out.shape[2], out.shape[3]), R * S, c.groups
         )
         choice = plan.choose("conv2d_padded_dgrad", product, out.dtype, "padded_dgrad", None, kernel_name)
-        assert isinstance(choice.tile, MatrixTile)
-        convolution.padded_dgrad(choice.kernel, choice.tile, source, weight, epilogue.bias, out, c)
+            convolution.padded_dgrad(choice.kernel, choice.tile, source, weight, epilogue.bias, out, c)
         return out
     if is_depthwise(weight.shape[1] * c.groups, weight.shape[0], c.groups) and not kernel_name.startswith(_GATHER):
         d = Depthwise.of("dgrad" if dgrad else "fprop", source, out, (R, S), c)
-        choice = plan.choose_depthwise(d, out.dtype, kernel_name)
-        assert isinstance(choice.tile, DepthwiseTile)
-        depthwise.gather(choice.kernel, choice.tile, d, source, weight, out, c, epilogue)
+        one = plan.choose_depthwise(d, out.dtype, kernel_name)
+        depthwise.gather(one.kernel, one.tile, d, source, weight, out, c, epilogue)
         return out
     classes = c.stride[0] * c.stride[1] if dgrad else 1
     product = plan.gather_product(
@@ -60,7 +57,6 @@ def _gather(
     vectors = (convolution.source_vector(source, out, (R, S), c), convolution.vector_of_filter(weight))
     by_element = convolution.is_by_element(out.dtype, *vectors)
     choice = plan.choose("conv2d_gather", product, out.dtype, "gather", by_element, kernel_name)
-    assert isinstance(choice.tile, MatrixTile)
     convolution.gather(choice.kernel, choice.tile, choice.slabs, source, weight, out, c, epilogue, dgrad)
     return out
 
@@ -115,14 +111,12 @@ def conv2d_wgrad(
             (stride[0], stride[1]), (padding[0], padding[1]), (dilation[0], dilation[1]), padding_mode,
             convolution.pixels_are_last(input), out.element_size(),
         )  # fmt: skip
-        choice = plan.choose_depthwise(d, out.dtype, kernel_name)
-        assert isinstance(choice.tile, DepthwiseTile)
-        depthwise.wgrad(choice.kernel, choice.tile, d, grad_output, input, out, c)
+        one = plan.choose_depthwise(d, out.dtype, kernel_name)
+        depthwise.wgrad(one.kernel, one.tile, d, grad_output, input, out, c)
         return out
     product = plan.wgrad_product(N, K, input.shape[1], (P, Q), kernel_size[0] * kernel_size[1], groups)
     by_element = convolution.is_by_element(out.dtype, convolution.source_vector(input, grad_output, kernel_size, c))
     choice = plan.choose("conv2d_wgrad", product, out.dtype, "wgrad", by_element, kernel_name)
-    assert isinstance(choice.tile, MatrixTile)
     convolution.wgrad(choice.kernel, choice.tile, choice.slabs, grad_output, input, out, c)
     return out
 

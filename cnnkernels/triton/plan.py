@@ -41,7 +41,7 @@ class Choice(Generic[Tile]):
 
     kernel: str
     family: str
-    tile: Tile | None
+    tile: Tile
     slabs: int
     why: str
     refused: tuple[tuple[str, str], ...]  # every other candidate and why it was not taken
