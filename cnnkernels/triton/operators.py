@@ -43,7 +43,7 @@ def _gather(
             out.shape[0], out.shape[1], source.shape[1], (out.shape[2], out.shape[3]), R * S, c.groups
         )
         choice = plan.choose("conv2d_padded_dgrad", product, out.dtype, "padded_dgrad", None, kernel_name)
-            convolution.padded_dgrad(choice.kernel, choice.tile, source, weight, epilogue.bias, out, c)
+        convolution.padded_dgrad(choice.kernel, choice.tile, source, weight, epilogue.bias, out, c)
         return out
     if is_depthwise(weight.shape[1] * c.groups, weight.shape[0], c.groups) and not kernel_name.startswith(_GATHER):
         d = Depthwise.of("dgrad" if dgrad else "fprop", source, out, (R, S), c)
