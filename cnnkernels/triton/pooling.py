@@ -310,8 +310,8 @@ def _reduce(
     image = (1, h.image * w.image) if whole else (h.image, w.image)
     window = image if whole else (h.taps, w.taps)
     taps = window[0] * window[1]
-    pixels_of_part = max(1, ceil_div(ceil_div(taps, parts), tile.window)) * tile.window
-    parts = max(1, ceil_div(taps, pixels_of_part))
+    taps_of_part = max(1, ceil_div(ceil_div(taps, parts), tile.window)) * tile.window
+    parts = max(1, ceil_div(taps, taps_of_part))
     wide = _is_wide(axes, input, out) or parts * out.numel() >= 2**31 - 2**20
     partial = partial_tap = None
     if parts > 1:
@@ -328,7 +328,7 @@ def _reduce(
         name, pool2d_reduction_kernel, (ceil_div(out.numel(), tile.results), parts), out,
         input, out, index, partial, partial_tap,
         out.numel(), out.shape[1], *image, *input.stride(), *out.shape[2:],
-        h.pad, w.pad, divisor, *window, pixels_of_part,
+        h.pad, w.pad, divisor, *window, taps, taps_of_part,
         WHOLE=whole, EVEN=whole and input.stride(0) == input.shape[1] * input.stride(1), WINDOW_LAST=pixels_are_last(input), BLOCK_RESULTS=tile.results, BLOCK_WINDOW=tile.window, **geometry,
         warps=tile.warps,
     )  # fmt: skip

@@ -62,6 +62,8 @@ def avg_pool2d_kernel(
     sums = tl.zeros(x_at.shape, ACCUMULATOR)
     for number in tl.range(0, R * S, loop_unroll_factor=TAPS_AT_ONCE):
         r, s = number // S, number % S
+        if WIDE:
+            r, s = tl.cast(r, tl.int64), tl.cast(s, tl.int64)
         reads = tl.expand_dims((r < rows) & (s < count_w), ALONG_PIXELS) & channel_exists
         sums += tl.load(x + (x_at + (r * x_h_stride + s * x_w_stride)), mask=reads, other=0.0).to(ACCUMULATOR)
 

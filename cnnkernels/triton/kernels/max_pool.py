@@ -80,6 +80,8 @@ def max_pool2d_kernel(
     tap = tl.zeros(x_at.shape, tl.int32)
     for number in tl.range(0, R * S, loop_unroll_factor=TAPS_AT_ONCE):
         r, s = number // S, number % S
+        if WIDE:
+            r, s = tl.cast(r, tl.int64), tl.cast(s, tl.int64)
         along_tap = r * DILATION_H * x_h_stride + s * DILATION_W * x_w_stride
         reads = tl.expand_dims((r < rows) & (s < count_w), ALONG_PIXELS) & channel_exists
         value = tl.load(x + (x_at + along_tap), mask=reads, other=float("-inf")).to(ACCUMULATOR)

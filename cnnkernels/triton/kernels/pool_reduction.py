@@ -85,7 +85,7 @@ def store_mean(
 def pool2d_reduction_kernel(
     x, out, index, partial, partial_tap,  # partial: sums or maxima of each part, or None; partial_tap: where these are
     results, channels, x_h, x_w, x_n_stride, x_c_stride, x_h_stride, x_w_stride, out_h, out_w,
-    pad_h, pad_w, divisor, R, S, pixels_of_part,  # a multiple of BLOCK_WINDOW
+    pad_h, pad_w, divisor, R, S, taps_of_window, taps_of_part,  # a part is a multiple of BLOCK_WINDOW
     STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
     MAX: tl.constexpr, DIVISOR: tl.constexpr, ADAPTIVE: tl.constexpr,
     CHANNELS_LAST: tl.constexpr, WINDOW_LAST: tl.constexpr, WHOLE: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
@@ -113,8 +113,8 @@ def pool2d_reduction_kernel(
     else:
         values = tl.full((BLOCK_WINDOW, BLOCK_RESULTS), float("-inf") if MAX else 0.0, ACCUMULATOR)
     taps = tl.zeros(values.shape, part.dtype)
-    first = part * pixels_of_part
-    last = tl.minimum(first + pixels_of_part, R * S)
+    first = part * taps_of_part
+    last = tl.minimum(first + taps_of_part, taps_of_window)
     for start in range(first, last, BLOCK_WINDOW):
         number = start + tl.arange(0, BLOCK_WINDOW)
         if WHOLE:
@@ -137,7 +137,7 @@ def pool2d_reduction_kernel(
         is_nan = values != values
         last_nan = tl.max(tl.where(is_nan, taps, -1), axis=AXIS)
         best = tl.max(tl.where(is_nan, float("-inf"), values), axis=AXIS)
-        tap = tl.min(tl.where(values == tl.expand_dims(best, ALONG_RESULTS), taps, R * S), axis=AXIS)
+        tap = tl.min(tl.where(values == tl.expand_dims(best, ALONG_RESULTS), taps, taps_of_window), axis=AXIS)
         best = tl.where(last_nan >= 0, float("nan"), best)
         tap = tl.where(last_nan >= 0, last_nan, tap)
         if partial is not None:
