@@ -89,7 +89,9 @@ class Depthwise:
         R, S = self.kernel
         elements, run = tile.elements, self.run(tile)
         if tile.kind == "taps":
-            count = elements * (configs.DEPTHWISE_WGRAD_TAPS + 3 if self.operator == "wgrad" else 1)
+            # Sums, and addresses and masks: for each pixel, which of planes is each element.
+            addresses = 2 if self.pixels_last else 1
+            count = elements * (configs.DEPTHWISE_WGRAD_TAPS + 3 if self.operator == "wgrad" else 1 + addresses)
         elif self.operator == "wgrad":
             count = (R * S + self.open_rows + S) * elements
         else:
