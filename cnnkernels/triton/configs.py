@@ -210,6 +210,8 @@ DEPTHWISE_TILES = (
         for shapes, elements in zip(_SLIDE_SHAPES, _ELEMENTS, strict=True)
         for columns, channels in shapes
     ),
+    DepthwiseTile("taps", 128, 64, "any filter: 64 sums to a thread, so that eight pixels share a channel's weight"),
+    DepthwiseTile("taps", 1024, 2, "any filter: 16 sums to a thread, nearly all of one plane"),
     DepthwiseTile("taps", 32, 64, "any filter: 16 sums to a thread, whole lines of channels"),
     DepthwiseTile("taps", 256, 8, "any filter: 16 sums to a thread, whole lines of pixels"),
     DepthwiseTile("taps", 32, 16, "any filter: few pixels or channels"),

@@ -85,10 +85,14 @@ class Depthwise:
         return math.gcd(min(tile.elements, 16 // self.itemsize), self.out[1] if self.pixels_last else self.channels)
 
     def registers(self, tile: DepthwiseTile) -> int:
-        """Of a thread of the sliding kernels: weights and sums, or sums and rows."""
+        """Of a thread: weights and sums, or sums and rows."""
         R, S = self.kernel
         elements, run = tile.elements, self.run(tile)
-        if self.operator == "wgrad":
+        if tile.kind == "taps":
+            # Sums, and addresses and masks: for each pixel, which of planes is each element.
+            addresses = 2 if self.pixels_last else 1
+            count = elements * (configs.DEPTHWISE_WGRAD_TAPS + 3 if self.operator == "wgrad" else 1 + addresses)
+        elif self.operator == "wgrad":
             count = (R * S + self.open_rows + S) * elements
         else:
             channels = elements // run if self.pixels_last else run
@@ -98,6 +102,8 @@ class Depthwise:
 
     def refusal(self, tile: DepthwiseTile) -> str:
         """Why a kernel cannot run this, or ""."""
+        if self.registers(tile) > configs.DEPTHWISE_REGISTERS:
+            return f"weights and sums would take {self.registers(tile)} registers"
         if tile.kind == "taps":
             return ""
         if self.padding_mode != "zeros":
@@ -106,8 +112,6 @@ class Depthwise:
             return "it takes a stride or a dilation of the rows, not both"
         if self.operator == "dgrad" and self.multiplier > 1:
             return "in dgrad it has one filter for each channel"
-        if self.registers(tile) > configs.DEPTHWISE_REGISTERS:
-            return f"weights and sums would take {self.registers(tile)} registers"
         return ""
 
     def slabs(self, tile: DepthwiseTile) -> tuple[int, int]:
@@ -147,7 +151,12 @@ class Depthwise:
             classes = self.stride[0] * self.stride[1] if self.operator == "dgrad" else 1
             pixels = self.images * ceil_div(self.out[0] * self.out[1], classes)
             programs = channels * classes * ceil_div(pixels, tile.columns)
-            step = loads + E + 8 * vector  # the weights too
+            # A weight for each channel of a thread, from as many lines as lanes have different channels.
+            lanes = min(32 * configs.DEPTHWISE_WARPS, tile.columns // run)
+            weights = (
+                E * lanes / tile.columns * 8 if self.pixels_last else run * (4 + 4 * min(32, tile.channels // run))
+            )
+            step = loads + E + (weights if self.operator != "wgrad" else loads / configs.DEPTHWISE_WGRAD_TAPS)
             steps = ceil_div(R * S, classes) * (self.multiplier if self.operator == "dgrad" else 1)
         else:
             of_slab, images = self.slabs(tile)
@@ -157,7 +166,7 @@ class Depthwise:
             )  # fmt: skip
             rows = 1 if self.operator == "dgrad" else self.stride[0]
             step = rows * S * loads + R * S * E + 2 * E
-            steps = (of_slab + self.open_rows - 1) * images
+            steps = (of_slab + (0 if self.operator == "wgrad" else self.open_rows - 1)) * images
         # A pixel's channels that a tile has are at least 64 bytes, if all lanes of a load are to be served in its time. Beside a tile lie the
         # pixels that it reads and its neighbour too, of planes two sectors of 32 bytes; twice as many of them are read as take the time of the rest.
         if self.pixels_last:
