@@ -76,7 +76,7 @@ def choose(
     tiles = {f"triton_{operator}_{tile.size}_{DTYPE_NAMES[dtype]}": tile for tile in configs.matrix_tiles(dtype)}
     costs = {name: product.cost(tile) for name, tile in tiles.items()}
     suited = [name for name, tile in tiles.items() if tile.by_element in (None, by_element)]
-    best = min(suited, key=lambda name: costs[name])
+    best = min(suited, key=lambda name: (costs[name], tiles[name].rows * tiles[name].columns))
     if kernel_name:
         if kernel_name not in tiles:
             raise CannotRun(f"kernel '{kernel_name}' cannot run this problem: it is none of {', '.join(tiles)}")
