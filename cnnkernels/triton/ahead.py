@@ -221,7 +221,9 @@ def main() -> None:
     parser = ArgumentParser(prog="python -m cnnkernels.triton.ahead", description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", help="take the calls whose names have one of these parts; all, if none")
     parser.add_argument("--arch", type=int, action="append", choices=list(ARCHITECTURES), help="all, if not given")
-    parser.add_argument("--json", action="store_true", help="a line of JSON for each kernel, call and architecture")
+    parser.add_argument(
+        "--json", action="store_true", help="for each call and architecture a line, a list of what it launches"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="processes that compile")
     arguments = parser.parse_args()
     names = [name for name in CALLS if not arguments.parts or any(part in name for part in arguments.parts)]
@@ -231,14 +233,16 @@ def main() -> None:
         # What is compiled here is for GPUs that this machine need not have: it is kept only where somebody says so.
         os.environ.setdefault("TRITON_CACHE_DIR", folder)
         for facts in _compile_all(names, arguments.arch or list(ARCHITECTURES), arguments.jobs):
-            for one in facts:
-                print(json.dumps(asdict(one)) if arguments.json else _line(one), flush=True)
+            print(
+                json.dumps([asdict(one) for one in facts]) if arguments.json else "\n".join(map(_line, facts)),
+                flush=True,
+            )
 
 
 def run(
     parts: Sequence[str] = (), architectures: Sequence[int] = tuple(ARCHITECTURES), jobs: int = 2
-) -> Iterator[Facts]:
-    """The facts of all calls whose names have one of `parts`, from a process in which Triton compiles, as they come."""
+) -> Iterator[list[Facts]]:
+    """What each call launches whose name has one of `parts`, for each architecture, as it comes from a process in which Triton compiles."""
     command = [sys.executable, "-m", "cnnkernels.triton.ahead", "--json", f"--jobs={jobs}", *parts]
     command += [f"--arch={arch}" for arch in architectures]
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
@@ -246,7 +250,7 @@ def run(
         assert process.stdout is not None
         try:
             for line in process.stdout:
-                yield _facts_from(json.loads(line))
+                yield [_facts_from(fields) for fields in json.loads(line)]
         except BaseException:
             process.send_signal(signal.SIGINT)
             raise

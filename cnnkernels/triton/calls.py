@@ -88,7 +88,7 @@ def convolution(
     return name, call
 
 
-def _convolutions() -> Iterator[tuple[str, Callable[[], Any]]]:
+def _layers() -> Iterator[tuple[str, Callable[[], Any]]]:
     for layout in LAYOUTS:
         for layer in LAYERS:
             if layer != "decoder_4x4":
@@ -96,17 +96,24 @@ def _convolutions() -> Iterator[tuple[str, Callable[[], Any]]]:
             if layer != "resnet50_first":
                 yield convolution("dgrad", layer, "bf16", layout)
             yield convolution("wgrad", layer, "bf16", layout)
-        for dtype in ("bf16", "f16", "f32", "f64"):
-            for tile in configs.matrix_tiles(_DTYPES[dtype]):
-                for what in ("fprop", "wgrad"):
-                    yield convolution(what, "resnet50_3x3", dtype, layout, tile.size)
-        for tile in configs.matrix_tiles(torch.float32):
+
+
+def _tiles() -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Each on a layer whose operands it is made for."""
+    for dtype, precision in (("bf16", "tf32"), ("f16", "tf32"), ("f32", "tf32"), ("f32", "ieee"), ("f64", "tf32")):
+        for tile in configs.matrix_tiles(_DTYPES[dtype]):
             for what in ("fprop", "wgrad"):
-                yield convolution(what, "resnet50_3x3", "f32", layout, tile.size, "ieee")
+                if not tile.by_element:
+                    yield convolution(what, "resnet50_3x3", dtype, "nhwc", tile.size, precision)
+                if tile.by_element or dtype == "f32":
+                    yield convolution(what, "resnet50_3x3", dtype, "nchw", tile.size, precision)
+                elif dtype == "bf16":
+                    yield convolution(what, "resnet50_1x1", dtype, "nchw", tile.size)
 
 
 CALLS: dict[str, Callable[[], Any]] = {
-    **dict(_convolutions()),
+    **dict(_layers()),
+    **dict(_tiles()),
     "bias_grad bf16 nhwc": lambda: operators.conv2d_bias_grad(image(32, 256, 28, 28, "bf16", "nhwc")),
     "bias_grad bf16 nchw": lambda: operators.conv2d_bias_grad(image(32, 256, 28, 28, "bf16", "nchw")),
 }

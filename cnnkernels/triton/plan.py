@@ -126,7 +126,7 @@ def choose(
     """
     made_for = {True: "made for operands that are read by element", False: "made for operands that are read in vectors"}
     candidates = []
-    for tile in configs.matrix_tiles(dtype):
+    for tile in reversed(configs.matrix_tiles(dtype)):  # of equal costs the smallest
         suits = by_element is None or tile.by_element in (None, by_element)
         candidates.append(
             Candidate(
