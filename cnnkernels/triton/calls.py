@@ -73,7 +73,8 @@ def convolution(
         geometry = ((l.stride,) * 2, (l.padding,) * 2, (l.dilation,) * 2, l.groups, layout == "nhwc")
         operator = "conv2d_wgrad" if what == "wgrad" else "conv2d_gather"
         kernel_name = f"triton_{operator}_{kernel}_{dtype}" if kernel else ""
-        conv: Any = torch.backends.cudnn.conv
+        cudnn: Any = torch.backends.cudnn
+        conv = cudnn.conv
         before = conv.fp32_precision
         conv.fp32_precision = precision
         try:
