@@ -96,44 +96,67 @@ def test_a_window_without_a_pixel(kernel: str) -> None:
 @pytest.mark.parametrize("kernel", _kernels("max_gather"))
 def test_indices_that_lie_outside_are_not_followed(kernel: str) -> None:
     x = _image(1, 1, 2, 2)
-    geometry = ((3, 3), (1, 1), (1, 1), (1, 1), False, kernel)
-    everywhere = torch.arange(9, dtype=torch.uint8, device=DEVICE).view(9, 1, 1, 1)  # window (0, 0) and its taps
-    assert torch.equal(
-        _operator("max_pool2d_gather")(x.expand(9, 1, 2, 2), everywhere, *geometry).flatten(),
-        F.pad(x, (1, 0, 1, 0)).flatten(),
-    )
+    geometry = ((4, 4), (1, 1), (1, 1), (1, 1), False, kernel)
+    every_tap = torch.arange(16, dtype=torch.uint8, device=DEVICE).view(
+        16, 1, 1, 1
+    )  # of a window with a border on all sides
+    gathered = _operator("max_pool2d_gather")(x.expand(16, 1, 2, 2), every_tap, *geometry)
+    assert torch.equal(gathered.flatten(), F.pad(x, (1, 1, 1, 1)).flatten())
     outside = torch.tensor([-1, 4, 2**40, -(2**63)], device=DEVICE).view(4, 1, 1, 1)
     assert not _operator("max_pool2d_gather")(x.expand(4, 1, 2, 2), outside, *geometry).any()
+
+
+def _every_pass(x: Tensor, last: bool, dtype: torch.dtype) -> list[Tensor]:
+    """What every operator gives for `x` on one kernel of each family."""
+    P, Q = (x.shape[2] - 1) // 2 + 1, x.shape[3] + 1
+    geometry = ((2, 2), (2, 1), (1, 1))
+    results: list[Tensor] = []
+
+    def run(name: str, *arguments: Any) -> None:
+        operator = name.replace("max", "max_pool2d").replace("avg", "avg_pool2d")
+        if name == "max":
+            operator += "_with_indices"
+        one_of_each = {family: kernel for kernel, (family, _) in pooling.names_of(name, dtype).items()}
+        for kernel in one_of_each.values():
+            result = _operator(operator)(*arguments, last, kernel)
+            results.extend(result if isinstance(result, tuple) else (result,))
+
+    run("max", x, (P, Q), *geometry, (1, 1), True)
+    y, pixels = results[:2]
+    run("max_backward", y, pixels, x.shape[2:], *geometry, (1, 1))
+    run("max_gather", x, pixels, *geometry, (1, 1))
+    run("avg", x, (P, Q), *geometry, False, None)
+    run("avg_backward", y, x.shape[2:], *geometry, False, None)
+    run("adaptive_max", x, (1, 2))
+    run("adaptive_max_backward", y, pixels, x.shape[2:])
+    run("adaptive_avg", x, (1, 1))
+    run("adaptive_avg_backward", y, x.shape[2:])
+    return results
 
 
 @pytest.mark.triton
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_offsets_of_64_bits(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No tensor of a test is so large: every kernel has them all the same, and gives the same bits."""
-    x, last = _image(2, 5, 9, 8, layout=layout), layout == "channels_last"
-    geometry = ((3, 2), (2, 1), (1, 0))
-
-    def every_pass() -> list[Tensor]:
-        results: list[Tensor] = []
-        for kernel in _kernels("max"):
-            results += _operator("max_pool2d_with_indices")(x, (5, 7), *geometry, (1, 1), True, last, kernel)
-        for kernel in _kernels("avg"):
-            results.append(_operator("avg_pool2d")(x, (5, 7), *geometry, False, None, last, kernel))
-        y, pixels = results[:2]
-        for kernel in _kernels("max_backward"):
-            results.append(_operator("max_pool2d_backward")(y, pixels, (9, 8), *geometry, (1, 1), last, kernel))
-        for kernel in _kernels("max_gather"):
-            results.append(_operator("max_pool2d_gather")(x, pixels, *geometry, (1, 1), last, kernel))
-        for kernel in _kernels("avg_backward"):
-            results.append(_operator("avg_pool2d_backward")(y, (9, 8), *geometry, False, None, last, kernel))
-        for kernel in _kernels("adaptive_max"):
-            results += _operator("adaptive_max_pool2d")(x, (1, 1), last, kernel)
-        return results
-
-    narrow = every_pass()
+    """No tensor of a test needs them: kernels have them all the same, and give the same bits."""
+    x, last = _image(2, 3, 5, 4, layout=layout), layout == "channels_last"
+    narrow = _every_pass(x, last, x.dtype)
     monkeypatch.setattr(pooling, "is_wide", lambda *tensors: True)
-    for one, other in zip(every_pass(), narrow, strict=True):
+    for one, other in zip(_every_pass(x, last, x.dtype), narrow, strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("size", [(1, 1, 50000, 50000), (1, 2, 3, 2**30), (3, 2**20, 40, 40)])
+def test_tensors_that_need_them_get_offsets_of_64_bits(
+    size: tuple[int, ...], layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide: list[bool] = []
+    monkeypatch.setattr(pooling, "launch", lambda *args, **kwargs: wide.append(kwargs["WIDE"]))
+    x = torch.empty(size, dtype=torch.bfloat16, device="meta", memory_format=LAYOUTS[layout])
+    _every_pass(x, layout == "channels_last", x.dtype)
+    assert len(wide) >= 13
+    assert all(wide)
 
 
 @pytest.mark.triton

@@ -107,7 +107,6 @@ class PoolTile:
     pixels: int
     channels: int
     why: str
-    warps: int = 4
 
     @property
     def size(self) -> str:
@@ -136,10 +135,12 @@ class ReductionTile:
         return (self.results, self.window)
 
 
-# 1024 results to a program are 8 to a thread: 16 bytes of halves. Maximum and index take a register each for them, the loads of nine unrolled taps
-# four each, and the rest of 128, with which a multiprocessor has 16 warps, is for addresses.
+# 1024 results to a program. Of channels four warps have 8 results to a thread: 16 bytes of halves. Maximum and index take a register each for them, the
+# loads of nine unrolled taps four each, and the rest of 128, with which a multiprocessor has 16 warps, is for addresses. Of planes an element is a
+# register and its address two: eight warps have 4 to a thread.
+WARPS_OF_CHANNELS, WARPS_OF_PLANES = 4, 8
 POOL_TILES = (
-    PoolTile(256, 4, "planes: lanes along pixels, whose addresses serve four channels"),
+    PoolTile(256, 4, "planes: a thread has one pixel, whose addresses serve four channels"),
     PoolTile(64, 16, "small planes, or 16 channels"),
     PoolTile(32, 32, "32 channels"),
     PoolTile(16, 64, "channels: 128 bytes of halves to a pixel"),
@@ -159,7 +160,7 @@ MOST_UNROLLED_TAPS, LOOP_TAPS = 9, 5
 MOST_UNROLLED_WINDOWS, LOOP_WINDOWS = 4, 3
 
 # What the plan of a pooling is made for, an H200. 4.8 TB/s over 132 multiprocessors at 1.8 GHz are some 20 bytes a cycle: in the 700 cycles that a read of
-# DRAM takes, 7000 halves. So many are in flight, or memory waits. Of four warps each, four programs have 128 registers a thread.
+# DRAM takes, 7000 halves. So many are in flight, or memory waits. Of four warps each, four programs have 128 registers a thread (two of eight as many).
 WAIT_ELEMENTS = 7000
 PROGRAMS_AT_ONCE = 4
 # Neighbouring lanes that read elements further apart than this have a 32-byte sector each; and what L1 has takes an eighth of DRAM's time or less.

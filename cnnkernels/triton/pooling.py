@@ -198,6 +198,10 @@ def _tiles(tile: PoolTile, out: Tensor, pixels_last: bool) -> tuple[int, int]:
     return pixels * channels, pixels if pixels_last else channels
 
 
+def _warps(pixels_last: bool) -> int:
+    return configs.WARPS_OF_PLANES if pixels_last else configs.WARPS_OF_CHANNELS
+
+
 def _dense(out: Tensor) -> tuple[int, ...]:
     """Height, width, their product, and the strides of images, channels and pixels of a result, whose pixels have no gaps between rows."""
     height, width = out.shape[2:]
@@ -274,7 +278,7 @@ def forward(name: str, kernel_name: str, input: Tensor, out: Tensor, index: Tens
             input, out, index, *sizes, inner,
             R=h.taps, S=w.taps, STRIDE_H=h.stride, STRIDE_W=w.stride, DILATION_H=h.dilation, DILATION_W=w.dilation,
             ADAPTIVE=c.adaptive, TAPS_AT_ONCE=_taps_at_once(axes), PIXELS_LAST=last, WIDE=wide, **blocks,
-            warps=tile.warps,
+            warps=_warps(last),
         )  # fmt: skip
     else:
         from cnnkernels.triton.kernels.avg_pool import avg_pool2d_kernel
@@ -285,7 +289,7 @@ def forward(name: str, kernel_name: str, input: Tensor, out: Tensor, index: Tens
             input, out, *sizes, divisor, inner,
             R=h.taps, S=w.taps, STRIDE_H=h.stride, STRIDE_W=w.stride, DIVISOR=kind,
             ADAPTIVE=c.adaptive, TAPS_AT_ONCE=_taps_at_once(axes), PIXELS_LAST=last, WIDE=wide, **blocks,
-            warps=tile.warps,
+            warps=_warps(last),
         )  # fmt: skip
 
 
@@ -361,7 +365,7 @@ def max_backward(name: str, kernel_name: str, grad_output: Tensor, indices: Tens
         ADAPTIVE=c.adaptive, WINDOWS_AT_ONCE=_windows_at_once(axes),
         PIXELS_LAST=last, WIDE=_is_wide(axes, grad_output, indices, out),
         BLOCK_PIXELS=tile.pixels, BLOCK_CHANNELS=tile.channels,
-        warps=tile.warps,
+        warps=_warps(last),
     )  # fmt: skip
 
 
@@ -382,7 +386,7 @@ def max_gather(kernel_name: str, input: Tensor, indices: Tensor, out: Tensor, c:
         S=w.taps, STRIDE_H=h.stride, STRIDE_W=w.stride, DILATION_H=h.dilation, DILATION_W=w.dilation,
         PIXELS_LAST=last, WIDE=_is_wide(axes, input, indices, out),
         BLOCK_PIXELS=tile.pixels, BLOCK_CHANNELS=tile.channels,
-        warps=tile.warps,
+        warps=_warps(last),
     )  # fmt: skip
 
 
@@ -403,5 +407,5 @@ def avg_backward(name: str, kernel_name: str, grad_output: Tensor, out: Tensor, 
         DIVISOR=kind, ADAPTIVE=c.adaptive, WINDOWS_AT_ONCE=_windows_at_once(axes),
         PIXELS_LAST=last, WIDE=_is_wide(axes, grad_output, out),
         BLOCK_PIXELS=tile.pixels, BLOCK_CHANNELS=tile.channels,
-        warps=tile.warps,
+        warps=_warps(last),
     )  # fmt: skip
