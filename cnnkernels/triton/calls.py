@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -112,9 +113,66 @@ def _tiles() -> Iterator[tuple[str, Callable[[], Any]]]:
                     yield convolution(what, "resnet50_1x1", dtype, "nchw", tile.size)
 
 
+def _depthwise(
+    what: str, taps: int, stride: int, dtype: str, layout: str, channels: int = 144, size: int = 56
+) -> tuple[str, Callable[[], Any]]:
+    out, padding = size // stride, taps // 2
+
+    def call() -> Any:
+        x, y = (image(32, channels, side, side, dtype, layout) for side in (size, out))
+        w = image(channels, 1, taps, taps, dtype, "nchw")
+        geometry = ((stride,) * 2, (padding,) * 2, (1, 1), channels, layout == "nhwc")
+        if what == "fprop":
+            return operators.conv2d_fprop(x, w, None, (out, out), *geometry)
+        if what == "dgrad":
+            return operators.conv2d_dgrad(y, w, None, (size, size), *geometry)
+        return operators.conv2d_wgrad(y, x, (taps, taps), *geometry)
+
+    return f"depthwise {what} {taps}x{taps} stride {stride} {dtype} {layout}", call
+
+
+def _streams() -> Iterator[tuple[str, Callable[[], Any]]]:
+    """What moves memory and computes little."""
+    for layout in LAYOUTS:
+        last = layout == "nhwc"
+        for dtype in ("bf16", "f32"):
+            for what in ("fprop", "dgrad", "wgrad"):
+                for taps, stride in ((3, 1), (3, 2), (5, 1), (7, 1)):
+                    yield _depthwise(what, taps, stride, dtype, layout)
+            window = ((3, 3), (2, 2), (1, 1))
+
+            def x(size: int = 112, dtype: str = dtype, layout: str = layout) -> Tensor:
+                return image(32, 64, size, size, dtype, layout)
+
+            def index(dtype: torch.dtype, layout: str = layout) -> Tensor:
+                return image(32, 64, 56, 56, "f32", layout).to(dtype)
+
+            calls: dict[str, Callable[..., Any]] = {
+                "max_pool2d": lambda x, w, last: operators.max_pool2d(x(), (56, 56), *w, (1, 1), last),
+                "max_pool2d_with_indices": lambda x, w, last: operators.max_pool2d_with_indices(
+                    x(), (56, 56), *w, (1, 1), False, last
+                ),
+                "avg_pool2d": lambda x, w, last: operators.avg_pool2d(x(), (56, 56), *w, True, None, last),
+                "avg_pool2d_backward": lambda x, w, last: operators.avg_pool2d_backward(
+                    x(56), (112, 112), *w, True, None, last
+                ),
+                "adaptive_avg_pool2d": lambda x, w, last: operators.adaptive_avg_pool2d(x(), (7, 7), last),
+                "global_avg_pool2d": lambda x, w, last: operators.adaptive_avg_pool2d(x(56), (1, 1), last),
+            }
+            for name, call in calls.items():
+                yield f"{name} {dtype} {layout}", partial(call, x, window, last)
+            backward = partial(_max_backward, x, index, window, last)
+            yield f"max_pool2d_backward {dtype} {layout}", backward
+
+
+def _max_backward(x: Callable[..., Tensor], index: Callable[..., Tensor], window: Any, last: bool) -> Any:
+    return operators.max_pool2d_backward(x(56), index(torch.uint8), (112, 112), *window, (1, 1), last)
+
+
 CALLS: dict[str, Callable[[], Any]] = {
     **dict(_layers()),
     **dict(_tiles()),
+    **dict(_streams()),
     "bias_grad bf16 nhwc": lambda: operators.conv2d_bias_grad(image(32, 256, 28, 28, "bf16", "nhwc")),
     "bias_grad bf16 nchw": lambda: operators.conv2d_bias_grad(image(32, 256, 28, 28, "bf16", "nchw")),
 }
