@@ -112,7 +112,7 @@ class _Driver:
 
 
 @contextmanager
-def _as_on(arch: int) -> Iterator[None]:
+def as_on(arch: int) -> Iterator[None]:
     from triton.runtime.driver import driver
 
     before = driver._active
@@ -129,7 +129,7 @@ def compile_launch(launch: Launch, arch: int) -> Any:
 
     if INTERPRETED:
         raise RuntimeError("TRITON_INTERPRET is set: in this process Triton's kernels are not compiled")
-    with _as_on(arch):
+    with as_on(arch):
         return launch.kernel.warmup(*launch.args, grid=launch.grid, **launch.kwargs)
 
 
@@ -138,7 +138,7 @@ def facts_of(call: str, launch: Launch, arch: int) -> Facts:
     compiled = compile_launch(launch, arch)
     usage = _resource_usage(compiled.asm["cubin"])
     ptx = compiled.asm["ptx"]
-    async_loads = _async_copies(ptx)
+    async_loads = async_copies(ptx)
     return Facts(
         call,
         launch.name,
@@ -149,12 +149,10 @@ def facts_of(call: str, launch: Launch, arch: int) -> Facts:
         dynamic_shared=compiled.metadata.shared,
         tensor_columns=getattr(compiled.metadata, "tmem_size", None) or 0,
         cubin_bytes=len(compiled.asm["cubin"]),
-        matrix={
-            name: count for name in MATRIX_INSTRUCTIONS if (count := len(re.findall(re.escape(name) + r"\b", ptx)))
-        },
-        loads=dict(_accesses(ptx, "ld") + async_loads),
+        matrix={name: count for name in MATRIX_INSTRUCTIONS if (count := len(re.findall(re.escape(name) + r"\b", ptx)))},
+        loads=dict(accesses(ptx, "ld") + async_loads),
         async_loads=dict(async_loads),
-        stores=dict(_accesses(ptx, "st")),
+        stores=dict(accesses(ptx, "st")),
         warps=compiled.metadata.num_warps,
         stages=launch.kwargs["num_stages"],
     )
@@ -173,13 +171,13 @@ def _resource_usage(cubin: bytes) -> dict[str, int]:
     return {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL|SHARED):(\d+)", dump)}
 
 
-def _accesses(ptx: str, operation: str) -> Counter[int]:
+def accesses(ptx: str, operation: str) -> Counter[int]:
     """Bytes of an access of global memory -> how many there are: ld.global.v4.b32 has 16."""
     found = re.findall(rf"\b{operation}\.global[\w.:]*?(?:\.v(\d))?\.[bfsu](\d+)\b", ptx)
     return Counter(int(vector or 1) * int(bits) // 8 for vector, bits in found)
 
 
-def _async_copies(ptx: str) -> Counter[int]:
+def async_copies(ptx: str) -> Counter[int]:
     """The same of cp.async, whose third operand is the number of bytes."""
     found = re.findall(r"\bcp\.async\.c[ag]\.shared\.global[\w.:]*\s*\[[^]]*\],\s*\[[^]]*\],\s*(\w+)", ptx)
     return Counter(int(size, 0) for size in found)
@@ -203,7 +201,7 @@ def _compile_all(names: Sequence[str], architectures: Sequence[int], jobs: int) 
         yield from pool.map(_facts_of_call, *zip(*tasks, strict=True))
 
 
-def _line(facts: Facts) -> str:
+def line(facts: Facts) -> str:
     def widths(counts: dict[int, int]) -> str:
         return " ".join(f"{counts[width]}x{width}" for width in sorted(counts, reverse=True)) or "-"
 
@@ -233,10 +231,12 @@ def main() -> None:
         # What is compiled here is for GPUs that this machine need not have: it is kept only where somebody says so.
         os.environ.setdefault("TRITON_CACHE_DIR", folder)
         for facts in _compile_all(names, arguments.arch or list(ARCHITECTURES), arguments.jobs):
-            print(
-                json.dumps([asdict(one) for one in facts]) if arguments.json else "\n".join(map(_line, facts)),
-                flush=True,
-            )
+            print(json.dumps([asdict(one) for one in facts]) if arguments.json else "\n".join(map(line, facts)), flush=True)
+
+
+def environment_that_compiles() -> dict[str, str]:
+    """This process's environment, but for what has Triton interpret its kernels."""
+    return {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
 
 
 def run(
@@ -245,8 +245,7 @@ def run(
     """What each call launches whose name has one of `parts`, for each architecture, as it comes from a process in which Triton compiles."""
     command = [sys.executable, "-m", "cnnkernels.triton.ahead", "--json", f"--jobs={jobs}", *parts]
     command += [f"--arch={arch}" for arch in architectures]
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment_that_compiles(), text=True) as process:
         assert process.stdout is not None
         try:
             for line in process.stdout:

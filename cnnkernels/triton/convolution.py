@@ -129,7 +129,7 @@ def source_vector(source: Tensor, out: Tensor, taps: Sequence[int], c: Convoluti
     """The *_VECTOR of the image that a pass gathers from: fprop's and wgrad's x, dgrad's dy. `out` is the other one."""
     group_in = source.shape[1] // c.groups
     stack = stack_of(c.groups, group_in, out.shape[1] // c.groups)
-    return vector_of(source, stack * group_in, is_product(taps, c) and is_linear(out))
+    return vector_of(source, stack * group_in, is_product(taps, c))
 
 
 def is_by_element(dtype: torch.dtype, *vectors: int) -> bool:
