@@ -68,12 +68,13 @@ class Product:
 
 
 def choose(operator: str, product: Product, dtype: torch.dtype, family: str, kernel_name: str = "") -> Choice:
-    """The tile for a matrix product of kind `operator` ("conv2d_gather", "conv2d_wgrad"), or that of `kernel_name`.
+    """The tile for a matrix product of kind `operator` ("conv2d_gather", "conv2d_wgrad", "conv2d_padded_dgrad"), or that of `kernel_name`.
 
     Raises:
         CannotRun: `kernel_name` is no kernel of this kind and dtype.
     """
-    tiles = {f"triton_{operator}_{tile.size}_{DTYPE_NAMES[dtype]}": tile for tile in configs.matrix_tiles(dtype)}
+    shapes = configs.padded_dgrad_tiles(dtype) if operator == "conv2d_padded_dgrad" else configs.matrix_tiles(dtype)
+    tiles = {f"triton_{operator}_{tile.size}_{DTYPE_NAMES[dtype]}": tile for tile in shapes}
     costs = {name: product.cost(tile) for name, tile in tiles.items()}
     best = min(costs, key=lambda name: costs[name])
     if kernel_name:
