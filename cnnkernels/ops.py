@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cnnkernels.triton import log as triton_log
+
 # Another build of the libraries (a sanitizer's, for one) can be tried without installing it over this one.
 LIBRARY_DIRECTORY = Path(os.environ.get("CNNKERNELS_LIBRARY_DIR") or Path(__file__).parent / "lib")
 # The emulator has two builds, of which a process loads one: for speed, or with every access checked and counted (docs/emulator.md).
@@ -236,11 +238,12 @@ if EMULATOR_MISSING is None:
         torch.library.register_fake(f"cnnkernels::{_name}", globals()[f"_fake_{_name}"])
 
 
-# The launch log: each library notes the names of the kernels it launches while its log is on.
+# The launch log: each library notes the names of the kernels it launches while its log is on, and so does the Triton backend.
 
 
 def start_launch_log() -> None:
     """Turn the launch logs on and empty them."""
+    triton_log.start()
     for library in _logs():
         library.cnnkernels_launch_log_enable(1)
 
@@ -254,11 +257,12 @@ def read_launch_log() -> list[str]:
         buffer = ctypes.create_string_buffer(size + 1)
         library.cnnkernels_launch_log_read(buffer, size + 1)
         names += buffer.value.decode().split("\n")
-    return [name for name in names if name]
+    return [name for name in names if name] + triton_log.read()
 
 
 def stop_launch_log() -> None:
     """Turn the launch logs off."""
+    triton_log.stop()
     for library in _logs():
         library.cnnkernels_launch_log_enable(0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,15 @@ import torch
 # Whoever runs the tests may have tables, and the tests say which kernel they expect.
 os.environ["CNNKERNELS_TUNING"] = "0"
 
+# Without a GPU the Triton kernels run under Triton's interpreter, for which Triton has to know before it is imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 from cnnkernels import backends, tuning
+from cnnkernels.backends import triton
 from cnnkernels.models.load import _import_torchvision
 from cnnkernels.testing import checked_emulator
+from cnnkernels.triton import configs
 
 
 class Place(NamedTuple):
@@ -26,7 +33,11 @@ class Place(NamedTuple):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    lacking = {"gpu": backends.unavailable("cuda"), "checked_emulator": checked_emulator.missing()}
+    lacking = {
+        "gpu": backends.unavailable("cuda"),
+        "triton": backends.unavailable("triton"),
+        "checked_emulator": checked_emulator.missing(),
+    }
     for mark, reason in lacking.items():
         if reason is not None:
             for item in items:
@@ -34,10 +45,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                     item.add_marker(pytest.mark.skip(reason=f"no {mark} run: {reason}"))
 
 
-@pytest.fixture(params=["emulator", pytest.param("cuda", marks=pytest.mark.gpu)])
+_COMPILED = ["emulator", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+#: For a test with `place` that takes too many calls for Triton's interpreter: whole trainings.
+compiled_kernels_alone = pytest.mark.parametrize("place", _COMPILED, indirect=True)
+
+
+@pytest.fixture(params=[*_COMPILED, pytest.param("triton", marks=pytest.mark.triton)])
 def place(request: pytest.FixtureRequest) -> Place:
-    """Run the test on the emulator and, where there is a GPU, on it as well."""
-    return Place(request.param, {"emulator": "cpu", "cuda": "cuda"}[request.param])
+    """Run the test on the emulator, on the GPU where there is one, and on Triton, there or under its interpreter."""
+    on_gpu = request.param == "cuda" or (request.param == "triton" and not triton.INTERPRETED)
+    return Place(request.param, "cuda" if on_gpu else "cpu")
+
+
+@pytest.fixture(autouse=True)
+def few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have Triton's plan made for a small GPU while it is interpreted, where a program takes some ten milliseconds."""
+    if triton.INTERPRETED:
+        monkeypatch.setattr(configs, "MULTIPROCESSORS", 4)
+        monkeypatch.setattr(configs, "TARGET_PROGRAMS", 8)
 
 
 @pytest.fixture
@@ -61,6 +87,17 @@ def torchvision_models() -> Any:
         pytest.skip(str(missing))
     return pytest.importorskip("torchvision.models")
 
+
+def _without_overflow_checks() -> None:
+    """Triton's interpreter computes every integer operation twice, to look for overflows of which it tells in debug mode alone."""
+    from triton.runtime import interpreter
+
+    builder = interpreter.interpreter_builder
+    builder.options = dataclasses.replace(builder.options, sanitize_overflow=False)
+
+
+if triton.INTERPRETED and backends.unavailable("triton") is None:
+    _without_overflow_checks()
 
 # Between its operations torch's OpenMP threads spin for milliseconds, on the cores that the emulator wants.
 torch.set_num_threads(1)

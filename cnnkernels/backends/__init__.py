@@ -15,7 +15,7 @@ from types import ModuleType, TracebackType
 import torch
 
 from cnnkernels import ops
-from cnnkernels.backends import cuda, emulator
+from cnnkernels.backends import cuda, emulator, triton
 
 __all__ = [
     "ENTRY_POINTS",
@@ -30,16 +30,14 @@ __all__ = [
 
 NAMES = ("auto", "cuda", "triton", "emulator", "torch")
 
-# The backends with kernels of our own, and the module in which each has conv2d_fprop, ..., avg_pool2d_backward. These two share
+# The backends with kernels of our own, and the module in which each has conv2d_fprop, ..., avg_pool2d_backward. Two of them share
 # the operators: torch's dispatcher tells them apart by the tensors' device.
-ENTRY_POINTS: dict[str, ModuleType] = {"cuda": ops, "emulator": ops}
+ENTRY_POINTS: dict[str, ModuleType] = {"cuda": ops, "triton": triton, "emulator": ops}
 
 
 class BackendError(RuntimeError):
     """The chosen backend cannot run this call; the message says why and what could."""
 
-
-_TRITON_MISSING = "the Triton kernels are not built yet; use cuda, emulator or torch"
 
 _WHY_NAMED = "asked for by name"
 _WHY_AUTO_CUDA = "auto: our CUDA library runs CUDA tensors of this dtype"
@@ -128,9 +126,11 @@ def select(name: str | None, input: object) -> tuple[str, str]:
         refusal = emulator.refusal(input)
     elif name == "cuda":
         refusal = cuda.refusal(input)
+    elif name == "triton":
+        refusal = triton.refusal(input)
     else:
-        check_name(name)
-        refusal = _TRITON_MISSING
+        check_name(name)  # raises
+        raise AssertionError(name)
     if refusal is None and torch._C._get_tracing_state() is not None:
         refusal = _NOT_RECORDED
     if refusal is not None:
@@ -157,7 +157,7 @@ def unavailable(name: str) -> str | None:
     """Why backend `name` cannot run on this machine, as a sentence; None where it can."""
     check_name(name)
     if name == "triton":
-        return _TRITON_MISSING
+        return triton.unavailable()
     if name == "cuda":
         return cuda.unavailable()
     if name == "emulator":

@@ -15,14 +15,24 @@ from rich.table import Table
 
 from cnnkernels import __version__, backends
 from cnnkernels.cli.output import catalogue, make_console, print_json
+from cnnkernels.cli.triton_kernels import triton_kernels, triton_table
 
 
 @click.command()
 @click.option("--kernels", "list_kernels", is_flag=True, help="List every compiled kernel.")
+@click.option(
+    "--triton-arch",
+    type=click.Choice(["80", "90", "100"]),
+    help="With --kernels: compile the Triton kernels for this compute capability, and say what came of it. A minute; Ctrl-C keeps what is done.",
+)
 @click.option("--json", "json_output", is_flag=True, help="Print JSON.")
-def info(list_kernels: bool, json_output: bool) -> None:
+def info(list_kernels: bool, triton_arch: str | None, json_output: bool) -> None:
     """Versions, device, backends and why one is absent, compiled kernels."""
+    if triton_arch and not list_kernels:
+        raise click.UsageError("--triton-arch is about the list of kernels: add --kernels")
     facts = _facts()
+    if triton_arch:
+        facts["triton_kernels"] = triton_kernels(int(triton_arch), make_console(json_output))
     if json_output:
         print_json(facts)
         return
@@ -36,6 +46,11 @@ def info(list_kernels: bool, json_output: bool) -> None:
         console.print(_kernels_table(kernels) if list_kernels else _families_table(kernels))
         if not list_kernels:
             console.print("[dim]cnnkernels info --kernels lists each of them[/]")
+    if triton_arch:
+        compiled = facts["triton_kernels"]
+        console.print(f"[yellow]{compiled}[/]" if isinstance(compiled, str) else triton_table(compiled, triton_arch))
+    elif list_kernels:
+        console.print("[dim]--triton-arch 90 adds the Triton kernels, which it compiles for that[/]")
 
 
 def _facts() -> dict[str, Any]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option(
     "--backend",
-    type=click.Choice(["emulator", "cuda"]),
+    type=click.Choice(["emulator", "cuda", "triton"]),
     help="Where to run.  [default: cuda with a GPU, else emulator]",
 )
 @kernel_options
@@ -51,7 +51,8 @@ def verify(
     require_backend(backend)
     if schedules and backend != "emulator":
         raise click.ClickException("--schedules is for --backend emulator: a GPU's schedule is its own")
-    catalogue()
+    if backend != "triton":
+        catalogue()
     from cnnkernels.testing import verify as engine
 
     selection = engine.Selection(backend, passes_of(operations), dtypes, kernel, quick, schedules)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnkernels import ops
+from cnnkernels.backends import ENTRY_POINTS
 from cnnkernels.epilogue import ACTIVATIONS, Epilogue, Norm
 from cnnkernels.testing.operands import Values, is_channels_last, lay_out, layout_of, make_operand
 from cnnkernels.testing.problem import AdaptivePool2dProblem
@@ -49,21 +49,29 @@ class Case:
     channels_last: bool
 
 
-def make_case(problem: Problem, name: str, dtype: torch.dtype, values: Values = "normal", device: str = "cpu") -> Case:
-    """Pass `name` of `problem` with operands that are the same every time.
+def make_case(
+    problem: Problem,
+    name: str,
+    dtype: torch.dtype,
+    values: Values = "normal",
+    device: str = "cpu",
+    backend: str = "emulator",
+) -> Case:
+    """Pass `name` of `problem` with operands that are the same every time, by `backend`'s operator.
 
     "integers" gives an exact case where the pass has one: not where an average divides by what no small scale cancels.
     """
     generator = torch.Generator().manual_seed(zlib.crc32(f"{name} {problem} {values}".encode()))
+    operators = ENTRY_POINTS[backend]
     if isinstance(problem, Pool2dProblem):
-        return _pool2d_case(problem, name, dtype, values, device, generator)
+        return _pool2d_case(problem, name, dtype, values, device, operators, generator)
     if isinstance(problem, AdaptivePool2dProblem):
-        return _adaptive_pool2d_case(problem, name, dtype, values, device, generator)
+        return _adaptive_pool2d_case(problem, name, dtype, values, device, operators, generator)
     density = 1.0
-    case = _conv2d_case(problem, name, dtype, values, density, device, generator)
+    case = _conv2d_case(problem, name, dtype, values, density, device, operators, generator)
     while values == "integers" and not case.exact:
         density /= 2
-        case = _conv2d_case(problem, name, dtype, values, density, device, generator)
+        case = _conv2d_case(problem, name, dtype, values, density, device, operators, generator)
     return case
 
 
@@ -74,6 +82,7 @@ def _conv2d_case(
     values: Values,
     density: float,
     device: str,
+    operators: Any,
     generator: torch.Generator,
 ) -> Case:
     shapes = problem.shapes | {"grad_output": problem.shapes["output"]}
@@ -90,7 +99,7 @@ def _conv2d_case(
     if bias and problem.bias and (name != "dgrad" or problem.transposed):
         operands[bias] = operand(bias)
     channels_last = is_channels_last(layout_of("weight" if name == "wgrad" else "output", problem.layout))
-    operator: Any = getattr(ops, f"conv2d_{name}")
+    operator: Any = getattr(operators, f"conv2d_{name}")
     arguments: tuple[Any, ...] = tuple(operands[role] for role in _CONV2D_OPERANDS[name])
     if bias:
         arguments += (operands.get(bias),)
@@ -154,7 +163,13 @@ _CONV2D_OPERANDS = {
 
 
 def _pool2d_case(
-    problem: Pool2dProblem, name: str, dtype: torch.dtype, values: Values, device: str, generator: torch.Generator
+    problem: Pool2dProblem,
+    name: str,
+    dtype: torch.dtype,
+    values: Values,
+    device: str,
+    operators: Any,
+    generator: torch.Generator,
 ) -> Case:
     scale = _cancelling_scale(problem) if values == "integers" and name.startswith("avg") else 1
 
@@ -173,7 +188,7 @@ def _pool2d_case(
         operands["grad_output"] = operand(problem.output_size, values)
     reference = pool2d_reference(problem, name, {role: operands[role] for role in _POOL2D_OPERANDS[name]})
     channels_last = is_channels_last(problem.layout)
-    operator: Any = getattr(ops, _POOL2D_OPERATORS[name])
+    operator: Any = getattr(operators, _POOL2D_OPERATORS[name])
     if indices is not None:
         indices = given
         operands["indices"] = lay_out(given, problem.layout)
@@ -186,10 +201,10 @@ def _pool2d_case(
     )
     levels: tuple[Tensor, ...] = ()
     if name == "max" and problem.levels == 3:
-        operator, arguments = ops.max_pool2d_pyramid, (input, problem.window[0])
+        operator, arguments = operators.max_pool2d_pyramid, (input, problem.window[0])
         levels = tuple(pyramid(problem, input.cpu())[1:])
     elif name == "max" and problem.indices != "none":
-        operator = ops.max_pool2d_with_indices
+        operator = operators.max_pool2d_with_indices
         arguments += (problem.indices == "flat",)
     arguments += (channels_last,)
     # What selects values computes nothing, so that it is exact for all of them.
@@ -220,6 +235,7 @@ def _adaptive_pool2d_case(
     dtype: torch.dtype,
     values: Values,
     device: str,
+    operators: Any,
     generator: torch.Generator,
 ) -> Case:
     scale = _adaptive_scale(problem) if values == "integers" and "avg" in name else 1
@@ -240,7 +256,7 @@ def _adaptive_pool2d_case(
     operands = {role: operands[role] for role in roles.get(name, ("input",))}
     reference = adaptive_pool2d_reference(problem, name, operands)
     channels_last = is_channels_last(problem.layout)
-    operator: Any = getattr(ops, name.replace("max", "max_pool2d").replace("avg", "avg_pool2d"))
+    operator: Any = getattr(operators, name.replace("max", "max_pool2d").replace("avg", "avg_pool2d"))
     arguments = (*operands.values(), image if name.endswith("backward") else problem.output, channels_last)
     exact = name == "adaptive_max" or (values == "integers" and scale > 0 and _sums_are_exact(reference, dtype))
     further = () if indices is None else (indices,)

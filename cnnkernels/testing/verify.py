@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from cnnkernels import catalogue
+from cnnkernels.backends import triton
 from cnnkernels.explain import trace
 from cnnkernels.testing import families, oracles
 from cnnkernels.testing.cases import Case, Problem, Result, make_case
@@ -123,7 +125,8 @@ class Selection:
 
     @property
     def device(self) -> str:
-        return "cuda" if self.backend == "cuda" else "cpu"
+        on_cpu = self.backend == "emulator" or (self.backend == "triton" and triton.INTERPRETED)
+        return "cpu" if on_cpu else "cuda"
 
 
 @dataclass(frozen=True)
@@ -140,15 +143,13 @@ class Item:
 
 
 def kernel_passes(selection: Selection) -> list[KernelPass]:
-    """The selected passes of the compiled kernels, in the catalogue's order.
+    """The selected passes of the backend's kernels, in the catalogue's order.
 
-    Raises ImportError where `cnnkernels._C`, which has the catalogue, is not built.
+    Raises ImportError where `cnnkernels._C`, which has the compiled kernels' catalogue, is not built.
     """
-    from cnnkernels import _C
-
     subjects = [
         KernelPass(row["name"], row["family"], name, row["dtype"])
-        for row in _C.catalogue()
+        for row in catalogue.kernels(selection.backend)
         for name in (*row["passes"], *["fused"] * ("fprop" in row["passes"]))
     ]
     return [
@@ -224,7 +225,7 @@ def verify_item(
     """
     records = [Record(subject) for subject in item.subjects]
     cases = {
-        values: make_case(item.problem, item.name, DTYPES[item.dtype], values, selection.device)
+        values: make_case(item.problem, item.name, DTYPES[item.dtype], values, selection.device, selection.backend)
         for values in selection.values
     }
     for values, case in cases.items():
@@ -244,10 +245,13 @@ def _verify_run(
     selection: Selection,
     begin: Callable[[KernelPass, str], None],
 ) -> None:
-    from cnnkernels import _C
+    kernel, schedule = record.subject.kernel, "the only one"
+    emulated = selection.backend == "emulator"
+    if emulated:
+        from cnnkernels import _C
 
-    kernel, schedule = record.subject.kernel, _C.emulator_config()["schedule"]
-    _C.emulator_findings()  # of launches that were not ours
+        schedule = _C.emulator_config()["schedule"]
+        _C.emulator_findings()  # of launches that were not ours
     reached = True
     try:
         begin(record.subject, f"{values} values")
@@ -268,7 +272,7 @@ def _verify_run(
             record.refused[str(item.problem)] = str(error).rpartition(": ")[2]
             return
         where: dict[str, str] = {"problem": str(item.problem), "values": values, "schedule": schedule}
-        findings = [finding | where for finding in _C.emulator_findings()]
+        findings = [finding | where for finding in _C.emulator_findings()] if emulated else []
         record.findings += findings
         if not findings:
             record.failures.append(f"{item.problem}, {values} values: {error}")

@@ -23,38 +23,64 @@ class MatrixTile:
     warps: int
     stages: int  # of loads in flight
     why: str
+    by_element: bool | None = (
+        None  # made for operands of which elements are read one by one, or for others; None: for both
+    )
 
     @property
     def size(self) -> str:
         return f"{self.rows}x{self.columns}x{self.depth}"
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.rows, self.columns, self.depth)
+
 
 # A warp group of four warps is what Hopper's matrix instructions work on, with 64 rows and up to 256 columns. A step of 64 halves is 128 bytes of
 # each row: one line. With three or four stages a program has 48 KB to 128 KB of shared memory.
 _HALVES = (
-    MatrixTile(128, 128, 64, 8, 3, "the most FMAs per byte that 64 sums a thread allow"),
-    MatrixTile(128, 64, 64, 4, 4, "64 channels, or twice the programs of 128x128"),
-    MatrixTile(64, 64, 64, 4, 4, "few pixels"),
-    MatrixTile(128, 32, 32, 4, 4, "few channels: groups of 8 to 32, stems"),
-    MatrixTile(64, 16, 32, 4, 4, "few channels and few pixels"),
+    MatrixTile(128, 128, 64, 8, 3, "the most FMAs per byte that 64 sums a thread allow", by_element=False),
+    MatrixTile(128, 64, 64, 4, 4, "64 channels, or twice the programs of 128x128", by_element=False),
+    MatrixTile(64, 64, 64, 4, 4, "few pixels", by_element=False),
+    MatrixTile(128, 32, 32, 4, 4, "few channels: groups of 8 to 32", by_element=False),
+    MatrixTile(
+        64,
+        16,
+        64,
+        4,
+        4,
+        "few channels and few pixels; 64 deep, so that 128 threads read 16 bytes each",
+        by_element=False,
+    ),
+)
+# Single halves cannot be copied past the registers (cp.async has 4 bytes at least): a step's elements and their addresses are all in registers, and
+# what hides the loads' latency is another program. So: steps half as deep, 20 to 32 elements to a thread, 16 warps on a multiprocessor.
+_HALVES_BY_ELEMENT = (
+    MatrixTile(128, 64, 32, 8, 3, "24 elements to a thread, and 16 sums", by_element=True),
+    MatrixTile(64, 64, 32, 4, 3, "few pixels", by_element=True),
+    MatrixTile(64, 32, 32, 4, 3, "few channels: groups of 8 to 32, stems", by_element=True),
+    MatrixTile(64, 16, 32, 4, 3, "few channels and few pixels", by_element=True),
 )
 # fp32 by tf32 instructions, or exactly by FMAs, which take a register for each sum: 64 of 128 threads' 255.
 _SINGLES = (
     MatrixTile(128, 64, 32, 8, 3, "32 sums to a thread"),
     MatrixTile(64, 64, 32, 4, 3, "few pixels"),
     MatrixTile(64, 32, 32, 4, 3, "few channels: groups of 8 to 32, stems"),
-    MatrixTile(32, 16, 32, 4, 3, "few channels and few pixels"),
+    MatrixTile(64, 16, 32, 4, 3, "few channels and few pixels"),
 )
 # fp64 is there to be right: small tiles, which fit wherever they run.
 _DOUBLES = (MatrixTile(32, 32, 16, 4, 2, "fp64 is for checking"),)
 
 
 def matrix_tiles(dtype: torch.dtype) -> tuple[MatrixTile, ...]:
-    """The tiles of a matrix product of elements of `dtype`, largest first."""
+    """The tiles of a matrix product of elements of `dtype`."""
     if dtype == torch.float64:
         return _DOUBLES
-    return _SINGLES if dtype == torch.float32 else _HALVES
+    return _SINGLES if dtype == torch.float32 else _HALVES + _HALVES_BY_ELEMENT
 
+
+# What is told of vectors (kernels/gather.py) goes as far as what Triton finds out itself; of no type more fill a 16-byte access.
+LONGEST_VECTOR = 16
 
 # A group's channels fill a part of a tile; as many groups are stacked as come to these many.
 STACKED_CHANNELS = 32
@@ -71,6 +97,80 @@ SUM_BLOCK = 1024  # neighbouring elements: 8 to a thread, in 16-byte accesses
 BIAS_GRAD_BLOCK = (32, 128)  # channels (or pixels) along memory, and across it: 32 sums to a thread of 128
 
 
+# Pooling. It moves memory and computes next to nothing: tiles are what is in flight, and what neighbouring lanes read.
+
+
+@dataclass(frozen=True)
+class PoolTile:
+    """A tile of the kernels that walk windows (kernels/max_pool.py, avg_pool.py): pixels by channels of the result."""
+
+    pixels: int
+    channels: int
+    why: str
+    warps: int = 4
+
+    @property
+    def size(self) -> str:
+        return f"{self.pixels}x{self.channels}"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.pixels, self.channels)
+
+
+@dataclass(frozen=True)
+class ReductionTile:
+    """A tile of kernels/pool_reduction.py: results by pixels of their windows."""
+
+    results: int
+    window: int
+    why: str
+    warps: int = 4
+
+    @property
+    def size(self) -> str:
+        return f"reduced_{self.results}x{self.window}"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.results, self.window)
+
+
+# 1024 results to a program are 8 to a thread: 16 bytes of halves. Maximum and index take a register each for them, the loads of nine unrolled taps
+# four each, and the rest of 128, with which a multiprocessor has 16 warps, is for addresses.
+POOL_TILES = (
+    PoolTile(256, 4, "planes: lanes along pixels, whose addresses serve four channels"),
+    PoolTile(64, 16, "small planes, or 16 channels"),
+    PoolTile(32, 32, "32 channels"),
+    PoolTile(16, 64, "channels: 128 bytes of halves to a pixel"),
+)
+
+# 16 pixels to a thread are in flight at once. The tree at the end takes a step of the loop for every BLOCK_WINDOW / 16 or so places.
+REDUCTION_TILES = (
+    ReductionTile(32, 64, "planes of 7x7, or 32 channels"),
+    ReductionTile(8, 256, "planes of 14x14"),
+    ReductionTile(2, 1024, "long planes"),
+    ReductionTile(64, 32, "channels: 128 bytes of halves to a pixel"),
+)
+
+# Up to this many taps are unrolled, so that their loads are in flight together: 3x3, whose loads take 36 registers in pairs of halves. More are a
+# loop of some at a time. Backward a window is two loads and two addresses: half as many.
+MOST_UNROLLED_TAPS, LOOP_TAPS = 9, 5
+MOST_UNROLLED_WINDOWS, LOOP_WINDOWS = 4, 3
+
+# What the plan of a pooling is made for, an H200. 4.8 TB/s over 132 multiprocessors at 1.8 GHz are some 20 bytes a cycle: in the 700 cycles that a read of
+# DRAM takes, 7000 halves. So many are in flight, or memory waits. Of four warps each, four programs have 128 registers a thread.
+WAIT_ELEMENTS = 7000
+PROGRAMS_AT_ONCE = 4
+# Neighbouring lanes that read elements further apart than this have a 32-byte sector each; and what L1 has takes an eighth of DRAM's time or less.
+MOST_STEP = 8
+
+MERGE_BLOCK = 128  # results whose parts a program of merge_parts_kernel puts together: few, since there are few
+
+
+# Depthwise convolution.
+
+
 @dataclass(frozen=True)
 class DepthwiseTile:
     """A tile of kernels/depthwise.py and kernels/depthwise_wgrad.py: `columns` (of an image; "taps": pixels of all images) by `channels`."""
@@ -83,6 +183,10 @@ class DepthwiseTile:
     @property
     def size(self) -> str:
         return f"{self.kind}_{self.columns}x{self.channels}"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.columns, self.channels)
 
     @property
     def elements(self) -> int:

@@ -53,11 +53,11 @@ def ceil_div(a: int, b: int) -> int:
 
 
 def precision(dtype: torch.dtype) -> str:
-    """How fp32 is multiplied: as torch.backends.cudnn.conv.fp32_precision says, tf32 unless that is "ieee"."""
+    """How fp32 is multiplied: as torch.backends.cudnn.conv.fp32_precision says ("tf32" unless it was changed; "none" is what allow_tf32 = False makes of it)."""
     if dtype != torch.float32:
         return "ieee"
     cudnn: Any = torch.backends.cudnn
-    return "ieee" if cudnn.conv.fp32_precision == "ieee" else "tf32"
+    return "tf32" if cudnn.conv.fp32_precision == "tf32" else "ieee"
 
 
 def is_wide(*tensors: Tensor) -> bool:
@@ -78,11 +78,63 @@ def pixels_are_last(image: Tensor) -> bool:
     return image.shape[1] == 1 or image.stride(1) != 1
 
 
+def common_power(*numbers: int) -> int:
+    """The largest power of two, up to a vector's, that divides all `numbers`. Of symbols torch.compile guards the remainders alone."""
+    power = configs.LONGEST_VECTOR
+    while power > 1 and any(number % power != 0 for number in numbers):
+        power //= 2
+    return power
+
+
+def steps_of(t: Tensor, *axes: int) -> list[int]:
+    """The strides along `axes`, but of those with one index."""
+    return [t.stride(axis) for axis in axes if t.shape[axis] > 1]
+
+
+def vector_of(image: Tensor, channels: int, whole: bool) -> int:
+    """An image's *_VECTOR of kernels/gather.py.
+
+    Of neighbouring channels, of which `channels` belong together, or, where pixels are last, of pixels of a plane (`whole`: all, in order).
+    """
+    if not pixels_are_last(image):
+        return common_power(*steps_of(image, 0, 2, 3), channels, image.shape[1])
+    if not (whole and image.stride(3) == 1 and is_linear(image)):
+        return 1
+    return common_power(*steps_of(image, 0, 1), image.shape[2] * image.shape[3])
+
+
+def vector_of_filter(filter: Tensor) -> int:
+    """A filter's, of its channels."""
+    return common_power(*steps_of(filter, 0, 2, 3), filter.shape[1]) if filter.stride(1) == 1 else 1
+
+
+def vector_of_taps(filter: Tensor) -> int:
+    """A filter's, of its channels and taps as one run."""
+    return common_power(filter.shape[1] * filter.shape[2] * filter.shape[3]) if filter.is_contiguous() else 1
+
+
 def stack_of(groups: int, group_in: int, group_out: int) -> int:
     """How many groups a tile of channels belongs to."""
     if groups == 1:
         return 1
     return max(1, min(groups, configs.STACKED_CHANNELS // max(group_in, group_out)))
+
+
+def is_product(taps: Sequence[int], c: Convolution) -> bool:
+    """Whether each result reads one pixel, that of its own place."""
+    return tuple(taps) == tuple(c.stride) == (1, 1) and tuple(c.padding) == (0, 0)
+
+
+def source_vector(source: Tensor, out: Tensor, taps: Sequence[int], c: Convolution) -> int:
+    """The *_VECTOR of the image that a pass gathers from: fprop's and wgrad's x, dgrad's dy. `out` is the other one."""
+    group_in = source.shape[1] // c.groups
+    stack = stack_of(c.groups, group_in, out.shape[1] // c.groups)
+    return vector_of(source, stack * group_in, is_product(taps, c) and is_linear(out))
+
+
+def is_by_element(dtype: torch.dtype, *vectors: int) -> bool:
+    """Whether one of the vectors is smaller than a copy past the registers can be, which is 4 bytes."""
+    return min(vectors) * dtype.itemsize < 4
 
 
 class Tap(NamedTuple):
@@ -116,7 +168,6 @@ def gather(
     R, S = weight.shape[2:]
     stack = stack_of(c.groups, group_in, group_out)
     along = [taps_of(stride, dilation) for stride, dilation in zip(c.stride, c.dilation, strict=True)]
-    plain = R == S == 1 and tuple(c.stride) == (1, 1) and tuple(c.padding) == (0, 0)
     partial = None
     if slabs > 1:
         accumulator = torch.float64 if out.dtype == torch.float64 else torch.float32
@@ -145,7 +196,9 @@ def gather(
         TAP_STEP_H=along[0].step, TAP_STEP_W=along[1].step, INVERSE_H=along[0].inverse, INVERSE_W=along[1].inverse,
         PADDING_MODE=c.padding_mode, ACTIVATION=epilogue.activation if slabs == 1 else "none",
         STACK=stack, FLAT=stack * group_in <= configs.MOST_FLAT_CHANNELS and R * S > 1, PIXELS_LAST=pixels_are_last(source),
-        LINEAR=plain and is_linear(source) and is_linear(out),
+        LINEAR=is_product((R, S), c) and is_linear(source) and is_linear(out),
+        SOURCE_VECTOR=source_vector(source, out, (R, S), c), FILTER_VECTOR=vector_of_filter(weight),
+        OUT_VECTOR=vector_of(out, stack * group_out, classes == 1), OUT_CHANNELS_LAST=not pixels_are_last(out),
         WIDE=is_wide(source, out), SLABS=slabs, PRECISION=precision(out.dtype),
         BLOCK_PIXELS=tile.rows, BLOCK_OUT=tile.columns, BLOCK_IN=tile.depth,
         warps=tile.warps, stages=tile.stages,
@@ -216,7 +269,6 @@ def wgrad(
     if slabs > 1:
         accumulator = torch.float64 if out.dtype == torch.float64 else torch.float32
         partial = torch.empty(slabs * out.numel(), dtype=accumulator, device=out.device)
-    plain = R == S == 1 and tuple(c.stride) == (1, 1) and tuple(c.padding) == (0, 0)
     last = pixels_are_last(input)
     grid = (
         ceil_div(c.groups, stack) * ceil_div(stack * group_out, tile.rows),
@@ -232,7 +284,10 @@ def wgrad(
         *c.padding, pixels_of_slab,
         R=R, S=S, STRIDE_H=c.stride[0], STRIDE_W=c.stride[1], DILATION_H=c.dilation[0], DILATION_W=c.dilation[1],
         PADDING_MODE=c.padding_mode, STACK=stack, TAPS_INNER=last, PIXELS_LAST=last,
-        LINEAR=plain and is_linear(input) and is_linear(grad_output),
+        LINEAR=is_product((R, S), c) and is_linear(input) and is_linear(grad_output),
+        X_VECTOR=source_vector(input, grad_output, (R, S), c),
+        DY_VECTOR=vector_of(grad_output, stack * group_out, True) if pixels_are_last(grad_output) == last else 1,
+        OUT_VECTOR=vector_of_taps(out) if last else vector_of_filter(out),
         WIDE=is_wide(input, grad_output) or slabs * out.numel() >= 2**31, PRECISION=precision(out.dtype),
         BLOCK_OUT=tile.rows, BLOCK_COLUMNS=tile.columns, BLOCK_PIXELS=tile.depth,
         warps=tile.warps, stages=tile.stages,
@@ -261,7 +316,7 @@ def bias_grad(grad_output: Tensor, out: Tensor) -> None:
     launch(
         name, bias_grad_kernel, (blocks, slabs), out,
         grad_output, partial, N, K, P, Q, *grad_output.stride(), pixels_of_slab,
-        PIXELS_LAST=last, WIDE=is_wide(grad_output), BLOCK_CHANNELS=block_channels, BLOCK_PIXELS=block_pixels,
+        PIXELS_LAST=last, VECTOR=vector_of(grad_output, K, True), WIDE=is_wide(grad_output), BLOCK_CHANNELS=block_channels, BLOCK_PIXELS=block_pixels,
         warps=4,
     )  # fmt: skip
     if slabs > 1:

@@ -1,7 +1,6 @@
 """The operators torch.ops.cnnkernels_triton.*: names, arguments and results of torch.ops.cnnkernels.* (csrc/schemas.h), on Triton.
 
-They are torch.library.triton_op, so that torch.compile sees the kernels and need not know them, and their fake results are what this code
-allocates. Each allocates its result, chooses a kernel (plan.py) and launches it; shapes were checked before (cnnkernels.geometry).
+Each allocates its result, chooses a kernel (plan.py) and launches it; shapes were checked before (cnnkernels.geometry).
 """
 
 from __future__ import annotations
@@ -10,14 +9,15 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.library import triton_op
 
-from cnnkernels.triton import convolution, depthwise, plan
-from cnnkernels.triton.configs import DepthwiseTile, MatrixTile
+from cnnkernels.triton import convolution, depthwise, plan, pool_operators
 from cnnkernels.triton.convolution import Convolution, EpilogueTensors
 from cnnkernels.triton.depthwise import Depthwise, is_depthwise
+from cnnkernels.triton.pool_operators import *  # noqa: F403
+from cnnkernels.triton.registration import operator
 
 __all__ = ["conv2d_bias_grad", "conv2d_dgrad", "conv2d_fprop", "conv2d_fused", "conv2d_wgrad"]
+__all__ += pool_operators.__all__
 
 # What the names of the matrix products' kernels begin with: they run depthwise problems too, where one asks for them.
 _GATHER, _WGRAD = "triton_conv2d_gather_", "triton_conv2d_wgrad_"
@@ -42,27 +42,26 @@ def _gather(
         product = plan.padded_dgrad_product(
             out.shape[0], out.shape[1], source.shape[1], (out.shape[2], out.shape[3]), R * S, c.groups
         )
-        choice = plan.choose("conv2d_padded_dgrad", product, out.dtype, "padded_dgrad", kernel_name)
-        assert isinstance(choice.tile, MatrixTile)
+        choice = plan.choose("conv2d_padded_dgrad", product, out.dtype, "padded_dgrad", None, kernel_name)
         convolution.padded_dgrad(choice.kernel, choice.tile, source, weight, epilogue.bias, out, c)
         return out
     if is_depthwise(weight.shape[1] * c.groups, weight.shape[0], c.groups) and not kernel_name.startswith(_GATHER):
         d = Depthwise.of("dgrad" if dgrad else "fprop", source, out, (R, S), c)
-        choice = plan.choose_depthwise(d, out.dtype, kernel_name)
-        assert isinstance(choice.tile, DepthwiseTile)
-        depthwise.gather(choice.kernel, choice.tile, d, source, weight, out, c, epilogue)
+        one = plan.choose_depthwise(d, out.dtype, kernel_name)
+        depthwise.gather(one.kernel, one.tile, d, source, weight, out, c, epilogue)
         return out
     classes = c.stride[0] * c.stride[1] if dgrad else 1
     product = plan.gather_product(
         out.shape[0], out.shape[1], source.shape[1], (out.shape[2], out.shape[3]), R * S, classes, c.groups
     )
-    choice = plan.choose("conv2d_gather", product, out.dtype, "gather", kernel_name)
-    assert isinstance(choice.tile, MatrixTile)
+    vectors = (convolution.source_vector(source, out, (R, S), c), convolution.vector_of_filter(weight))
+    by_element = convolution.is_by_element(out.dtype, *vectors)
+    choice = plan.choose("conv2d_gather", product, out.dtype, "gather", by_element, kernel_name)
     convolution.gather(choice.kernel, choice.tile, choice.slabs, source, weight, out, c, epilogue, dgrad)
     return out
 
 
-@triton_op("cnnkernels_triton::conv2d_fprop", mutates_args={})
+@operator
 def conv2d_fprop(
     input: Tensor, weight: Tensor, bias: Tensor | None, output_size: Sequence[int],
     stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int, channels_last: bool,
@@ -73,7 +72,7 @@ def conv2d_fprop(
     return _gather(input, weight, out, c, EpilogueTensors(bias), False, kernel_name)
 
 
-@triton_op("cnnkernels_triton::conv2d_fused", mutates_args={})
+@operator
 def conv2d_fused(
     input: Tensor, weight: Tensor, bias: Tensor | None, mean: Tensor | None, variance: Tensor | None,
     scale: Tensor | None, shift: Tensor | None, eps: float, residual: Tensor | None, activation: str,
@@ -86,7 +85,7 @@ def conv2d_fused(
     return _gather(input, weight, out, c, epilogue, False, kernel_name)
 
 
-@triton_op("cnnkernels_triton::conv2d_dgrad", mutates_args={})
+@operator
 def conv2d_dgrad(
     grad_output: Tensor, weight: Tensor, bias: Tensor | None, input_size: Sequence[int],
     stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int, channels_last: bool,
@@ -97,7 +96,7 @@ def conv2d_dgrad(
     return _gather(grad_output, weight, out, c, EpilogueTensors(bias), True, kernel_name)
 
 
-@triton_op("cnnkernels_triton::conv2d_wgrad", mutates_args={})
+@operator
 def conv2d_wgrad(
     grad_output: Tensor, input: Tensor, kernel_size: Sequence[int],
     stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int, channels_last: bool,
@@ -112,18 +111,17 @@ def conv2d_wgrad(
             (stride[0], stride[1]), (padding[0], padding[1]), (dilation[0], dilation[1]), padding_mode,
             convolution.pixels_are_last(input), out.element_size(),
         )  # fmt: skip
-        choice = plan.choose_depthwise(d, out.dtype, kernel_name)
-        assert isinstance(choice.tile, DepthwiseTile)
-        depthwise.wgrad(choice.kernel, choice.tile, d, grad_output, input, out, c)
+        one = plan.choose_depthwise(d, out.dtype, kernel_name)
+        depthwise.wgrad(one.kernel, one.tile, d, grad_output, input, out, c)
         return out
     product = plan.wgrad_product(N, K, input.shape[1], (P, Q), kernel_size[0] * kernel_size[1], groups)
-    choice = plan.choose("conv2d_wgrad", product, out.dtype, "wgrad", kernel_name)
-    assert isinstance(choice.tile, MatrixTile)
+    by_element = convolution.is_by_element(out.dtype, convolution.source_vector(input, grad_output, kernel_size, c))
+    choice = plan.choose("conv2d_wgrad", product, out.dtype, "wgrad", by_element, kernel_name)
     convolution.wgrad(choice.kernel, choice.tile, choice.slabs, grad_output, input, out, c)
     return out
 
 
-@triton_op("cnnkernels_triton::conv2d_bias_grad", mutates_args={})
+@operator
 def conv2d_bias_grad(grad_output: Tensor, kernel_name: str = "") -> Tensor:
     out = grad_output.new_empty(grad_output.shape[1])
     convolution.bias_grad(grad_output, out)

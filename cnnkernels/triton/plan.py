@@ -6,7 +6,9 @@ multiprocessor relative to others: no measurement, and only good for comparing t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 
@@ -14,15 +16,32 @@ from cnnkernels.triton import configs
 from cnnkernels.triton.configs import DepthwiseTile, MatrixTile
 from cnnkernels.triton.convolution import DTYPE_NAMES, ceil_div, stack_of
 from cnnkernels.triton.depthwise import Depthwise
+from cnnkernels.triton.launch import record_choice
+
+Tile = TypeVar("Tile")
 
 
 @dataclass(frozen=True)
-class Choice:
+class Candidate(Generic[Tile]):
+    """A kernel that could run a pass."""
+
+    kernel: str
+    family: str
+    tile: Tile
+    slabs: int
+    cost: float
+    why: str  # its tile is there
+    refusal: str = ""  # why it cannot, which makes its cost of no account
+    unsuited: str = ""  # why it is not taken unless by name
+
+
+@dataclass(frozen=True)
+class Choice(Generic[Tile]):
     """What runs a pass."""
 
     kernel: str
     family: str
-    tile: MatrixTile | DepthwiseTile | None
+    tile: Tile
     slabs: int
     why: str
     refused: tuple[tuple[str, str], ...]  # every other candidate and why it was not taken
@@ -67,28 +86,56 @@ class Product:
         return float(rounds * (steps * step + partial))
 
 
-def choose(operator: str, product: Product, dtype: torch.dtype, family: str, kernel_name: str = "") -> Choice:
+def cheapest(candidates: Sequence[Candidate[Tile]], kernel_name: str = "") -> Choice[Tile]:
+    """The suited candidate of least cost that does not refuse, or that of `kernel_name`.
+
+    Raises:
+        CannotRun: `kernel_name` is no candidate, or refuses.
+    """
+    able = [candidate for candidate in candidates if not candidate.refusal and not candidate.unsuited]
+    best = min(able, key=lambda candidate: candidate.cost)
+    why = f"its modelled cost is the least of {len(able)} tiles: {best.why}"
+    if kernel_name:
+        named = [candidate for candidate in candidates if candidate.kernel == kernel_name]
+        if not named:
+            names = ", ".join(candidate.kernel for candidate in candidates)
+            raise CannotRun(f"kernel '{kernel_name}' cannot run this problem: it is none of {names}")
+        best, why = named[0], "it was asked for by name"
+        if best.refusal:
+            raise CannotRun(f"kernel '{kernel_name}' cannot run this problem: {best.refusal}")
+
+    def reason(other: Candidate[Tile]) -> str:
+        by_cost = f"modelled at {other.cost / best.cost:.2f} times the cost of {best.kernel}"
+        return other.refusal or other.unsuited or by_cost
+
+    refused = tuple((other.kernel, reason(other)) for other in candidates if other is not best)
+    choice = Choice(best.kernel, best.family, best.tile, best.slabs, why, refused)
+    record_choice(choice)
+    return choice
+
+
+def choose(
+    operator: str, product: Product, dtype: torch.dtype, family: str, by_element: bool | None, kernel_name: str = ""
+) -> Choice[MatrixTile]:
     """The tile for a matrix product of kind `operator` ("conv2d_gather", "conv2d_wgrad", "conv2d_padded_dgrad"), or that of `kernel_name`.
+
+    `by_element`: an operand's elements lie so that each is read by itself; None: all tiles suit.
 
     Raises:
         CannotRun: `kernel_name` is no kernel of this kind and dtype.
     """
-    shapes = configs.padded_dgrad_tiles(dtype) if operator == "conv2d_padded_dgrad" else configs.matrix_tiles(dtype)
-    tiles = {f"triton_{operator}_{tile.size}_{DTYPE_NAMES[dtype]}": tile for tile in shapes}
-    costs = {name: product.cost(tile) for name, tile in tiles.items()}
-    best = min(costs, key=lambda name: costs[name])
-    if kernel_name:
-        if kernel_name not in tiles:
-            raise CannotRun(f"kernel {kernel_name} cannot run this problem: it is none of {', '.join(tiles)}")
-        best, why = kernel_name, "it was asked for by name"
-    else:
-        why = f"its modelled cost is the least of {len(tiles)} tiles: {tiles[best].why}"
-    refused = tuple(
-        (name, f"modelled at {cost / costs[best]:.2f} times the cost of {best}")
-        for name, cost in costs.items()
-        if name != best
-    )
-    return Choice(best, family, tiles[best], product.slabs(tiles[best]), why, refused)
+    made_for = {True: "made for operands that are read by element", False: "made for operands that are read in vectors"}
+    candidates = []
+    tiles = configs.padded_dgrad_tiles(dtype) if operator == "conv2d_padded_dgrad" else configs.matrix_tiles(dtype)
+    for tile in reversed(tiles):  # of equal costs the smallest
+        suits = by_element is None or tile.by_element in (None, by_element)
+        candidates.append(
+            Candidate(
+                f"triton_{operator}_{tile.size}_{DTYPE_NAMES[dtype]}", family, tile, product.slabs(tile), product.cost(tile), tile.why,
+                unsuited="" if suits else made_for[bool(tile.by_element)],
+            )
+        )  # fmt: skip
+    return cheapest(candidates, kernel_name)
 
 
 def gather_product(
@@ -118,28 +165,16 @@ def padded_dgrad_product(
     return Product(ceil_div(groups, stack), N * out[0] * out[1], stack * (out_channels // groups), depth, False)
 
 
-def choose_depthwise(d: Depthwise, dtype: torch.dtype, kernel_name: str = "") -> Choice:
+def choose_depthwise(d: Depthwise, dtype: torch.dtype, kernel_name: str = "") -> Choice[DepthwiseTile]:
     """The kernel and tile of a depthwise convolution, or that of `kernel_name`.
 
     Raises:
         CannotRun: `kernel_name` is no kernel of this kind and dtype, or refuses the problem.
     """
     operator = "conv2d_depthwise_wgrad" if d.operator == "wgrad" else "conv2d_depthwise"
-    tiles = {f"triton_{operator}_{tile.size}_{DTYPE_NAMES[dtype]}": tile for tile in configs.DEPTHWISE_TILES}
-    reasons = {name: d.refusal(tile) for name, tile in tiles.items()}
-    costs = {name: d.cost(tile) for name, tile in tiles.items() if not reasons[name]}
-    best = min(costs, key=lambda name: costs[name])
-    if kernel_name:
-        if kernel_name not in tiles:
-            raise CannotRun(f"kernel {kernel_name} cannot run this problem: it is none of {', '.join(tiles)}")
-        if reasons[kernel_name]:
-            raise CannotRun(f"kernel {kernel_name} cannot run this problem: {reasons[kernel_name]}")
-        best, why = kernel_name, "it was asked for by name"
-    else:
-        why = f"depthwise; its modelled cost is the least of {len(costs)} tiles: {tiles[best].why}"
-    refused = tuple(
-        (name, reasons[name] or f"modelled at {costs[name] / costs[best]:.2f} times the cost of {best}")
-        for name in tiles
-        if name != best
-    )
-    return Choice(best, "depthwise", tiles[best], 1, why, refused)
+    candidates = []
+    for tile in configs.DEPTHWISE_TILES:
+        name, refusal = f"triton_{operator}_{tile.size}_{DTYPE_NAMES[dtype]}", d.refusal(tile)
+        cost = 0.0 if refusal else d.cost(tile)
+        candidates.append(Candidate(name, "depthwise", tile, 1, cost, f"depthwise: {tile.why}", refusal))
+    return cheapest(candidates, kernel_name)

@@ -26,6 +26,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from cnnkernels.triton.kernels.arithmetic import narrow
 from cnnkernels.triton.kernels.depthwise import add_product, within
 from cnnkernels.triton.kernels.gather import inside_image
 
@@ -117,7 +118,9 @@ def conv2d_depthwise_wgrad_slide_kernel(
     for r in tl.static_range(R):
         for s in tl.static_range(S):
             total = tl.sum(sums[r * S + s], axis=ALONG_CHANNELS)
-            tl.store(out + at + r * dw_r_stride + s * dw_s_stride, total.to(out.dtype.element_ty), mask=k < filters)
+            tl.store(
+                out + at + r * dw_r_stride + s * dw_s_stride, narrow(total, out.dtype.element_ty), mask=k < filters
+            )
 
 
 @triton.jit
@@ -183,5 +186,5 @@ def conv2d_depthwise_wgrad_taps_kernel(
     at = slab * dw_numel + k * dw_k_stride
     for i in tl.static_range(TAPS):
         r, s = (first_tap + i) // S, (first_tap + i) % S
-        total = tl.sum(sums[i], axis=ALONG_CHANNELS).to(out.dtype.element_ty)
+        total = narrow(tl.sum(sums[i], axis=ALONG_CHANNELS), out.dtype.element_ty)
         tl.store(out + at + r * dw_r_stride + s * dw_s_stride, total, mask=k_exists & within(r, R, BLOCK_CHANNELS))

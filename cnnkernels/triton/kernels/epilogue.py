@@ -12,6 +12,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from cnnkernels.triton.kernels.arithmetic import narrow
+
 
 @triton.jit
 def per_channel(channel, exists, bias, bias_stride, mean, variance, scale, shift, eps, ACCUMULATOR: tl.constexpr):
@@ -54,11 +56,11 @@ def activate(x, slope, ACTIVATION: tl.constexpr):
 @triton.jit
 def finish(z, out, at, exists, residual, slope, ACTIVATION: tl.constexpr):
     """Write activation(round(z) + residual) to out + at; the residual lies as the result does."""
-    z = z.to(out.dtype.element_ty)
+    z = narrow(z, out.dtype.element_ty)
     if residual is not None or ACTIVATION != "none":
         ACCUMULATOR: tl.constexpr = tl.float64 if out.dtype.element_ty == tl.float64 else tl.float32
         y = z.to(ACCUMULATOR)
         if residual is not None:
             y += tl.load(residual + at, mask=exists, other=0.0).to(ACCUMULATOR)
-        z = activate(y, slope, ACTIVATION).to(out.dtype.element_ty)
+        z = narrow(activate(y, slope, ACTIVATION), out.dtype.element_ty)
     tl.store(out + at, z, mask=exists)

@@ -9,15 +9,16 @@ inserted zero, and rows that no tap reaches are written all the same.
 
            BLOCK_OUT channels of out                  program = (class, tile of pixels) x (tile of channels) x slab
           +---------+
-  BLOCK   |         |   sums, in registers             reduction: taps x channels of source, BLOCK_IN at a time. With few channels
-  PIXELS  |         |                                  (FLAT) taps and channels are one index, so that a step holds several taps.
-          +---------+
+  BLOCK   |         |   sums, in registers             reduction: BLOCK_IN channels of source and a tap at a time. The taps of the same
+  PIXELS  |         |                                  channels follow each other, since they read nearly the same pixels. With few
+          +---------+                                  channels (FLAT) both are one index, so that a step holds several taps.
 
 Narrow groups are stacked: a tile of channels belongs to STACK groups, the reduction runs over the channels of all of them, and filters
 off the diagonal are zeros that are not read.
 
 PIXELS_LAST is the orientation of the tile, pixels along its last axis: neighbouring lanes then have neighbouring pixels of a plane (NCHW),
-else neighbouring channels (channels_last).
+else neighbouring channels (channels_last). *_VECTOR: how many neighbours along that axis are neighbours in memory, the first at a multiple of
+as many, and exist together. The compiler sees this by itself where sizes and strides are multiples of 16, and is told it elsewhere.
 
 Bytes: source once per tap and tile of channels, most of it from caches; filters once per tile of pixels; out once. FMAs: pixels * channels of
 out * reduction, all on the matrix units but in fp32 with "ieee" and in fp64 where the GPU has none for it.
@@ -28,7 +29,23 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from cnnkernels.triton.kernels.arithmetic import multiply_add
 from cnnkernels.triton.kernels.epilogue import finish, per_channel
+
+
+@triton.jit
+def in_vectors(at, also_at, exists, also_exists, VECTOR: tl.constexpr, AXIS: tl.constexpr):
+    """at + also_at and exists & also_exists, of which the compiler is told what VECTOR says, along AXIS.
+
+    Here and not at the loads, because what is said of a function's argument is lost. What is added to a pointer before has no say.
+    """
+    offsets, exists = at + also_at, exists & also_exists
+    if VECTOR > 1:
+        ALONG_0: tl.constexpr = VECTOR if AXIS == 0 else 1
+        ALONG_1: tl.constexpr = VECTOR if AXIS == 1 else 1
+        offsets = tl.max_contiguous(tl.multiple_of(offsets, (ALONG_0, ALONG_1)), (ALONG_0, ALONG_1))
+        exists = tl.max_constancy(exists, (ALONG_0, ALONG_1))
+    return offsets, exists
 
 
 @triton.jit
@@ -73,6 +90,7 @@ def conv2d_gather_kernel(
     TAP_STEP_H: tl.constexpr, TAP_STEP_W: tl.constexpr, INVERSE_H: tl.constexpr, INVERSE_W: tl.constexpr,
     PADDING_MODE: tl.constexpr, ACTIVATION: tl.constexpr,
     STACK: tl.constexpr, FLAT: tl.constexpr, PIXELS_LAST: tl.constexpr, LINEAR: tl.constexpr,
+    SOURCE_VECTOR: tl.constexpr, FILTER_VECTOR: tl.constexpr, OUT_VECTOR: tl.constexpr, OUT_CHANNELS_LAST: tl.constexpr,
     WIDE: tl.constexpr, SLABS: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr,
 ):  # fmt: skip
@@ -125,14 +143,13 @@ def conv2d_gather_kernel(
     out_at = o * filter_out_stride
     if STACK > 1:
         out_at = o // group_out * filter_group_stride + o % group_out * filter_out_stride
-    filter += stack * STACK * filter_group_stride + tl.expand_dims(out_at, ALONG_CHANNELS)
+    out_at += stack * STACK * filter_group_stride
 
     # Sum.
     if LINEAR:  # 1x1, without stride or padding, of planes or pixels without gaps
         source_at = n * source_n_stride + pixel * source_w_stride
     else:
         source_at = n * source_n_stride + row0 * source_h_stride + column0 * source_w_stride
-    source += first_in * source_c_stride
     if FLAT:
         steps = (taps_r * taps_s * stack_in + BLOCK_IN - 1) // BLOCK_IN
     else:
@@ -153,8 +170,8 @@ def conv2d_gather_kernel(
             tap, c = e // stack_in, e % stack_in
             c_exists = tap < taps_r * taps_s
         else:
-            tap = step // blocks
-            c = step % blocks * BLOCK_IN + tl.arange(0, BLOCK_IN)
+            tap = step % (taps_r * taps_s)
+            c = step // (taps_r * taps_s) * BLOCK_IN + tl.arange(0, BLOCK_IN)
             c_exists = c < stack_in
         if STACK > 1:
             c_exists = c_exists & (first_in + c < all_in)
@@ -182,39 +199,51 @@ def conv2d_gather_kernel(
                 at = (
                     tl.expand_dims(n * source_n_stride, ALONG_PIXELS) + row * source_h_stride + column * source_w_stride
                 )
-        x = tl.load(
-            source + at + tl.expand_dims(c * source_c_stride, ALONG_CHANNELS),
-            mask=exists & tl.expand_dims(c_exists, ALONG_CHANNELS),
-            other=0.0,
-        )
+        at, exists = in_vectors(
+            at, tl.expand_dims((first_in + c) * source_c_stride, ALONG_CHANNELS),
+            exists, tl.expand_dims(c_exists, ALONG_CHANNELS),
+            SOURCE_VECTOR, 1,
+        )  # fmt: skip
+        x = tl.load(source + at, mask=exists, other=0.0)
         if DGRAD:
             r, s = first_r + tap_r * TAP_STEP_H, first_s + tap_s * TAP_STEP_W
         else:
             r, s = tap_r, tap_s
         in_at = (c % group_in if STACK > 1 else c) * filter_in_stride + r * filter_r_stride + s * filter_s_stride
-        w_exists = tl.expand_dims(c_exists, ALONG_PIXELS) & tl.expand_dims(channel_exists, ALONG_CHANNELS)
+        w_exists = tl.expand_dims(c_exists, ALONG_PIXELS)
         if STACK > 1:
             w_exists = w_exists & (
                 tl.expand_dims(c // group_in, ALONG_PIXELS) == tl.expand_dims(o // group_out, ALONG_CHANNELS)
             )
-        f = tl.load(filter + tl.expand_dims(in_at, ALONG_PIXELS), mask=w_exists, other=0.0)
+        # filter[out, in] is contiguous along `in`, so dgrad's runs are along the channels that it writes
+        at, exists = in_vectors(
+            tl.expand_dims(out_at, ALONG_CHANNELS), tl.expand_dims(in_at, ALONG_PIXELS),
+            w_exists, tl.expand_dims(channel_exists, ALONG_CHANNELS),
+            FILTER_VECTOR, ALONG_PIXELS if DGRAD else ALONG_CHANNELS,
+        )  # fmt: skip
+        f = tl.load(filter + at, mask=exists, other=0.0)
         if PIXELS_LAST:
-            sums = tl.dot(f, x, sums, input_precision=PRECISION, out_dtype=ACCUMULATOR)
+            sums = multiply_add(f, x, sums, PRECISION)
         else:
-            sums = tl.dot(x, f, sums, input_precision=PRECISION, out_dtype=ACCUMULATOR)
+            sums = multiply_add(x, f, sums, PRECISION)
 
     # Store.
     if LINEAR:
         out_at = n * out_n_stride + pixel * out_w_stride
     else:
         out_at = n * out_n_stride + h * out_h_stride + w * out_w_stride
-    at = tl.expand_dims(out_at, ALONG_PIXELS) + tl.expand_dims(channel * out_c_stride, ALONG_CHANNELS)
-    exists = tl.expand_dims(pixel_exists, ALONG_PIXELS) & tl.expand_dims(channel_exists, ALONG_CHANNELS)
-    if SLABS > 1:  # the result has no gaps, so neither has a slab; sum_slabs has the epilogue
+    if SLABS > 1:  # the result has no gaps, so neither has a slab
         slab = tl.program_id(2)
         if WIDE:
             slab = slab.to(tl.int64)
-        tl.store(partial + slab * out_numel + at, sums, mask=exists)
+        out_at += slab * out_numel
+    at, exists = in_vectors(
+        tl.expand_dims(out_at, ALONG_PIXELS), tl.expand_dims(channel * out_c_stride, ALONG_CHANNELS),
+        tl.expand_dims(pixel_exists, ALONG_PIXELS), tl.expand_dims(channel_exists, ALONG_CHANNELS),
+        OUT_VECTOR, ALONG_PIXELS if OUT_CHANNELS_LAST else ALONG_CHANNELS,
+    )  # fmt: skip
+    if SLABS > 1:  # sum_slabs has the epilogue
+        tl.store(partial + at, sums, mask=exists)
     else:
         factor, offset = per_channel(
             channel, channel_exists, bias, bias_stride, mean, variance, scale, shift, eps, ACCUMULATOR

@@ -25,6 +25,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from cnnkernels.triton.kernels.arithmetic import multiply_add
 from cnnkernels.triton.kernels.epilogue import finish, per_channel
 
 
@@ -119,9 +120,9 @@ def conv2d_padded_dgrad_kernel(
                     )
                 f = tl.load(filter + tl.expand_dims(in_at, ALONG_PIXELS), mask=w_exists, other=0.0)
                 if PIXELS_LAST:
-                    sums = tl.dot(f, y, sums, input_precision=PRECISION, out_dtype=ACCUMULATOR)
+                    sums = multiply_add(f, y, sums, PRECISION)
                 else:
-                    sums = tl.dot(y, f, sums, input_precision=PRECISION, out_dtype=ACCUMULATOR)
+                    sums = multiply_add(y, f, sums, PRECISION)
 
     # Store.
     factor, offset = per_channel(

@@ -12,7 +12,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from cnnkernels.triton.kernels.arithmetic import narrow
 from cnnkernels.triton.kernels.epilogue import finish, per_channel
+from cnnkernels.triton.kernels.gather import in_vectors
 
 
 @triton.jit
@@ -39,7 +41,7 @@ def sum_slabs_kernel(
 @triton.jit
 def bias_grad_kernel(
     dy, out, images, channels, height, width, n_stride, c_stride, h_stride, w_stride, pixels_of_slab,
-    PIXELS_LAST: tl.constexpr, WIDE: tl.constexpr, BLOCK_CHANNELS: tl.constexpr, BLOCK_PIXELS: tl.constexpr,
+    PIXELS_LAST: tl.constexpr, VECTOR: tl.constexpr, WIDE: tl.constexpr, BLOCK_CHANNELS: tl.constexpr, BLOCK_PIXELS: tl.constexpr,
 ):  # fmt: skip
     ALONG_PIXELS: tl.constexpr = 0 if PIXELS_LAST else 1
     ALONG_CHANNELS: tl.constexpr = 1 if PIXELS_LAST else 0
@@ -58,10 +60,11 @@ def bias_grad_kernel(
         m = start + tl.arange(0, BLOCK_PIXELS)
         pixel = m % (height * width)
         at = m // (height * width) * n_stride + pixel // width * h_stride + pixel % width * w_stride
-        sums += tl.load(
-            dy + tl.expand_dims(at, ALONG_PIXELS) + tl.expand_dims(k * c_stride, ALONG_CHANNELS),
-            mask=tl.expand_dims(m < last, ALONG_PIXELS) & tl.expand_dims(k < channels, ALONG_CHANNELS),
-            other=0.0,
-        ).to(ACCUMULATOR)
+        at, exists = in_vectors(
+            tl.expand_dims(at, ALONG_PIXELS), tl.expand_dims(k * c_stride, ALONG_CHANNELS),
+            tl.expand_dims(m < last, ALONG_PIXELS), tl.expand_dims(k < channels, ALONG_CHANNELS),
+            VECTOR, 1,
+        )  # fmt: skip
+        sums += tl.load(dy + at, mask=exists, other=0.0).to(ACCUMULATOR)
     total = tl.sum(sums, axis=ALONG_CHANNELS)
-    tl.store(out + slab * channels + k, total.to(out.dtype.element_ty), mask=k < channels)
+    tl.store(out + slab * channels + k, narrow(total, out.dtype.element_ty), mask=k < channels)

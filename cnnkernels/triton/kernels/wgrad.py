@@ -12,7 +12,7 @@ program = (tile of filters) x (tile of columns) x slab. Narrow groups are stacke
 the diagonal are written.
 
 Bytes: dy once per tile of columns, x once per tap and tile of filters, most of it from caches; partial sums twice. FMAs: pixels * filters *
-columns, times STACK where groups are stacked.
+columns, times STACK where groups are stacked. *_VECTOR as in gather.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from cnnkernels.triton.kernels.gather import inside_image
+from cnnkernels.triton.kernels.arithmetic import multiply_add, narrow
+from cnnkernels.triton.kernels.gather import in_vectors, inside_image
 
 
 @triton.jit
@@ -33,6 +34,7 @@ def conv2d_wgrad_kernel(
     R: tl.constexpr, S: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
     DILATION_H: tl.constexpr, DILATION_W: tl.constexpr, PADDING_MODE: tl.constexpr,
     STACK: tl.constexpr, TAPS_INNER: tl.constexpr, PIXELS_LAST: tl.constexpr, LINEAR: tl.constexpr,
+    X_VECTOR: tl.constexpr, DY_VECTOR: tl.constexpr, OUT_VECTOR: tl.constexpr,
     WIDE: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_OUT: tl.constexpr, BLOCK_COLUMNS: tl.constexpr, BLOCK_PIXELS: tl.constexpr,
 ):  # fmt: skip
@@ -83,26 +85,29 @@ def conv2d_wgrad_kernel(
             else:
                 row, column = inside_image(row, x_h, PADDING_MODE), inside_image(column, x_w, PADDING_MODE)
             x_at = tl.expand_dims(n * x_n_stride, ALONG_PIXELS) + row * x_h_stride + column * x_w_stride
-        b = tl.load(
-            x + x_at + tl.expand_dims(channel * x_c_stride, ALONG_COLUMNS),
-            mask=exists & tl.expand_dims(column_exists, ALONG_COLUMNS),
-            other=0.0,
-        )
-        a = tl.load(
-            dy + tl.expand_dims(dy_at, ALONG_PIXELS) + tl.expand_dims(filter * dy_k_stride, ALONG_COLUMNS),
-            mask=tl.expand_dims(m_exists, ALONG_PIXELS) & tl.expand_dims(k_exists, ALONG_COLUMNS),
-            other=0.0,
-        )
+        x_at, exists = in_vectors(
+            x_at, tl.expand_dims(channel * x_c_stride, ALONG_COLUMNS),
+            exists, tl.expand_dims(column_exists, ALONG_COLUMNS),
+            X_VECTOR, 1,
+        )  # fmt: skip
+        b = tl.load(x + x_at, mask=exists, other=0.0)
+        dy_at, exists = in_vectors(
+            dy_at[None, :], (filter * dy_k_stride)[:, None], m_exists[None, :], k_exists[:, None],
+            DY_VECTOR, 1 if PIXELS_LAST else 0,
+        )  # fmt: skip
+        a = tl.load(dy + dy_at, mask=exists, other=0.0)
         if PIXELS_LAST:
             b = tl.trans(b)
-        else:
-            a = tl.trans(a)
-        sums = tl.dot(a, b, sums, input_precision=PRECISION, out_dtype=ACCUMULATOR)
+        sums = multiply_add(a, b, sums, PRECISION)
 
     # Store.
-    exists = k_exists[:, None] & column_exists[None, :]
+    exists = k_exists[:, None]
     if STACK > 1:
         exists = exists & ((k // group_out)[:, None] == (c // group_in)[None, :])
         c = c % group_in
-    at = (filter * dw_k_stride)[:, None] + (c * dw_c_stride + r * dw_r_stride + s * dw_s_stride)[None, :]
-    tl.store(out + slab * dw_numel + at, sums.to(out.dtype.element_ty), mask=exists)
+    at, exists = in_vectors(
+        (slab * dw_numel + filter * dw_k_stride)[:, None], (c * dw_c_stride + r * dw_r_stride + s * dw_s_stride)[None, :],
+        exists, column_exists[None, :],
+        OUT_VECTOR, 1,
+    )  # fmt: skip
+    tl.store(out + at, narrow(sums, out.dtype.element_ty), mask=exists)

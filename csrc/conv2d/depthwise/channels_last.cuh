@@ -205,8 +205,8 @@ Cut slide_cut(const Problem& p) {
 
 template <class T, class Step>
 int64_t slide_ring_offset(const Cut& cut) {
-  const int channels = int(cut.chunks) * (kChunkBytes / int(sizeof(T)));
-  return round_up((weight_floats<Step>(channels) + 2 * channels) * int64_t(sizeof(float)), kChunkBytes);
+  const int vectors = int(cut.chunks) * shape_of<T, Step>().vectors_of_chunk;
+  return round_up((weight_floats<Step>(vectors) + 2 * vectors * Step::V) * int64_t(sizeof(float)), kChunkBytes);
 }
 
 template <class T, class Step>

@@ -88,25 +88,32 @@ struct SlideParams {
   bool turned;      // taps in reverse order
 };
 
-// Weights of the block's channels in shared memory: as they lie in a dense filter, [channel][tap], or all of it in reverse. A thread's
-// V * K * K of them are read in vectors, which neighbouring threads find an odd number of vectors apart: without a bank conflict. Where
-// V * K * K is an even number of vectors, one is left out between threads.
+// Weights of the block's channels in shared memory: as they lie in a dense filter, [channel][tap], or all of it in reverse. A thread reads
+// its V * K * K in vectors if whole phases of a warp have different channels: neighbouring threads then find theirs an odd number of
+// vectors apart. If not, the threads of one phase that begin another strip would meet the others' banks, and it reads word by word, an odd
+// number of words from its neighbours. Where the number is even, a vector or a word is left out between threads.
 template <class Step>
 struct WeightLayout {
   static constexpr int kOfThread = Step::V * Step::K * Step::K;
   static constexpr int kVector = kOfThread % 4 == 0 ? 4 : 2;
-  static constexpr int kPitch = kOfThread + (kOfThread / kVector % 2 ? 0 : kVector);
+
+  CNN_HOST_DEVICE static constexpr bool in_vectors(int vectors) { return vectors % (32 / kVector) == 0; }
+  CNN_HOST_DEVICE static constexpr int gap(int vectors) {
+    const int unit = in_vectors(vectors) ? kVector : 1;
+    return kOfThread / unit % 2 ? 0 : unit;
+  }
 };
 
+// Of a block with so many threads along the channels.
 template <class Step>
-CNN_HOST_DEVICE constexpr int weight_floats(int channels) {
-  return channels / Step::V * WeightLayout<Step>::kPitch;
+CNN_HOST_DEVICE constexpr int weight_floats(int vectors) {
+  return vectors * (WeightLayout<Step>::kOfThread + WeightLayout<Step>::gap(vectors));
 }
 
 template <class T, class Step>
 __device__ __forceinline__ void stage_weights(const SlideParams& p, float* weights, float* factor, int channel, int channels) {
   constexpr int K = Step::K, kTaps = K * K, kOfThread = WeightLayout<Step>::kOfThread;
-  constexpr int kGap = WeightLayout<Step>::kPitch - kOfThread;
+  const int gap = WeightLayout<Step>::gap(int(blockDim.x));
   const int thread = int((threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x);
   const int threads = int(blockDim.x * blockDim.y * blockDim.z), all = channels * kTaps;
   const T* const filter = static_cast<const T*>(p.filter) + channel * p.filter_k;
@@ -117,7 +124,7 @@ __device__ __forceinline__ void stage_weights(const SlideParams& p, float* weigh
     const int c = e / kTaps, tap = e % kTaps;
     const bool exists = channel + c < p.grid.channels;
     const int to = p.turned ? all - 1 - e : e;
-    weights[to + to / kOfThread * kGap] =
+    weights[to + to / kOfThread * gap] =
         exists ? widen(__ldg(filter + c * p.filter_k + tap / K * p.filter_r + tap % K * p.filter_s)) : 0.0f;
   }
   if (!p.epilogue.has_channels()) return;
@@ -128,11 +135,11 @@ __device__ __forceinline__ void stage_weights(const SlideParams& p, float* weigh
 }
 
 // weight[tap][v] of a thread. In reverse its last channel comes first; the taps are to be in reverse.
-template <class Step, bool kTurned>
+template <class Step, int kVector, bool kTurned>
 __device__ __forceinline__ void read_weights(const float* weights, float (&weight)[Step::K * Step::K][Step::V]) {
-  constexpr int kTaps = Step::K * Step::K, V = Step::V, kVector = WeightLayout<Step>::kVector;
+  constexpr int kTaps = Step::K * Step::K, V = Step::V;
   const int place = kTurned ? int(blockDim.x) - 1 - int(threadIdx.x) : int(threadIdx.x);
-  const float* const mine = weights + place * WeightLayout<Step>::kPitch;
+  const float* const mine = weights + place * (V * kTaps + WeightLayout<Step>::gap(int(blockDim.x)));
   CNN_UNROLL
   for (int i = 0; i < V * kTaps; i += kVector) {
     const Vector<float, kVector> some = load_vector<kVector>(mine + i);
@@ -141,6 +148,18 @@ __device__ __forceinline__ void read_weights(const float* weights, float (&weigh
       const int v = (i + j) / kTaps;
       weight[(i + j) % kTaps][kTurned ? V - 1 - v : v] = some.value[j];
     }
+  }
+}
+
+template <class Step>
+__device__ __forceinline__ void read_weights(const float* weights, bool turned, float (&weight)[Step::K * Step::K][Step::V]) {
+  constexpr int kVector = WeightLayout<Step>::kVector;
+  if (WeightLayout<Step>::in_vectors(int(blockDim.x))) {
+    if (turned) read_weights<Step, kVector, true>(weights, weight);
+    else read_weights<Step, kVector, false>(weights, weight);
+  } else {
+    if (turned) read_weights<Step, 1, true>(weights, weight);
+    else read_weights<Step, 1, false>(weights, weight);
   }
 }
 
@@ -183,7 +202,7 @@ __global__ void __launch_bounds__(kThreads, kSlideBlocks<Step>) slide_kernel(con
   const int channels = p.grid.chunks * (kChunkBytes / int(sizeof(T)));  // of the block
   const int channel = channel_block * channels;
   float* const weights = reinterpret_cast<float*>(shared);
-  float *const factor = weights + weight_floats<Step>(channels), *const offset = factor + channels;  // epilogue.cuh
+  float *const factor = weights + weight_floats<Step>(int(blockDim.x)), *const offset = factor + channels;  // epilogue.cuh
   unsigned char* const ring = shared + p.ring_bytes + int(threadIdx.z) * p.unit_bytes;
   const int row_bytes = p.layout.row_pitch * kChunkBytes;
 
@@ -212,8 +231,7 @@ __global__ void __launch_bounds__(kThreads, kSlideBlocks<Step>) slide_kernel(con
   stage_weights<T, Step>(p, weights, factor, channel, channels);
   __syncthreads();
   float weight[K * K][V];
-  if (p.turned) read_weights<Step, true>(weights, weight);
-  else read_weights<Step, false>(weights, weight);
+  read_weights<Step>(weights, p.turned, weight);
 
   float sum[Step::kSums][Step::kColumns][V];
   CNN_UNROLL
