@@ -23,7 +23,10 @@ def _of_dtype(dtype: torch.dtype, short: str) -> list[dict[str, Any]]:
     return [
         *(row(f"conv2d_gather_{tile.size}", "gather", "fprop", "dgrad", tile=tile) for tile in tiles),
         *(row(f"conv2d_wgrad_{tile.size}", "wgrad", "wgrad", tile=tile) for tile in tiles),
-        *(row(f"conv2d_padded_dgrad_{tile.size}", "padded_dgrad", "dgrad", tile=tile) for tile in tiles),
+        *(
+            row(f"conv2d_padded_dgrad_{tile.size}", "padded_dgrad", "dgrad", tile=tile)
+            for tile in configs.padded_dgrad_tiles(dtype)
+        ),
         *(row(f"conv2d_depthwise_{tile.size}", "depthwise", "fprop", "dgrad", tile=tile) for tile in depthwise),
         *(row(f"conv2d_depthwise_wgrad_{tile.size}", "depthwise", "wgrad", tile=tile) for tile in depthwise),
         row("conv2d_bias_grad", "sums", "bias_grad"),

@@ -224,3 +224,15 @@ DEPTHWISE_WGRAD_TAPS = 4
 # 32 warps to each multiprocessor; wgrad, whose programs each write their sums, 16.
 DEPTHWISE_PROGRAMS = 8 * MULTIPROCESSORS
 DEPTHWISE_WGRAD_PROGRAMS = 4 * MULTIPROCESSORS
+
+
+# Under a padding mode each element that is loaded has an address and a mask of its own: eight of them to a thread, else they spill.
+_PADDED = (
+    MatrixTile(64, 64, 32, 8, 2, "16 sums and 8 addresses to a thread"),
+    MatrixTile(32, 32, 32, 4, 2, "few channels or few pixels"),
+)
+
+
+def padded_dgrad_tiles(dtype: torch.dtype) -> tuple[MatrixTile, ...]:
+    """The tiles of kernels/padded_dgrad.py."""
+    return _DOUBLES if dtype == torch.float64 else _PADDED

@@ -117,7 +117,7 @@ def cheapest(candidates: Sequence[Candidate[Tile]], kernel_name: str = "") -> Ch
 def choose(
     operator: str, product: Product, dtype: torch.dtype, family: str, by_element: bool | None, kernel_name: str = ""
 ) -> Choice[MatrixTile]:
-    """The tile for a matrix product of kind `operator` ("conv2d_gather", "conv2d_wgrad"), or that of `kernel_name`.
+    """The tile for a matrix product of kind `operator` ("conv2d_gather", "conv2d_wgrad", "conv2d_padded_dgrad"), or that of `kernel_name`.
 
     `by_element`: an operand's elements lie so that each is read by itself; None: all tiles suit.
 
@@ -126,7 +126,8 @@ def choose(
     """
     made_for = {True: "made for operands that are read by element", False: "made for operands that are read in vectors"}
     candidates = []
-    for tile in reversed(configs.matrix_tiles(dtype)):  # of equal costs the smallest
+    tiles = configs.padded_dgrad_tiles(dtype) if operator == "conv2d_padded_dgrad" else configs.matrix_tiles(dtype)
+    for tile in reversed(tiles):  # of equal costs the smallest
         suits = by_element is None or tile.by_element in (None, by_element)
         candidates.append(
             Candidate(
