@@ -146,7 +146,7 @@ POOL_TILES = (
     PoolTile(16, 64, "channels: 128 bytes of halves to a pixel"),
 )
 
-# 16 pixels to a thread are in flight at once. The tree at the end takes a step of the loop for every BLOCK_WINDOW / 16 or so places.
+# 16 pixels to a thread are in flight at once. The tree at the end is counted as one step of the loop more.
 REDUCTION_TILES = (
     ReductionTile(32, 64, "planes of 7x7, or 32 channels"),
     ReductionTile(8, 256, "planes of 14x14"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -152,6 +153,7 @@ class Walk(NamedTuple):
         return max(1.0, 128 / (max(1, run) * self.itemsize))
 
 
+@functools.cache
 def names_of(name: str, dtype: torch.dtype) -> dict[str, tuple[str, PoolTile | ReductionTile]]:
     """The kernels of pass `name`: family and tile of each by its name."""
     operator, families = _PASSES[name]
