@@ -81,13 +81,17 @@ def test_a_run_is_what_it_says() -> None:
 def test_vectors_are_runs_of_memory(name: str, seen: list[int]) -> None:
     for problem in _PROBLEMS:
         for layout in get_args(Layout):
-            case = make_case(dataclasses.replace(problem, layout=layout), name, torch.float32, "integers", backend="triton")
+            case = make_case(
+                dataclasses.replace(problem, layout=layout), name, torch.float32, "integers", backend="triton"
+            )
             case.run("")
     assert set(seen) >= {4, 8, 16}, "too few vectors were claimed for this to prove anything"
 
 
 def _image(*shape: int, channels_last: bool = False) -> Tensor:
-    return torch.zeros(shape).contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    return torch.zeros(shape).contiguous(
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format
+    )
 
 
 _IMAGES = {

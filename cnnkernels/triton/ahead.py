@@ -149,7 +149,9 @@ def facts_of(call: str, launch: Launch, arch: int) -> Facts:
         dynamic_shared=compiled.metadata.shared,
         tensor_columns=getattr(compiled.metadata, "tmem_size", None) or 0,
         cubin_bytes=len(compiled.asm["cubin"]),
-        matrix={name: count for name in MATRIX_INSTRUCTIONS if (count := len(re.findall(re.escape(name) + r"\b", ptx)))},
+        matrix={
+            name: count for name in MATRIX_INSTRUCTIONS if (count := len(re.findall(re.escape(name) + r"\b", ptx)))
+        },
         loads=dict(accesses(ptx, "ld") + async_loads),
         async_loads=dict(async_loads),
         stores=dict(accesses(ptx, "st")),
@@ -231,7 +233,10 @@ def main() -> None:
         # What is compiled here is for GPUs that this machine need not have: it is kept only where somebody says so.
         os.environ.setdefault("TRITON_CACHE_DIR", folder)
         for facts in _compile_all(names, arguments.arch or list(ARCHITECTURES), arguments.jobs):
-            print(json.dumps([asdict(one) for one in facts]) if arguments.json else "\n".join(map(line, facts)), flush=True)
+            print(
+                json.dumps([asdict(one) for one in facts]) if arguments.json else "\n".join(map(line, facts)),
+                flush=True,
+            )
 
 
 def environment_that_compiles() -> dict[str, str]:
