@@ -7,7 +7,6 @@ and looks at the first alone; the interpreter ignores it. So here the interprete
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any, get_args
 
 import numpy as np
@@ -47,7 +46,7 @@ def untrue(offsets: np.ndarray, exists: np.ndarray, vector: int, axis: int) -> b
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The vectors longer than 1 that kernels claimed, each found true."""
     from cnnkernels.triton.kernels import gather, sums, wgrad
 
@@ -63,7 +62,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
     for module in (gather, sums, wgrad):
         monkeypatch.setattr(module, "in_vectors", in_vectors)
-    yield vectors
+    return vectors
 
 
 def test_a_run_is_what_it_says() -> None:
