@@ -139,6 +139,17 @@ def test_a_kernel_can_be_asked_for_by_name_and_refuses_what_it_is_not_for() -> N
             operator(*arguments, kernel_name=name)
 
 
+@pytest.mark.parametrize("width", [1, 2, 4, 16])
+def test_what_is_not_a_number_stays_in_its_group(width: int) -> None:
+    x = torch.randn(1, 4 * width, 5, 5, device=DEVICE)
+    x[:, 0] = float("nan")
+    x[:, -1] = float("inf")
+    w = torch.randn(4 * width, width, 3, 3, device=DEVICE)
+    y = functional.conv2d(x, w, groups=4, backend="triton")
+    assert y[:, :width].isnan().all() and y[:, width : 3 * width].isfinite().all()
+    assert functional.conv_transpose2d(x, w, groups=4, backend="triton")[:, width : 3 * width].isfinite().all()
+
+
 def test_fp32_is_multiplied_as_torchs_switch_says() -> None:
     from cnnkernels.triton.convolution import precision
 

@@ -82,7 +82,7 @@ def matrix_tiles(dtype: torch.dtype) -> tuple[MatrixTile, ...]:
 # What is told of vectors (kernels/gather.py) goes as far as what Triton finds out itself; of no type more fill a 16-byte access.
 LONGEST_VECTOR = 16
 
-# A group's channels fill a part of a tile; as many groups are stacked as come to these many.
+# wgrad: a group's channels fill a part of a tile; as many groups are stacked as come to these many.
 STACKED_CHANNELS = 32
 
 # Taps and channels are one index of the reduction up to this many channels: beyond it a step of one tap has a use for most of its lanes.

@@ -54,7 +54,10 @@ def _gather(
     product = plan.gather_product(
         out.shape[0], out.shape[1], source.shape[1], (out.shape[2], out.shape[3]), R * S, classes, c.groups
     )
-    vectors = (convolution.source_vector(source, out, (R, S), c), convolution.vector_of_filter(weight))
+    vectors = (
+        convolution.source_vector(source, source.shape[1] // c.groups, (R, S), c),
+        convolution.vector_of_filter(weight),
+    )
     by_element = convolution.is_by_element(out.dtype, *vectors)
     choice = plan.choose("conv2d_gather", product, out.dtype, "gather", by_element, kernel_name)
     convolution.gather(choice.kernel, choice.tile, choice.slabs, source, weight, out, c, epilogue, dgrad)
@@ -115,7 +118,9 @@ def conv2d_wgrad(
         depthwise.wgrad(one.kernel, one.tile, d, grad_output, input, out, c)
         return out
     product = plan.wgrad_product(N, K, input.shape[1], (P, Q), kernel_size[0] * kernel_size[1], groups)
-    by_element = convolution.is_by_element(out.dtype, convolution.source_vector(input, grad_output, kernel_size, c))
+    group_in = input.shape[1] // groups
+    channels = group_in * convolution.stack_of(groups, group_in, K // groups)
+    by_element = convolution.is_by_element(out.dtype, convolution.source_vector(input, channels, kernel_size, c))
     choice = plan.choose("conv2d_wgrad", product, out.dtype, "wgrad", by_element, kernel_name)
     convolution.wgrad(choice.kernel, choice.tile, choice.slabs, grad_output, input, out, c)
     return out

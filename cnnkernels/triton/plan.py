@@ -142,12 +142,8 @@ def gather_product(
     N: int, out_channels: int, in_channels: int, out: tuple[int, int], taps: int, classes: int, groups: int
 ) -> Product:
     """fprop, or dgrad in `classes` residue classes, of which each has a part of the taps."""
-    stack = stack_of(groups, in_channels // groups, out_channels // groups)
-    depth = stack * (in_channels // groups) * ceil_div(taps, classes)
-    pixels = N * out[0] * out[1]
-    return Product(
-        ceil_div(groups, stack) * classes, ceil_div(pixels, classes), stack * (out_channels // groups), depth
-    )
+    depth, pixels = in_channels // groups * ceil_div(taps, classes), N * out[0] * out[1]
+    return Product(groups * classes, ceil_div(pixels, classes), out_channels // groups, depth)
 
 
 def wgrad_product(N: int, filters: int, channels: int, out: tuple[int, int], taps: int, groups: int) -> Product:
@@ -160,9 +156,7 @@ def padded_dgrad_product(
     N: int, out_channels: int, in_channels: int, out: tuple[int, int], taps: int, groups: int
 ) -> Product:
     """dgrad with a padding mode, as the tiles away from the border see it."""
-    stack = stack_of(groups, in_channels // groups, out_channels // groups)
-    depth = stack * (in_channels // groups) * taps
-    return Product(ceil_div(groups, stack), N * out[0] * out[1], stack * (out_channels // groups), depth, False)
+    return Product(groups, N * out[0] * out[1], out_channels // groups, in_channels // groups * taps, False)
 
 
 def choose_depthwise(d: Depthwise, dtype: torch.dtype, kernel_name: str = "") -> Choice[DepthwiseTile]:

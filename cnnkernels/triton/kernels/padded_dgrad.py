@@ -16,7 +16,7 @@ away from the border is none. Where the division by the stride has a remainder a
   PIXELS  |         |
           +---------+
 
-Groups are stacked, and tiles turned, as in gather.py. Bytes and FMAs: gather.py's, times the positions, and times stride_h * stride_w, since two
+Tiles are turned as in gather.py. Bytes and FMAs: gather.py's, times the positions, and times stride_h * stride_w, since two
 positions of a pixel may fall into two residue classes: strides under a padding mode are rare.
 """
 
@@ -48,12 +48,12 @@ def position_of(row, rows, number, MODE: tl.constexpr):
 def conv2d_padded_dgrad_kernel(
     source, filter, out, bias, bias_stride,
     images, source_h, source_w, source_n_stride, source_c_stride, source_h_stride, source_w_stride,
-    out_channels, out_h, out_w, out_n_stride, out_c_stride, out_h_stride, out_w_stride,
+    out_h, out_w, out_n_stride, out_c_stride, out_h_stride, out_w_stride,
     group_in, group_out,  # channels of a group, read and written
     filter_group_stride, filter_in_stride, filter_out_stride, filter_r_stride, filter_s_stride,
     pad_h, pad_w, before_h, after_h, before_w, after_w,  # numbers of the first and last position
     R, S, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
-    PADDING_MODE: tl.constexpr, STACK: tl.constexpr, PIXELS_LAST: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
+    PADDING_MODE: tl.constexpr, PIXELS_LAST: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr,
 ):  # fmt: skip
     ALONG_PIXELS: tl.constexpr = 0 if PIXELS_LAST else 1
@@ -69,23 +69,20 @@ def conv2d_padded_dgrad_kernel(
     n, h, w = m // (out_h * out_w), pixel // out_w, pixel % out_w
     pixel_exists = n < images
 
-    # Which channels: a tile lies within a stack of groups.
-    stack_out, stack_in = group_out * STACK, group_in * STACK
-    tiles_of_stack = (stack_out + BLOCK_OUT - 1) // BLOCK_OUT
-    stack = tl.program_id(1) // tiles_of_stack
+    # Which channels: a tile lies within a group.
+    tiles_of_group = (group_out + BLOCK_OUT - 1) // BLOCK_OUT
+    group = tl.program_id(1) // tiles_of_group
     if WIDE:
-        stack = stack.to(tl.int64)
-    o = tl.program_id(1) % tiles_of_stack * BLOCK_OUT + tl.arange(0, BLOCK_OUT)  # within the stack
-    channel = stack * stack_out + o
-    channel_exists = (o < stack_out) & (channel < out_channels)
-    first_in = stack * stack_in
-    all_in = out_channels // group_out * group_in
-    out_at = o // group_out * filter_group_stride + o % group_out * filter_out_stride
-    filter += stack * STACK * filter_group_stride + tl.expand_dims(out_at, ALONG_CHANNELS)
+        group = group.to(tl.int64)
+    o = tl.program_id(1) % tiles_of_group * BLOCK_OUT + tl.arange(0, BLOCK_OUT)  # within the group
+    channel = group * group_out + o
+    channel_exists = o < group_out
+    first_in = group * group_in
+    filter += group * filter_group_stride + tl.expand_dims(o * filter_out_stride, ALONG_CHANNELS)
     source += first_in * source_c_stride
 
     # Sum.
-    blocks = (stack_in + BLOCK_IN - 1) // BLOCK_IN
+    blocks = (group_in + BLOCK_IN - 1) // BLOCK_IN
     if PIXELS_LAST:
         sums = tl.zeros((BLOCK_OUT, BLOCK_PIXELS), ACCUMULATOR)
     else:
@@ -100,7 +97,7 @@ def conv2d_padded_dgrad_kernel(
                 tap = step // blocks
                 r, s = tap // S, tap % S
                 c = step % blocks * BLOCK_IN + tl.arange(0, BLOCK_IN)
-                c_exists = (c < stack_in) & (first_in + c < all_in)
+                c_exists = c < group_in
                 # Of what is negative neither quotient nor remainder is looked at.
                 from_row, from_column = a + pad_h - r * DILATION_H, b + pad_w - s * DILATION_W
                 row, column = from_row // STRIDE_H, from_column // STRIDE_W
@@ -112,12 +109,8 @@ def conv2d_padded_dgrad_kernel(
                     mask=tl.expand_dims(exists, ALONG_PIXELS) & tl.expand_dims(c_exists, ALONG_CHANNELS),
                     other=0.0,
                 )
-                in_at = c % group_in * filter_in_stride + r * filter_r_stride + s * filter_s_stride
+                in_at = c * filter_in_stride + r * filter_r_stride + s * filter_s_stride
                 w_exists = tl.expand_dims(c_exists, ALONG_PIXELS) & tl.expand_dims(channel_exists, ALONG_CHANNELS)
-                if STACK > 1:
-                    w_exists = w_exists & (
-                        tl.expand_dims(c // group_in, ALONG_PIXELS) == tl.expand_dims(o // group_out, ALONG_CHANNELS)
-                    )
                 f = tl.load(filter + tl.expand_dims(in_at, ALONG_PIXELS), mask=w_exists, other=0.0)
                 if PIXELS_LAST:
                     sums = multiply_add(f, y, sums, PRECISION)
