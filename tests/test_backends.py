@@ -36,8 +36,6 @@ def test_named_backends_are_strict() -> None:
         BackendError, match=r"'cuda' cannot run this call: the CUDA kernels take CUDA tensors .* on cpu"
     ):
         functional.conv2d(X, W, backend="cuda")
-    with pytest.raises(BackendError, match="'triton' cannot run this call: the Triton kernels are not built yet"):
-        functional.conv2d(X, W, backend="triton")
     with pytest.raises(BackendError, match="no backend 'cudnn': choose one of auto, cuda, triton, emulator, torch"):
         functional.conv2d(X, W, backend="cudnn")
     assert issubclass(BackendError, RuntimeError)
@@ -116,7 +114,8 @@ def test_environment_sets_the_ambient_backend(value: str, expected: str) -> None
 def test_unavailable_says_why() -> None:
     assert backends.unavailable("auto") is None and backends.unavailable("torch") is None
     assert backends.unavailable("emulator") is None
-    assert "not built yet" in str(backends.unavailable("triton"))
+    if backends.triton.INTERPRETED:
+        assert backends.unavailable("triton") is None
     if not torch.backends.cuda.is_built():
         assert backends.unavailable("cuda") == "this torch is built without CUDA"
     with pytest.raises(BackendError):

@@ -18,7 +18,7 @@ from test_data import make_images, make_labels, write_idx
 from test_training import in_bits
 from torch import nn
 
-from cnnkernels import ops
+from cnnkernels import backends, ops
 from cnnkernels.cli import main
 from cnnkernels.models import LeNet5, MNISTNet, resnet18
 
@@ -51,7 +51,7 @@ def test_info_says_what_is_here_and_what_is_not() -> None:
     assert facts["versions"]["torch"] == torch.__version__
     assert facts["backends"]["emulator"] is None
     assert facts["backends"]["torch"] is None
-    assert facts["backends"]["triton"]
+    assert facts["backends"]["triton"] == backends.unavailable("triton")
     assert facts["build"]["compiler"]
     names = [kernel["name"] for kernel in facts["kernels"]]
     assert len(names) == len(set(names)) > 50
@@ -175,12 +175,15 @@ def test_train_fails_when_a_layer_is_wrong(tmp_path: Path, handwriting: Path, mo
     ("arguments", "message"),
     [
         (("--data", "/no/such/folder"), "Error: /no/such/folder: no such file or folder"),
-        (("--backend", "triton"), "Error: backend 'triton' cannot run here: "),
+        (("--backend", "triton"), "Error: backend 'triton' cannot run here: it is missing"),
         (("--backend", "emulator", "--device", "cuda"), "cuda"),
         (("--data", "digits", "--out", "/dev/null/results"), "Error: [Errno 20] Not a directory"),
     ],
 )
-def test_what_cannot_be_done_gets_one_line(arguments: tuple[str, ...], message: str) -> None:
+def test_what_cannot_be_done_gets_one_line(
+    arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backends.triton, "_MISSING", "it is missing")
     result = run("train", "lenet5", *arguments)
     assert result.exit_code == 1
     assert message in result.stderr

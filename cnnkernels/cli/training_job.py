@@ -11,7 +11,7 @@ import click
 import torch
 from rich.console import Console
 
-from cnnkernels import __version__
+from cnnkernels import __version__, backends
 from cnnkernels.cli.output import kernels_backend, require_backend, require_extra
 from cnnkernels.models import RESNETS
 
@@ -155,7 +155,10 @@ def _device(backend: str, asked: str | None) -> str:
     device = asked or ("cuda" if backend != "emulator" and torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise click.ClickException("--device cuda: torch sees no CUDA device")
-    if (backend, device) in (("emulator", "cuda"), ("cuda", "cpu"), ("triton", "cpu")):
+    not_there = [("emulator", "cuda"), ("cuda", "cpu")]
+    if not backends.triton.INTERPRETED:
+        not_there.append(("triton", "cpu"))
+    if (backend, device) in not_there:
         raise click.ClickException(f"backend {backend!r} does not run on --device {device}")
     if device == "cuda":
         gpu = int(os.environ.get("LOCAL_RANK", "0"))
