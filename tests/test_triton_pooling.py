@@ -66,7 +66,7 @@ def test_one_divisor_for_all_windows_where_they_are_alike(image: int, ceil_mode:
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kernel", _kernels("avg"))
 def test_padding_that_the_last_window_does_not_reach(kernel: str, layout: str) -> None:
-    """The windows lie apart, so that all but the first column's are whole: without padding in the divisor, two of four are of fewer pixels."""
+    """The windows lie apart: the last ones are whole, and without padding in the divisor the first ones are smaller."""
     x = _image(2, 3, 7, 7, layout=layout)
     ours = _operator("avg_pool2d")(x, (2, 2), (3, 3), (4, 4), (1, 1), False, None, layout == "channels_last", kernel)
     torch.testing.assert_close(ours, F.avg_pool2d(x, 3, 4, 1, count_include_pad=False))
@@ -75,7 +75,7 @@ def test_padding_that_the_last_window_does_not_reach(kernel: str, layout: str) -
 @pytest.mark.triton
 @pytest.mark.parametrize("kernel", _kernels("max"))
 def test_a_window_without_a_pixel(kernel: str) -> None:
-    """Its taps lie to the left and the right of a narrow image. Its maximum is -inf, its index of no pixel, and its gradient goes nowhere."""
+    """Its taps lie to the left and the right of a narrow image. Its index is of no pixel, its gradient goes nowhere."""
     x = _image(1, 2, 3, 1)
     windows = ((1, 2), (1, 1), (0, 1), (1, 2))
     expected, expected_pixels = F.max_pool2d(x, *windows, return_indices=True)
@@ -179,7 +179,9 @@ def test_bad_input_is_refused_before_a_launch() -> None:
         "enough for 256 taps and not for 17x16": (
             "max_pool2d_with_indices", (_image(1, 1, 17, 16), one, (17, 16), one, (0, 0), one, False, False),
         ),
-        "indices must be uint8 or int64, not torch.int32": ("max_pool2d_backward", (y, taps.int(), (4, 4), *windows, False)),
+        "indices must be uint8 or int64, not torch.int32": (
+            "max_pool2d_backward", (y, taps.int(), (4, 4), *windows, False),
+        ),
         "indices must be int64, not torch.uint8": ("adaptive_max_pool2d_backward", (y, taps, (4, 4), False)),
         "must agree in their first 4 sizes": ("max_pool2d_backward", (y, taps[:, :, :1], (4, 4), *windows, False)),
         "must agree in their first 2 sizes": ("max_pool2d_gather", (x, taps[:, :1], *windows, False)),

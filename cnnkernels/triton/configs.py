@@ -135,9 +135,10 @@ class ReductionTile:
         return (self.results, self.window)
 
 
-# 1024 results to a program. Of channels four warps have 8 results to a thread: 16 bytes of halves. Maximum and index take a register each for them, the
-# loads of nine unrolled taps four each, and the rest of 128, with which a multiprocessor has 16 warps, is for addresses. Of planes an element is a
-# register and its address two: eight warps have 4 to a thread.
+# 1024 results to a program. Of channels four warps have 8 results to a thread: 16 bytes of halves. Maximum and index
+# take a register each for them, the loads of nine unrolled taps four each, and the rest of 128, with which a
+# multiprocessor has 16 warps, is for addresses. Of planes an element is a register and its address two: eight warps
+# have 4 to a thread.
 WARPS_OF_CHANNELS, WARPS_OF_PLANES = 4, 8
 POOL_TILES = (
     PoolTile(256, 4, "planes: a thread has one pixel, whose addresses serve four channels"),
@@ -154,16 +155,18 @@ REDUCTION_TILES = (
     ReductionTile(64, 32, "channels: 128 bytes of halves to a pixel"),
 )
 
-# Up to this many taps are unrolled, so that their loads are in flight together: 3x3, whose loads take 36 registers in pairs of halves. More are a
-# loop of some at a time. Backward a window is two loads and two addresses: half as many.
+# Up to this many taps are unrolled, so that their loads are in flight together: 3x3, whose loads take 36 registers in
+# pairs of halves. More are a loop of some at a time. Backward a window is two loads and two addresses: half as many.
 MOST_UNROLLED_TAPS, LOOP_TAPS = 9, 5
 MOST_UNROLLED_WINDOWS, LOOP_WINDOWS = 4, 3
 
-# What the plan of a pooling is made for, an H200. 4.8 TB/s over 132 multiprocessors at 1.8 GHz are some 20 bytes a cycle: in the 700 cycles that a read of
-# DRAM takes, 7000 halves. So many are in flight, or memory waits. Of four warps each, four programs have 128 registers a thread (two of eight as many).
+# What the plan of a pooling is made for, an H200. 4.8 TB/s over 132 multiprocessors at 1.8 GHz are some 20 bytes a
+# cycle: in the 700 cycles that a read of DRAM takes, 7000 halves. So many are in flight, or memory waits. Of four warps
+# each, four programs have 128 registers a thread (two of eight as many).
 WAIT_ELEMENTS = 7000
 PROGRAMS_AT_ONCE = 4
-# Neighbouring lanes that read elements further apart than this have a 32-byte sector each; and what L1 has takes an eighth of DRAM's time or less.
+# Neighbouring lanes that read elements further apart than this have a 32-byte sector each; and what L1 has takes an
+# eighth of DRAM's time or less.
 MOST_STEP = 8
 
 MERGE_BLOCK = 128  # results whose parts a program of merge_parts_kernel puts together: few, since there are few

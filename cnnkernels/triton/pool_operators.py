@@ -1,4 +1,4 @@
-"""The pooling operators torch.ops.cnnkernels_triton.*: names, arguments and results of torch.ops.cnnkernels.* (csrc/schemas.h), on Triton.
+"""The pooling operators torch.ops.cnnkernels_triton.*: those of torch.ops.cnnkernels.* (csrc/schemas.h), on Triton.
 
 As operators.py, which re-exports them: each allocates its results, chooses a kernel and launches it (pooling.py).
 """
@@ -76,8 +76,8 @@ def _check_windows(image: Sequence[int], output: Sequence[int]) -> None:
 
 @operator
 def max_pool2d(
-    input: Tensor, output_size: Sequence[int], kernel_size: Sequence[int], stride: Sequence[int], padding: Sequence[int],
-    dilation: Sequence[int], channels_last: bool, kernel_name: str = "",
+    input: Tensor, output_size: Sequence[int], kernel_size: Sequence[int], stride: Sequence[int],
+    padding: Sequence[int], dilation: Sequence[int], channels_last: bool, kernel_name: str = "",
 ) -> Tensor:  # fmt: skip
     out = _empty(input, (*input.shape[:2], *output_size), channels_last)
     pooling.forward("max", kernel_name, input, out, None, Pooling(kernel_size, stride, padding, dilation))
@@ -86,8 +86,8 @@ def max_pool2d(
 
 @operator
 def max_pool2d_with_indices(
-    input: Tensor, output_size: Sequence[int], kernel_size: Sequence[int], stride: Sequence[int], padding: Sequence[int],
-    dilation: Sequence[int], flat_indices: bool, channels_last: bool, kernel_name: str = "",
+    input: Tensor, output_size: Sequence[int], kernel_size: Sequence[int], stride: Sequence[int],
+    padding: Sequence[int], dilation: Sequence[int], flat_indices: bool, channels_last: bool, kernel_name: str = "",
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     if not flat_indices:
         _check_taps(kernel_size)
@@ -136,8 +136,9 @@ def max_pool2d_gather(
 
 @operator
 def avg_pool2d(
-    input: Tensor, output_size: Sequence[int], kernel_size: Sequence[int], stride: Sequence[int], padding: Sequence[int],
-    count_include_pad: bool, divisor_override: int | None, channels_last: bool, kernel_name: str = "",
+    input: Tensor, output_size: Sequence[int], kernel_size: Sequence[int], stride: Sequence[int],
+    padding: Sequence[int], count_include_pad: bool, divisor_override: int | None, channels_last: bool,
+    kernel_name: str = "",
 ) -> Tensor:  # fmt: skip
     _check_divisor(divisor_override)
     out = _empty(input, (*input.shape[:2], *output_size), channels_last)

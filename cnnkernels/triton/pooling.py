@@ -19,7 +19,8 @@ from cnnkernels.triton.plan import Candidate, Choice, cheapest
 WINDOWS = "windows"  # kernels/max_pool.py, avg_pool.py
 REDUCTION = "reduction"  # kernels/pool_reduction.py
 
-# The passes by their names in the catalogue, each with the operator that its kernels are named after, and the families that run it.
+# The passes by their names in the catalogue, each with the operator that its kernels are named after, and the families
+# that run it.
 _PASSES = {
     "max": ("max_pool2d", (WINDOWS, REDUCTION)),
     "max_backward": ("max_pool2d_backward", (WINDOWS,)),
@@ -34,7 +35,7 @@ _PASSES = {
 
 
 class Pooling(NamedTuple):
-    """A pooling's arguments, as the operators take them. Of an adaptive one nothing counts but the sizes of its tensors."""
+    """A pooling's arguments, as the operators take them. Of an adaptive one the sizes of its tensors say all."""
 
     window: Sequence[int] = (1, 1)
     stride: Sequence[int] = (1, 1)
@@ -64,8 +65,9 @@ class Axis(NamedTuple):
 def most_pixels(image: int, outputs: int) -> int:
     """How many pixels the largest adaptive window has: windows of `outputs` that divide `image`.
 
-    With image = each * outputs + rest and g = gcd(image, outputs), window p has each + ceil((p + 1) * rest / outputs) - floor(p * rest / outputs)
-    pixels. That is each + 2 where p * rest mod outputs, a multiple of g below outputs, and rest together exceed outputs.
+    With image = each * outputs + rest and g = gcd(image, outputs), window p has each + ceil((p + 1) * rest / outputs) -
+    floor(p * rest / outputs) pixels. That is each + 2 where p * rest mod outputs, a multiple of g below outputs, and
+    rest together exceed outputs.
     """
     if outputs == 0 or image == 0:
         return 0
@@ -119,7 +121,7 @@ class Walk(NamedTuple):
         return self.images * self.channels * self.target[0] * self.target[1]
 
     def cost(self, tile: PoolTile) -> float:
-        """Of walking the windows. Lanes have neighbouring pixels of a plane, or channels: all of few lie side by side with the next pixel's."""
+        """Of walking the windows. Lanes have neighbouring pixels of a plane, or channels, if few of several."""
         pixels = self.images * self.target[0] * self.target[1]
         programs = ceil_div(max(1, pixels), tile.pixels) * ceil_div(max(1, self.channels), tile.channels)
         if self.pixels_last:
@@ -143,7 +145,7 @@ class Walk(NamedTuple):
         return self._time(programs, tile.results * tile.window * apart, steps, steps)
 
     def _time(self, programs: int, elements: float, taps: int, waits: int) -> float:
-        """Elements that a multiprocessor reads, or would while the programs that it has at a time wait for memory, if that is longer."""
+        """Elements that a multiprocessor reads, or could read while its programs wait for memory: the larger number."""
         rounds = ceil_div(programs, configs.MULTIPROCESSORS * configs.PROGRAMS_AT_ONCE)
         wait = configs.WAIT_ELEMENTS / min(max(1.0, self.overlap), configs.MOST_STEP)
         return max(programs * elements * taps / configs.MULTIPROCESSORS, rounds * waits * wait)
@@ -205,7 +207,7 @@ def _warps(pixels_last: bool) -> int:
 
 
 def _dense(out: Tensor) -> tuple[int, ...]:
-    """Height, width, their product, and the strides of images, channels and pixels of a result, whose pixels have no gaps between rows."""
+    """A result's height, width, their product, and the strides of images, channels and pixels: rows have no gaps."""
     height, width = out.shape[2:]
     return height, width, height * width, out.stride(0), out.stride(1), out.stride(3)
 
@@ -234,7 +236,8 @@ def forward_walk(out: Tensor, input: Tensor, axes: tuple[Axis, Axis]) -> Walk:
     taps, pixels = h.taps * w.taps, h.image * w.image
     whole = w.taps == w.image and is_linear(input)
     return Walk(
-        out.shape[0], out.shape[1], out.shape[2:], taps, _taps_at_once(axes), taps * h.outputs * w.outputs / max(1, pixels),
+        out.shape[0], out.shape[1], out.shape[2:],
+        taps, _taps_at_once(axes), taps * h.outputs * w.outputs / max(1, pixels),
         pixels_are_last(input), w.image // max(1, w.outputs), taps if whole else w.taps, input.element_size(),
     )  # fmt: skip
 
@@ -242,12 +245,14 @@ def forward_walk(out: Tensor, input: Tensor, axes: tuple[Axis, Axis]) -> Walk:
 def backward_walk(out: Tensor, grad_output: Tensor, axes: tuple[Axis, Axis]) -> Walk:
     """What the pass from `grad_output` to `out` reads: neighbours read neighbours, or the same.
 
-    Lanes lie as `out` does, which is the larger tensor, and where windows do not overlap the one that most bytes are of.
+    Lanes lie as `out` does, which is the larger tensor, and where windows do not overlap the one that most bytes are
+    of.
     """
     h, w = axes
     windows, outputs = h.windows * w.windows, h.outputs * w.outputs
     return Walk(
-        out.shape[0], out.shape[1], out.shape[2:], windows, _windows_at_once(axes), windows * h.image * w.image / max(1, outputs),
+        out.shape[0], out.shape[1], out.shape[2:],
+        windows, _windows_at_once(axes), windows * h.image * w.image / max(1, outputs),
         pixels_are_last(out), 1, w.windows, grad_output.element_size(),
     )  # fmt: skip
 
@@ -335,12 +340,14 @@ def _reduce(
         input, out, index, partial, partial_tap,
         out.numel(), out.shape[1], *image, *input.stride(), *out.shape[2:],
         h.pad, w.pad, divisor, *window, taps, taps_of_part,
-        WHOLE=whole, EVEN=whole and input.stride(0) == input.shape[1] * input.stride(1), WINDOW_LAST=pixels_are_last(input), BLOCK_RESULTS=tile.results, BLOCK_WINDOW=tile.window, **geometry,
+        WHOLE=whole, EVEN=whole and input.stride(0) == input.shape[1] * input.stride(1),
+        WINDOW_LAST=pixels_are_last(input), BLOCK_RESULTS=tile.results, BLOCK_WINDOW=tile.window, **geometry,
         warps=tile.warps,
     )  # fmt: skip
     if partial is not None:
+        programs = ceil_div(out.numel(), configs.MERGE_BLOCK)
         launch(
-            f"triton_merge_parts_{DTYPE_NAMES[out.dtype]}", merge_parts_kernel, (ceil_div(out.numel(), configs.MERGE_BLOCK),), out,
+            f"triton_merge_parts_{DTYPE_NAMES[out.dtype]}", merge_parts_kernel, (programs,), out,
             partial, partial_tap, parts, out, index,
             out.numel(), out.shape[1], *image, *out.shape[2:], h.pad, w.pad, divisor, *window,
             BLOCK_RESULTS=configs.MERGE_BLOCK, **geometry,
@@ -404,7 +411,8 @@ def avg_backward(name: str, kernel_name: str, grad_output: Tensor, out: Tensor, 
     kind, divisor = divisor_of(c, axes)
     launch(
         choice.kernel, avg_pool2d_backward_kernel, (programs,), out,
-        grad_output, out, *out.shape[:2], *grad_output.shape[2:], *grad_output.stride(), *_dense(out), h.pad, w.pad, divisor, inner,
+        grad_output, out, *out.shape[:2],
+        *grad_output.shape[2:], *grad_output.stride(), *_dense(out), h.pad, w.pad, divisor, inner,
         R=h.taps, S=w.taps, STRIDE_H=h.stride, STRIDE_W=w.stride, WINDOWS_H=h.windows, WINDOWS_W=w.windows,
         DIVISOR=kind, ADAPTIVE=c.adaptive, WINDOWS_AT_ONCE=_windows_at_once(axes),
         PIXELS_LAST=last, WIDE=_is_wide(axes, grad_output, out),

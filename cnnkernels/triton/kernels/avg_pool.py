@@ -3,14 +3,15 @@
     y[n, c, p, q]   = sum of x[n, c, .] over window (p, q) / divisor(p, q)
     dx[n, c, h, w]  = sum over the windows (p, q) that hold (h, w) of  dy[n, c, p, q] / divisor(p, q)
 
-DIVISOR says what the divisor is: "same", one for all windows (what the caller gives; or no window is cut off, or all alike); else the window's
-pixels "inside" the image, or "padded", those in the padding too, as far as it reaches. Where it is the same for all, the gradient is divided
-once, after the sum.
+DIVISOR says what the divisor is: "same", one for all windows (what the caller gives; or no window is cut off, or all
+alike); else the window's pixels "inside" the image, or "padded", those in the padding too, as far as it reaches. Where
+it is the same for all, the gradient is divided once, after the sum.
 
-Tile and orientation are those of max_pool.py. Sums run in row-major order of taps, or of windows. A quotient is rounded as IEEE 754 says.
+Tile and orientation are those of max_pool.py. Sums run in row-major order of taps, or of windows. A quotient is rounded
+as IEEE 754 says.
 
-Bytes: the read tensor once, and again from L1 for each window that overlaps; the result once. Per tap: one addition. Per result one division;
-backward one per window, unless they are the same.
+Bytes: the read tensor once, and again from L1 for each window that overlaps; the result once. Per tap: one addition.
+Per result one division; backward one per window, unless they are the same.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ def avg_pool2d_backward_kernel(
     pad_h, pad_w, divisor, inner_tiles,
     R: tl.constexpr, S: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
     WINDOWS_H: tl.constexpr, WINDOWS_W: tl.constexpr,  # that hold a pixel, at most
-    DIVISOR: tl.constexpr, ADAPTIVE: tl.constexpr, WINDOWS_AT_ONCE: tl.constexpr, PIXELS_LAST: tl.constexpr, WIDE: tl.constexpr,
+    DIVISOR: tl.constexpr, ADAPTIVE: tl.constexpr, WINDOWS_AT_ONCE: tl.constexpr,
+    PIXELS_LAST: tl.constexpr, WIDE: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
     ALONG_PIXELS: tl.constexpr = 0 if PIXELS_LAST else 1

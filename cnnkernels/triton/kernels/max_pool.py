@@ -4,21 +4,22 @@
     dx[n, c, h, w]  = sum over the windows (p, q) that hold (h, w) and whose index is of it, of  dy[n, c, p, q]
     y[n, c, p, q]   = x[n, c, .] at the index                     0 where that lies in no image
 
-An index is the tap r * S + s of the window, uint8, or the pixel h * W + w of the image, int64; the tensor's dtype tells. A window is walked in
-row-major order, and a value is taken where it is greater than the maximum so far or NaN: the first of equal values, the last of several NaNs.
-Before the first value the maximum is -inf at the window's first pixel. A window without a pixel has tap 0, which lies outside the image.
+An index is the tap r * S + s of the window, uint8, or the pixel h * W + w of the image, int64; the tensor's dtype
+tells. A window is walked in row-major order, and a value is taken where it is greater than the maximum so far or NaN:
+the first of equal values, the last of several NaNs. Before the first value the maximum is -inf at the window's first
+pixel. A window without a pixel has tap 0, which lies outside the image.
 
           BLOCK_CHANNELS
          +------------+
-  BLOCK  |            |   maxima or sums, in registers       program = (tile of pixels of the result) x (tile of channels)
+  BLOCK  |            |   maxima or sums, in registers       program = (tile of pixels) x (tile of channels)
   PIXELS |            |   taps: some at a time, with their loads in flight together
          +------------+
 
-PIXELS_LAST is the orientation of the tile, pixels along its last axis: neighbouring lanes then have neighbouring pixels of a plane (NCHW),
-else neighbouring channels (channels_last), in 16-byte accesses.
+PIXELS_LAST is the orientation of the tile, pixels along its last axis: neighbouring lanes then have neighbouring pixels
+of a plane (NCHW), else neighbouring channels (channels_last), in 16-byte accesses.
 
-Bytes: the read tensors once, and again from L1 for each window that overlaps; the results once. Per tap: two comparisons, two moves;
-backward one comparison and one addition. No FMA.
+Bytes: the read tensors once, and again from L1 for each window that overlaps; the results once. Per tap: two
+comparisons, two moves; backward one comparison and one addition. No FMA.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def take(best, tap, value, number):
 @triton.jit
 def index_of_tap(
     tap, S, first_h, first_w, count_h, count_w, p, q, x_w, pad_h, pad_w,
-    STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr, INDEX: tl.constexpr,
+    STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
+    INDEX: tl.constexpr,
 ):  # fmt: skip
     """The index of `tap`, which is counted in rows of S from the window's first pixel in the image, of dtype INDEX."""
     if INDEX.is_uint8():

@@ -1,23 +1,24 @@
-"""Max and average pooling of large windows: each window's pixels side by side, where max_pool.py and avg_pool.py walk them one by one.
+"""Max and average pooling of large windows, side by side in a tile: max_pool.py and avg_pool.py walk them.
 
-    y[n, c, p, q]  = max of x[n, c, .] over window (p, q), and its index;  or their sum / divisor(p, q)      (definitions: there)
+    y[n, c, p, q]  = max of x[n, c, .] over window (p, q), and its index;  or their sum / divisor(p, q)
 
-            BLOCK_WINDOW pixels of the window at a time                     program = (tile of results) x part of the windows
+            BLOCK_WINDOW pixels of the window at a time              program = (tile of results) x part of the windows
            +--------------+
   BLOCK    |              |  a maximum or sum for each place of the tile;   results: in the order of the result's memory
-  RESULTS  |              |  at the end those of a window become one        part: some windows' steps, where there are few results;
-           +--------------+                                                merge_parts_kernel puts parts together, in order
+  RESULTS  |              |  at the end those of a window become one        part: some of the steps, where there are few
+           +--------------+                                                results; merge_parts_kernel joins them
 
-WINDOW_LAST is the orientation of the tile: neighbouring lanes have neighbouring pixels of a plane (NCHW), else neighbouring channels
-(channels_last). Pixels of a window are numbered in rows of S. Where the one window is the whole plane, without gaps (WHOLE), the plane is stated as one
-row of x_w pixels, whose numbers are offsets: planes of a multiple of 16 pixels are read in 16-byte accesses. If such planes lie at even distances
-(EVEN), a result's number says where its plane is, without a division.
+WINDOW_LAST is the orientation of the tile: neighbouring lanes have neighbouring pixels of a plane (NCHW), else
+neighbouring channels (channels_last). Pixels of a window are numbered in rows of S. Where the one window is the whole
+plane, without gaps (WHOLE), the plane is stated as one row of x_w pixels, whose numbers are offsets: planes of a
+multiple of 16 pixels are read in 16-byte accesses. If such planes lie at even distances (EVEN), a result's number says
+where its plane is, without a division.
 
-A place sees its pixels in ascending order, and which of equal maxima is the first is asked of their numbers: the result is that of a
-walk. Sums have an order of their own, which the tile and the number of parts give.
+A place sees its pixels in ascending order, and which of equal maxima is the first is asked of their numbers: the result
+is that of a walk. Sums have an order of their own, which the tile and the number of parts give.
 
-Bytes: x once for each window that it lies in, the result once; parts twice, 4 bytes each (and 4 to 8 of the number). Per pixel: one addition, or
-two comparisons and two moves; per result a tree over BLOCK_WINDOW places, one division.
+Bytes: x once for each window that it lies in, the result once; parts twice, 4 bytes each (and 4 to 8 of the number).
+Per pixel: one addition, or two comparisons and two moves; per result a tree over BLOCK_WINDOW places, one division.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def results_of_program(
 @triton.jit
 def store_maximum(
     best, tap, e, exists, out, index, p, q, x_h, x_w, out_h, out_w, pad_h, pad_w, R, S,
-    STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr, ADAPTIVE: tl.constexpr,
+    STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
+    ADAPTIVE: tl.constexpr,
 ):  # fmt: skip
     tl.store(out + e, narrow(best, out.dtype.element_ty), mask=exists)
     if index is not None:

@@ -1,15 +1,15 @@
-"""The windows of pooling, both ways: which pixels a window has, and which windows a pixel lies in. Shared by the pooling kernels.
+"""The windows of pooling, both ways: which pixels a window has, and which windows a pixel lies in.
 
     window p of an axis, fixed:     p * STRIDE - pad + r * DILATION,  0 <= r < TAPS, as far as these lie in the image
     window p of an axis, adaptive:  floor(p * image / outputs) .. ceil((p + 1) * image / outputs) - 1
 
-Both are a first pixel and a count of pixels DILATION apart. Of a fixed window that is what the border leaves of it, so that a walk over taps
-compares each with the count alone, whatever lies in the padding or beyond it.
+Both are a first pixel and a count of pixels DILATION apart. Of a fixed window that is what the border leaves of it, so
+that a walk over taps compares each with the count alone, whatever lies in the padding or beyond it.
 
-Pixel h lies in the fixed windows (h + pad - r * DILATION) / STRIDE that are whole: those of one class of taps, TAP_STEP apart, which
-kernels/gather.py derives. It lies in the adaptive windows floor(h * outputs / image) .. ceil((h + 1) * outputs / image) - 1: the same
-function with the sizes exchanged, since for whole numbers floor(p * image / outputs) <= h says p < (h + 1) * outputs / image, and
-h < ceil((p + 1) * image / outputs) says p + 1 > h * outputs / image.
+Pixel h lies in the fixed windows (h + pad - r * DILATION) / STRIDE that are whole: those of one class of taps, TAP_STEP
+apart, which kernels/gather.py derives. It lies in the adaptive windows floor(h * outputs / image) .. ceil((h + 1) *
+outputs / image) - 1: the same function with the sizes exchanged, since for whole numbers floor(p * image / outputs) <=
+h says p < (h + 1) * outputs / image, and h < ceil((p + 1) * image / outputs) says p + 1 > h * outputs / image.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def tile_of_program(
 ):  # fmt: skip
     """Image and pixel of its plane of each of the program's pixels, and its channels.
 
-    Neighbouring programs are neighbours in memory: `inner_tiles` of pixels, or of channels, come before the next of the other.
+    Neighbouring programs are neighbours in memory: `inner_tiles` of pixels, or of channels, come before the next of the
+    other.
     """
     inner, outer = tl.program_id(0) % inner_tiles, tl.program_id(0) // inner_tiles
     if WIDE:
@@ -39,8 +40,8 @@ def tile_of_program(
     m += tl.arange(0, BLOCK_PIXELS)
     pixel = m % plane
     if PIXELS_LAST:
-        # One pixel to a lane. Were the compiler to see that results lie side by side, it would give a lane several, to store them at once,
-        # and each of the many reads of a warp would be spread over as many times its bytes.
+        # One pixel to a lane. Were the compiler to see that results lie side by side, it would give a lane several, to
+        # store them at once, and each of the many reads of a warp would be spread over as many times its bytes.
         pixel = tl.max_contiguous(pixel, 1)
     return m // plane, pixel, channel + tl.arange(0, BLOCK_CHANNELS)
 
@@ -61,7 +62,7 @@ def window_of_axis(p, image, outputs, TAPS, STRIDE, pad, DILATION, ADAPTIVE: tl.
 
 @triton.jit
 def extent_of_axis(p, count, image, TAPS, STRIDE, pad, PADDED: tl.constexpr):
-    """One axis's factor of the divisor of window `p`: its pixels in the image, or with PADDED those in the padding too."""
+    """One axis's factor of window `p`'s divisor: its pixels in the image, or with PADDED those in the padding too."""
     if PADDED:
         count = tl.minimum(image + 2 * pad - p * STRIDE, TAPS)
     return tl.maximum(count, 1)  # of a window without a pixel the mean is 0
@@ -73,7 +74,7 @@ def windows_of_axis(
     TAPS: tl.constexpr, STRIDE: tl.constexpr, DILATION: tl.constexpr,
     TAP_STEP: tl.constexpr, INVERSE: tl.constexpr, WINDOWS: tl.constexpr, ADAPTIVE: tl.constexpr,
 ):  # fmt: skip
-    """The first of the at most WINDOWS windows that pixel `h` lies in, the tap of it that the pixel is, and how many there are.
+    """The first of at most WINDOWS windows that pixel `h` lies in, the pixel's tap of it, and how many there are.
 
     Of fixed windows it is counted back from the last one, so that the first ones may not exist.
     """
@@ -92,7 +93,7 @@ def window_of_pixel(
     i, first, tap, count, outputs,
     STRIDE: tl.constexpr, DILATION: tl.constexpr, TAP_STEP: tl.constexpr, WINDOWS: tl.constexpr, ADAPTIVE: tl.constexpr,
 ):  # fmt: skip
-    """Of the windows that windows_of_axis found, in ascending order, number `i`: which it is, the pixel's tap, and whether it exists."""
+    """Number `i` of what windows_of_axis found, in ascending order: the window, the pixel's tap, whether it exists."""
     p = first + i * (DILATION * TAP_STEP // STRIDE)
     exists = i < count if ADAPTIVE else (WINDOWS - 1 - i < count) & (p >= 0) & (p < outputs)
     return p, tap - i * TAP_STEP, exists
