@@ -28,7 +28,7 @@ class PassPlan:
     role: str  # what the pass computes for the explained call
     kernel: str
     family: str
-    modelled_us: float  # by the plan's cost model of an H200; no measurement
+    modelled_us: float | None  # by the plan's cost model of an H200, no measurement; Triton's plan has none
     why: str
     tile: tuple[int, ...] | None
     grid: int | tuple[int, ...]
@@ -118,8 +118,8 @@ def explain(fn: Callable[..., Any] | str, *args: Any, backend: str | None = None
             return Explanation(name, asked, "torch", why, ())
     try:
         passes = tuple(_pass_plan(problem, role, chosen, image, indices) for problem, role in problems.items())
-    except ImportError:
-        return Explanation(name, asked, chosen, why, (), "no plan to show: cnnkernels._C is not built for this Python")
+    except ImportError as missing:
+        return Explanation(name, asked, chosen, why, (), f"no plan to show: {missing}")
     note = ""
     if epilogue is not None:
         apart = epilogue.why_apart(*prepared)
@@ -249,11 +249,11 @@ def _tuned(input: Tensor, problem: Problem) -> Entry | None:
 def _pass_plan(problem: Problem, role: str, backend: str, input: Tensor, indices: str) -> PassPlan:
     entry = None if indices else _tuned(input, problem)
     kernel = "" if entry is None else entry.kernels.get(backend, "")
-    plan, why = problem.plan(indices=indices), ""
+    plan, why = problem.plan(indices=indices, backend=backend), ""
     measured: dict[str, str] = {}
     if entry is not None and kernel:
         try:
-            plan = problem.plan(kernel, indices)
+            plan = problem.plan(kernel, indices, backend)
             why = entry.why(tuning.device_name(input.device))
             best = entry.candidates[f"{backend}/{kernel}"]
             times = {

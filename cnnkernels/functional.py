@@ -30,7 +30,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from cnnkernels import autograd, geometry, tuning
 from cnnkernels.autograd import AvgPool2d, Conv2dDgrad, Conv2dFprop, MaxPool2d, MaxPool2dFlatIndices
-from cnnkernels.backends import BackendError, ambient_backend, select
+from cnnkernels.backends import BackendError, ambient_backend, select, unavailable
 from cnnkernels.epilogue import Epilogue, Norm
 from cnnkernels.geometry import Conv2dGeometry, NothingToDo, Pool2dGeometry, Refused
 
@@ -529,7 +529,10 @@ def _fastest(op: str, input: Tensor, weight: Tensor | None, geometry: Conv2dGeom
     entry = tuning.find(op, input, weight, geometry)
     if entry is not None and entry.backend == "torch":
         raise Refused("torch's operator was measured to be faster")
-    return select("auto", input)[0]
+    chosen = select("auto", input)[0]
+    if entry is not None and chosen == "cuda" and entry.backend == "triton" and unavailable("triton") is None:
+        return "triton"
+    return chosen
 
 
 def _batched(input: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cnnkernels import catalogue
 from cnnkernels.backends import ENTRY_POINTS
 from cnnkernels.geometry import Conv2dGeometry, Pool2dGeometry
 from cnnkernels.tuning_table import Entry, Problem, add, file_name, read
@@ -216,11 +217,12 @@ def _files() -> list[Path]:
 
 def _with_known_kernels(path: Path, entries: dict[Problem, Entry]) -> dict[Problem, Entry]:
     """The entries whose kernels are still compiled; one warning about the others."""
-    try:
-        import cnnkernels._C as native
-    except ImportError:
-        return entries
-    known = {(row["name"], name) for row in native.catalogue() for name in row["passes"]}
+    known = set()
+    for backend in ("cuda", "triton"):
+        try:
+            known |= {(row["name"], name) for row in catalogue.kernels(backend) for name in row["passes"]}
+        except ImportError:
+            return entries
     gone: dict[Problem, str] = {}
     for problem, entry in entries.items():
         for backend, kernel in entry.kernels.items():

@@ -77,11 +77,18 @@ class Problem(NamedTuple):
         sizes = (self.N, self.C, *self.image, self.K, *self.filter, *self.output)
         return dict(zip("NCHWKRSPQ", sizes, strict=True))
 
-    def plan(self, kernel: str = "", indices: str = "") -> dict[str, Any]:
+    def plan(self, kernel: str = "", indices: str = "", backend: str = "cuda") -> dict[str, Any]:
         """The plan for dense tensors, with `kernel` if that is given. `indices` of max pooling: "none", "window" or "flat".
 
-        Raises ImportError where cnnkernels._C is not built, and RuntimeError where no kernel, or not `kernel`, can.
+        Raises ImportError where cnnkernels._C is not built ("triton": where triton is not installed), and RuntimeError where no kernel,
+        or not `kernel`, can.
         """
+        # Unless it is said otherwise those that training has; a tap of a larger window does not fit into their byte.
+        indices = indices or ("window" if self.filter[0] * self.filter[1] <= 256 else "flat")
+        if backend == "triton":
+            from cnnkernels.triton.explanation import explained
+
+            return explained(self, kernel, indices)
         import cnnkernels._C as native
 
         common = (self.pass_name, _name(self.dtype), self.sizes, self.stride, self.padding, self.dilation)
@@ -90,8 +97,6 @@ class Problem(NamedTuple):
                 *common, self.groups, self.channels_last, kernel, self.padding_mode
             )
         else:
-            # Unless it is said otherwise those that training has; a tap of a larger window does not fit into their byte.
-            indices = indices or ("window" if self.filter[0] * self.filter[1] <= 256 else "flat")
             plan = native.plan_pool2d(*common, self.channels_last, kernel, indices)
         return plan
 

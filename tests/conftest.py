@@ -45,13 +45,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                     item.add_marker(pytest.mark.skip(reason=f"no {mark} run: {reason}"))
 
 
-@pytest.fixture(
-    params=[
-        "emulator",
-        pytest.param("cuda", marks=pytest.mark.gpu),
-        pytest.param("triton", marks=pytest.mark.triton),
-    ]
-)
+_COMPILED = ["emulator", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+#: For a test with `place` that takes too many calls for Triton's interpreter: whole trainings.
+compiled_kernels_alone = pytest.mark.parametrize("place", _COMPILED, indirect=True)
+
+
+@pytest.fixture(params=[*_COMPILED, pytest.param("triton", marks=pytest.mark.triton)])
 def place(request: pytest.FixtureRequest) -> Place:
     """Run the test on the emulator, on the GPU where there is one, and on Triton, there or under its interpreter."""
     on_gpu = request.param == "cuda" or (request.param == "triton" and not triton.INTERPRETED)
@@ -59,7 +59,7 @@ def place(request: pytest.FixtureRequest) -> Place:
 
 
 @pytest.fixture(autouse=True)
-def few_programs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have Triton's plan made for a small GPU while it is interpreted, where a program takes some ten milliseconds."""
     if triton.INTERPRETED:
         monkeypatch.setattr(configs, "MULTIPROCESSORS", 4)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Place
+from conftest import Place, compiled_kernels_alone
 from torch import nn
 
 from cnnkernels.data import DataError, Dataset, load_dataset
@@ -61,6 +61,7 @@ def largest_difference(one: list[float], other: list[float]) -> float:
     return max(abs(a - b) for a, b in zip(one, other, strict=True))
 
 
+@compiled_kernels_alone
 @pytest.mark.parametrize("model_name", MODELS)
 def test_the_same_seed_gives_the_same_losses_bit_for_bit(model_name: str, place: Place) -> None:
     dataset = load_dataset("digits", MODELS[model_name].input_size)
@@ -73,6 +74,7 @@ def test_the_same_seed_gives_the_same_losses_bit_for_bit(model_name: str, place:
     assert one != different
 
 
+@compiled_kernels_alone
 @pytest.mark.parametrize(
     ("model_name", "batch", "steps"), [("lenet5", 32, 25), ("mnistnet", 32, 25), ("resnet18", 16, 10)]
 )
@@ -85,6 +87,7 @@ def test_losses_follow_plain_torch(model_name: str, batch: int, steps: int, plac
     assert plain[-1] < plain[0]
 
 
+@compiled_kernels_alone
 def test_lenet_on_mnist_follows_plain_torch_for_100_steps(place: Place) -> None:
     dataset = load_dataset(mnist_folder(), 32)
     recipe = Recipe(epochs=Recipe.default_epochs(len(dataset.train)))
@@ -94,6 +97,7 @@ def test_lenet_on_mnist_follows_plain_torch_for_100_steps(place: Place) -> None:
     assert plain[-1] < plain[0] / 1.5
 
 
+@compiled_kernels_alone
 def test_resnet18_on_mnist_follows_plain_torch_for_50_steps(place: Place) -> None:
     """Within 1e-3; 1e-6 was seen.
 

@@ -7,7 +7,6 @@ and looks at the first alone; the interpreter ignores it. So here the interprete
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any, get_args
 
 import numpy as np
@@ -47,7 +46,7 @@ def untrue(offsets: np.ndarray, exists: np.ndarray, vector: int, axis: int) -> b
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The vectors longer than 1 that kernels claimed, each found true."""
     from cnnkernels.triton.kernels import gather, sums, wgrad
 
@@ -63,7 +62,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
     for module in (gather, sums, wgrad):
         monkeypatch.setattr(module, "in_vectors", in_vectors)
-    yield vectors
+    return vectors
 
 
 def test_a_run_is_what_it_says() -> None:
@@ -81,13 +80,17 @@ def test_a_run_is_what_it_says() -> None:
 def test_vectors_are_runs_of_memory(name: str, seen: list[int]) -> None:
     for problem in _PROBLEMS:
         for layout in get_args(Layout):
-            case = make_case(dataclasses.replace(problem, layout=layout), name, torch.float32, "integers", backend="triton")
+            case = make_case(
+                dataclasses.replace(problem, layout=layout), name, torch.float32, "integers", backend="triton"
+            )
             case.run("")
     assert set(seen) >= {4, 8, 16}, "too few vectors were claimed for this to prove anything"
 
 
 def _image(*shape: int, channels_last: bool = False) -> Tensor:
-    return torch.zeros(shape).contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    return torch.zeros(shape).contiguous(
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format
+    )
 
 
 _IMAGES = {

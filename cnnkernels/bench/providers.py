@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnkernels import autograd, backends, functional
+from cnnkernels import autograd, backends, catalogue, functional, ops
 from cnnkernels.bench.layer import Layer
 from cnnkernels.bench.operands import LAYOUTS, Case, Operands
 from cnnkernels.bench.timing import Call
@@ -126,10 +126,8 @@ def _forced_forward(backend: str, kernel: str, case: Case) -> Forward:
     key = f"{backend}:{kernel}"
     if key not in backends.ENTRY_POINTS:
         entry_points = backends.ENTRY_POINTS[backend]
-        names = [
-            name for name in dir(entry_points) if name.startswith(("conv2d_", "max_pool2d", "avg_pool2d", "adaptive_"))
-        ]
-        fixed: Any = {name: _with_kernel(getattr(entry_points, name), name, kernel) for name in names}
+        row = next(row for row in catalogue.kernels(backend) if row["name"] == kernel)
+        fixed: Any = {name: _with_kernel(getattr(entry_points, name), name, row) for name in ops.OPERATORS}
         backends.ENTRY_POINTS[key] = types.SimpleNamespace(**fixed)  # type: ignore[assignment]
     layer = case.layer
 
@@ -158,14 +156,11 @@ class _Arguments:
         return remember
 
 
-def _with_kernel(function: Callable[..., Any], name: str, kernel: str) -> Callable[..., Any]:
+def _with_kernel(function: Callable[..., Any], name: str, row: dict[str, Any]) -> Callable[..., Any]:
     """`function` with its kernel fixed; but a backward's forward, and a forward's backward, run what the plan says."""
-    from cnnkernels.cli.output import catalogue
-
-    operator_passes = {row["name"]: row for row in catalogue()}[kernel]["passes"]
     passes = {"max_pool2d": "max", "avg_pool2d": "avg"}
     own = passes.get(name, name.removeprefix("conv2d_").replace("_pool2d", ""))
-    return functools.partial(function, kernel_name=kernel) if own in operator_passes else function
+    return functools.partial(function, kernel_name=row["name"]) if own in row["passes"] else function
 
 
 # torch's own, and what it offers by other names.

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from cnnkernels import functional, tuning
+from cnnkernels import catalogue, functional, tuning
+from cnnkernels.backends import unavailable
 from cnnkernels.bench import machine, store
 from cnnkernels.bench.layer import Layer
 from cnnkernels.bench.suites import Entry as Line
@@ -119,19 +120,21 @@ def problem_of(layer: Layer, name: str, dtype: torch.dtype, layout: str) -> Prob
 
 
 def candidates_for(problem: Problem, backend: str) -> tuple[tuple[Candidate, ...], dict[str, str]]:
-    """Every kernel of the catalogue for `problem`, and torch; and of the kernels that refuse it, why."""
-    import cnnkernels._C as native
-
+    """Every kernel of the backend for `problem`, on a GPU those of Triton, too, and torch; and of the kernels that refuse it, why."""
+    backends = [backend]
+    if backend == "cuda" and unavailable("triton") is None:
+        backends.append("triton")
     candidates, refused = [], {}
-    for row in native.catalogue():
-        if problem.pass_name not in row["passes"] or machine.DTYPES[row["dtype"]] != problem.dtype:
-            continue
-        candidate = Candidate(backend, row["name"])
-        try:
-            problem.plan(candidate.kernel)
-            candidates.append(candidate)
-        except RuntimeError as error:
-            refused[candidate.name] = str(error).rpartition(": ")[2]
+    for name in backends:
+        for row in catalogue.kernels(name):
+            if problem.pass_name not in row["passes"] or machine.DTYPES[row["dtype"]] != problem.dtype:
+                continue
+            candidate = Candidate(name, row["name"])
+            try:
+                problem.plan(candidate.kernel, backend=name)
+                candidates.append(candidate)
+            except RuntimeError as error:
+                refused[candidate.name] = str(error).rpartition(": ")[2]
     return (*candidates, Candidate(TORCH)), refused
 
 

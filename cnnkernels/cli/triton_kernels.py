@@ -38,9 +38,7 @@ def triton_kernels(arch: int, console: Console) -> list[dict[str, Any]] | str:
 
 
 def triton_table(rows: list[dict[str, Any]], arch: str) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD, title=f"Triton's kernels on sm_{arch}", title_justify="left", title_style="bold"
-    )
+    table = Table(box=box.SIMPLE_HEAD, title=f"Triton's kernels on sm_{arch}", title_justify="left", title_style="bold")
     table.add_column("kernel", style="cyan", no_wrap=True)
     table.add_column("call", overflow="fold")
     for heading in ("registers", "spilled bytes", "shared bytes", "programs of a multiprocessor", "cubin bytes"):

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from cnnkernels import catalogue
 from cnnkernels.backends import triton
 from cnnkernels.explain import trace
 from cnnkernels.testing import families, oracles
@@ -148,7 +149,7 @@ def kernel_passes(selection: Selection) -> list[KernelPass]:
     """
     subjects = [
         KernelPass(row["name"], row["family"], name, row["dtype"])
-        for row in _catalogue(selection.backend)
+        for row in catalogue.kernels(selection.backend)
         for name in (*row["passes"], *["fused"] * ("fprop" in row["passes"]))
     ]
     return [
@@ -158,17 +159,6 @@ def kernel_passes(selection: Selection) -> list[KernelPass]:
         and subject.name in (selection.passes or (subject.name,))
         and subject.dtype in (selection.dtypes or (subject.dtype,))
     ]
-
-
-def _catalogue(backend: str) -> list[dict[str, Any]]:
-    if backend == "triton":
-        from cnnkernels.triton import catalogue
-
-        return catalogue.rows()
-    from cnnkernels import _C
-
-    rows: list[dict[str, Any]] = _C.catalogue()
-    return rows
 
 
 def items(selection: Selection) -> list[Item]:

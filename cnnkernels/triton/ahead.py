@@ -149,7 +149,9 @@ def facts_of(call: str, launch: Launch, arch: int) -> Facts:
         dynamic_shared=compiled.metadata.shared,
         tensor_columns=getattr(compiled.metadata, "tmem_size", None) or 0,
         cubin_bytes=len(compiled.asm["cubin"]),
-        matrix={name: count for name in MATRIX_INSTRUCTIONS if (count := len(re.findall(re.escape(name) + r"\b", ptx)))},
+        matrix={
+            name: count for name in MATRIX_INSTRUCTIONS if (count := len(re.findall(re.escape(name) + r"\b", ptx)))
+        },
         loads=dict(accesses(ptx, "ld") + async_loads),
         async_loads=dict(async_loads),
         stores=dict(accesses(ptx, "st")),
@@ -186,9 +188,9 @@ def async_copies(ptx: str) -> Counter[int]:
 def _facts_of_call(call: str, arch: int) -> list[Facts]:
     from cnnkernels.triton.calls import CALLS
 
-    with recording() as launches:
+    with recording() as recorded:
         CALLS[call]()
-    return [facts_of(call, launch, arch) for launch in launches]
+    return [facts_of(call, launch, arch) for launch in recorded.launches]
 
 
 def _compile_all(names: Sequence[str], architectures: Sequence[int], jobs: int) -> Iterator[list[Facts]]:
@@ -219,7 +221,9 @@ def main() -> None:
     parser = ArgumentParser(prog="python -m cnnkernels.triton.ahead", description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", help="take the calls whose names have one of these parts; all, if none")
     parser.add_argument("--arch", type=int, action="append", choices=list(ARCHITECTURES), help="all, if not given")
-    parser.add_argument("--json", action="store_true", help="for each call and architecture a line, a list of what it launches")
+    parser.add_argument(
+        "--json", action="store_true", help="for each call and architecture a line, a list of what it launches"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="processes that compile")
     arguments = parser.parse_args()
     names = [name for name in CALLS if not arguments.parts or any(part in name for part in arguments.parts)]
@@ -229,7 +233,10 @@ def main() -> None:
         # What is compiled here is for GPUs that this machine need not have: it is kept only where somebody says so.
         os.environ.setdefault("TRITON_CACHE_DIR", folder)
         for facts in _compile_all(names, arguments.arch or list(ARCHITECTURES), arguments.jobs):
-            print(json.dumps([asdict(one) for one in facts]) if arguments.json else "\n".join(map(line, facts)), flush=True)
+            print(
+                json.dumps([asdict(one) for one in facts]) if arguments.json else "\n".join(map(line, facts)),
+                flush=True,
+            )
 
 
 def environment_that_compiles() -> dict[str, str]:
@@ -237,7 +244,9 @@ def environment_that_compiles() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
 
 
-def run(parts: Sequence[str] = (), architectures: Sequence[int] = tuple(ARCHITECTURES), jobs: int = 2) -> Iterator[list[Facts]]:
+def run(
+    parts: Sequence[str] = (), architectures: Sequence[int] = tuple(ARCHITECTURES), jobs: int = 2
+) -> Iterator[list[Facts]]:
     """What each call launches whose name has one of `parts`, for each architecture, as it comes from a process in which Triton compiles."""
     command = [sys.executable, "-m", "cnnkernels.triton.ahead", "--json", f"--jobs={jobs}", *parts]
     command += [f"--arch={arch}" for arch in architectures]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,14 +53,18 @@ LAYERS = {
 def image(images: int, channels: int, height: int, width: int, dtype: str, layout: str) -> Tensor:
     """A tensor without data: "nhwc" is channels_last."""
     memory_format = torch.channels_last if layout == "nhwc" else torch.contiguous_format
-    return torch.empty(images, channels, height, width, dtype=_DTYPES[dtype], device="meta", memory_format=memory_format)
+    return torch.empty(
+        images, channels, height, width, dtype=_DTYPES[dtype], device="meta", memory_format=memory_format
+    )
 
 
 def convolution(
     what: str, layer: str, dtype: str, layout: str, kernel: str = "", precision: str = "tf32"
 ) -> tuple[str, Callable[[], Any]]:
     """A pass ("fprop", "dgrad", "wgrad") of a layer, its tensors in one layout; `kernel` is a tile, the plan's if none is given."""
-    name = " ".join(part for part in (what, layer, dtype + ("-ieee" if precision == "ieee" else ""), layout, kernel) if part)
+    name = " ".join(
+        part for part in (what, layer, dtype + ("-ieee" if precision == "ieee" else ""), layout, kernel) if part
+    )
 
     def call() -> Any:
         l = LAYERS[layer]
@@ -69,7 +74,8 @@ def convolution(
         geometry = ((l.stride,) * 2, (l.padding,) * 2, (l.dilation,) * 2, l.groups, layout == "nhwc")
         operator = "conv2d_wgrad" if what == "wgrad" else "conv2d_gather"
         kernel_name = f"triton_{operator}_{kernel}_{dtype}" if kernel else ""
-        conv: Any = torch.backends.cudnn.conv
+        cudnn: Any = torch.backends.cudnn
+        conv = cudnn.conv
         before = conv.fp32_precision
         conv.fp32_precision = precision
         try:
@@ -107,9 +113,66 @@ def _tiles() -> Iterator[tuple[str, Callable[[], Any]]]:
                     yield convolution(what, "resnet50_1x1", dtype, "nchw", tile.size)
 
 
+def _depthwise(
+    what: str, taps: int, stride: int, dtype: str, layout: str, channels: int = 144, size: int = 56
+) -> tuple[str, Callable[[], Any]]:
+    out, padding = size // stride, taps // 2
+
+    def call() -> Any:
+        x, y = (image(32, channels, side, side, dtype, layout) for side in (size, out))
+        w = image(channels, 1, taps, taps, dtype, "nchw")
+        geometry = ((stride,) * 2, (padding,) * 2, (1, 1), channels, layout == "nhwc")
+        if what == "fprop":
+            return operators.conv2d_fprop(x, w, None, (out, out), *geometry)
+        if what == "dgrad":
+            return operators.conv2d_dgrad(y, w, None, (size, size), *geometry)
+        return operators.conv2d_wgrad(y, x, (taps, taps), *geometry)
+
+    return f"depthwise {what} {taps}x{taps} stride {stride} {dtype} {layout}", call
+
+
+def _streams() -> Iterator[tuple[str, Callable[[], Any]]]:
+    """What moves memory and computes little."""
+    for layout in LAYOUTS:
+        last = layout == "nhwc"
+        for dtype in ("bf16", "f32"):
+            for what in ("fprop", "dgrad", "wgrad"):
+                for taps, stride in ((3, 1), (3, 2), (5, 1), (7, 1)):
+                    yield _depthwise(what, taps, stride, dtype, layout)
+            window = ((3, 3), (2, 2), (1, 1))
+
+            def x(size: int = 112, dtype: str = dtype, layout: str = layout) -> Tensor:
+                return image(32, 64, size, size, dtype, layout)
+
+            def index(dtype: torch.dtype, layout: str = layout) -> Tensor:
+                return image(32, 64, 56, 56, "f32", layout).to(dtype)
+
+            calls: dict[str, Callable[..., Any]] = {
+                "max_pool2d": lambda x, w, last: operators.max_pool2d(x(), (56, 56), *w, (1, 1), last),
+                "max_pool2d_with_indices": lambda x, w, last: operators.max_pool2d_with_indices(
+                    x(), (56, 56), *w, (1, 1), False, last
+                ),
+                "avg_pool2d": lambda x, w, last: operators.avg_pool2d(x(), (56, 56), *w, True, None, last),
+                "avg_pool2d_backward": lambda x, w, last: operators.avg_pool2d_backward(
+                    x(56), (112, 112), *w, True, None, last
+                ),
+                "adaptive_avg_pool2d": lambda x, w, last: operators.adaptive_avg_pool2d(x(), (7, 7), last),
+                "global_avg_pool2d": lambda x, w, last: operators.adaptive_avg_pool2d(x(56), (1, 1), last),
+            }
+            for name, call in calls.items():
+                yield f"{name} {dtype} {layout}", partial(call, x, window, last)
+            backward = partial(_max_backward, x, index, window, last)
+            yield f"max_pool2d_backward {dtype} {layout}", backward
+
+
+def _max_backward(x: Callable[..., Tensor], index: Callable[..., Tensor], window: Any, last: bool) -> Any:
+    return operators.max_pool2d_backward(x(56), index(torch.uint8), (112, 112), *window, (1, 1), last)
+
+
 CALLS: dict[str, Callable[[], Any]] = {
     **dict(_layers()),
     **dict(_tiles()),
+    **dict(_streams()),
     "bias_grad bf16 nhwc": lambda: operators.conv2d_bias_grad(image(32, 256, 28, 28, "bf16", "nhwc")),
     "bias_grad bf16 nchw": lambda: operators.conv2d_bias_grad(image(32, 256, 28, 28, "bf16", "nchw")),
 }

@@ -53,11 +53,11 @@ def ceil_div(a: int, b: int) -> int:
 
 
 def precision(dtype: torch.dtype) -> str:
-    """How fp32 is multiplied: as torch.backends.cudnn.conv.fp32_precision says, tf32 unless that is "ieee"."""
+    """How fp32 is multiplied: as torch.backends.cudnn.conv.fp32_precision says ("tf32" unless it was changed; "none" is what allow_tf32 = False makes of it)."""
     if dtype != torch.float32:
         return "ieee"
     cudnn: Any = torch.backends.cudnn
-    return "ieee" if cudnn.conv.fp32_precision == "ieee" else "tf32"
+    return "tf32" if cudnn.conv.fp32_precision == "tf32" else "ieee"
 
 
 def is_wide(*tensors: Tensor) -> bool:
@@ -114,7 +114,7 @@ def vector_of_taps(filter: Tensor) -> int:
 
 
 def stack_of(groups: int, group_in: int, group_out: int) -> int:
-    """How many groups a tile of channels belongs to."""
+    """How many groups a tile of wgrad belongs to."""
     if groups == 1:
         return 1
     return max(1, min(groups, configs.STACKED_CHANNELS // max(group_in, group_out)))
@@ -125,11 +125,9 @@ def is_product(taps: Sequence[int], c: Convolution) -> bool:
     return tuple(taps) == tuple(c.stride) == (1, 1) and tuple(c.padding) == (0, 0)
 
 
-def source_vector(source: Tensor, out: Tensor, taps: Sequence[int], c: Convolution) -> int:
-    """The *_VECTOR of the image that a pass gathers from: fprop's and wgrad's x, dgrad's dy. `out` is the other one."""
-    group_in = source.shape[1] // c.groups
-    stack = stack_of(c.groups, group_in, out.shape[1] // c.groups)
-    return vector_of(source, stack * group_in, is_product(taps, c))
+def source_vector(source: Tensor, channels: int, taps: Sequence[int], c: Convolution) -> int:
+    """The *_VECTOR of the image that a pass gathers from, fprop's and wgrad's x, dgrad's dy; `channels` of it belong to a tile."""
+    return vector_of(source, channels, is_product(taps, c))
 
 
 def is_by_element(dtype: torch.dtype, *vectors: int) -> bool:
@@ -166,7 +164,6 @@ def gather(
 
     group_out, group_in = out.shape[1] // c.groups, source.shape[1] // c.groups
     R, S = weight.shape[2:]
-    stack = stack_of(c.groups, group_in, group_out)
     along = [taps_of(stride, dilation) for stride, dilation in zip(c.stride, c.dilation, strict=True)]
     partial = None
     if slabs > 1:
@@ -178,7 +175,7 @@ def gather(
     )
     grid = (
         classes * ceil_div(out.shape[0] * rows * columns, tile.rows),
-        ceil_div(c.groups, stack) * ceil_div(stack * group_out, tile.columns),
+        c.groups * ceil_div(group_out, tile.columns),
         slabs,
     )
     filter_in, filter_out = (0, 1) if dgrad else (1, 0)
@@ -187,7 +184,7 @@ def gather(
         source, weight, out, partial,
         *(epilogue.arguments if slabs == 1 else EpilogueTensors().arguments),
         out.shape[0], *source.shape[2:], *source.stride(),
-        *out.shape[1:], *out.stride(), out.numel(),
+        *out.shape[2:], *out.stride(), out.numel(),
         group_in, group_out,
         weight.shape[0] // c.groups * weight.stride(0), weight.stride(filter_in), weight.stride(filter_out), *weight.stride()[2:],
         *c.padding,
@@ -195,16 +192,48 @@ def gather(
         DGRAD=dgrad, STRIDE_H=c.stride[0], STRIDE_W=c.stride[1], DILATION_H=c.dilation[0], DILATION_W=c.dilation[1],
         TAP_STEP_H=along[0].step, TAP_STEP_W=along[1].step, INVERSE_H=along[0].inverse, INVERSE_W=along[1].inverse,
         PADDING_MODE=c.padding_mode, ACTIVATION=epilogue.activation if slabs == 1 else "none",
-        STACK=stack, FLAT=stack * group_in <= configs.MOST_FLAT_CHANNELS and R * S > 1, PIXELS_LAST=pixels_are_last(source),
+        FLAT=group_in <= configs.MOST_FLAT_CHANNELS and R * S > 1, PIXELS_LAST=pixels_are_last(source),
         LINEAR=is_product((R, S), c) and is_linear(source) and is_linear(out),
-        SOURCE_VECTOR=source_vector(source, out, (R, S), c), FILTER_VECTOR=vector_of_filter(weight),
-        OUT_VECTOR=vector_of(out, stack * group_out, classes == 1), OUT_CHANNELS_LAST=not pixels_are_last(out),
+        SOURCE_VECTOR=source_vector(source, group_in, (R, S), c), FILTER_VECTOR=vector_of_filter(weight),
+        OUT_VECTOR=vector_of(out, group_out, classes == 1), OUT_CHANNELS_LAST=not pixels_are_last(out),
         WIDE=is_wide(source, out), SLABS=slabs, PRECISION=precision(out.dtype),
         BLOCK_PIXELS=tile.rows, BLOCK_OUT=tile.columns, BLOCK_IN=tile.depth,
         warps=tile.warps, stages=tile.stages,
     )  # fmt: skip
     if partial is not None:
         sum_slabs(partial, slabs, out, epilogue)
+
+
+def padded_dgrad(
+    name: str, tile: MatrixTile, grad_output: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, c: Convolution
+) -> None:
+    """dx (`out`) of dy, under a padding mode."""
+    from cnnkernels.triton.kernels.padded_dgrad import conv2d_padded_dgrad_kernel
+
+    group_out, group_in = out.shape[1] // c.groups, grad_output.shape[1] // c.groups
+    R, S = weight.shape[2:]
+    numbers: list[int] = []  # of the positions before and after a pixel's own
+    for axis in (0, 1):
+        before = c.padding[axis]
+        reach = (grad_output.shape[2 + axis] - 1) * c.stride[axis] + (weight.shape[2 + axis] - 1) * c.dilation[axis]
+        after = max(0, reach + 1 - before - out.shape[2 + axis])
+        numbers += (-before, after) if c.padding_mode == "replicate" else (-min(before, 1), min(after, 1))
+    launch(
+        name, conv2d_padded_dgrad_kernel,
+        (
+            ceil_div(out.shape[0] * out.shape[2] * out.shape[3], tile.rows),
+            c.groups * ceil_div(group_out, tile.columns),
+        ),
+        out,
+        grad_output, weight, out, bias, 0 if bias is None else bias.stride(0),
+        out.shape[0], *grad_output.shape[2:], *grad_output.stride(), *out.shape[2:], *out.stride(), group_in, group_out,
+        weight.shape[0] // c.groups * weight.stride(0), *weight.stride(), *c.padding, *numbers, R, S,
+        STRIDE_H=c.stride[0], STRIDE_W=c.stride[1], DILATION_H=c.dilation[0], DILATION_W=c.dilation[1],
+        PADDING_MODE=c.padding_mode, PIXELS_LAST=pixels_are_last(grad_output),
+        WIDE=is_wide(grad_output, out), PRECISION=precision(out.dtype),
+        BLOCK_PIXELS=tile.rows, BLOCK_OUT=tile.columns, BLOCK_IN=tile.depth,
+        warps=tile.warps, stages=tile.stages,
+    )  # fmt: skip
 
 
 def sum_slabs(partial: Tensor, slabs: int, out: Tensor, epilogue: EpilogueTensors, channel_axis: int = 1) -> None:
@@ -252,7 +281,7 @@ def wgrad(
         R=R, S=S, STRIDE_H=c.stride[0], STRIDE_W=c.stride[1], DILATION_H=c.dilation[0], DILATION_W=c.dilation[1],
         PADDING_MODE=c.padding_mode, STACK=stack, TAPS_INNER=last, PIXELS_LAST=last,
         LINEAR=is_product((R, S), c) and is_linear(input) and is_linear(grad_output),
-        X_VECTOR=source_vector(input, grad_output, (R, S), c),
+        X_VECTOR=source_vector(input, stack * group_in, (R, S), c),
         DY_VECTOR=vector_of(grad_output, stack * group_out, True) if pixels_are_last(grad_output) == last else 1,
         OUT_VECTOR=vector_of_taps(out) if last else vector_of_filter(out),
         WIDE=is_wide(input, grad_output) or slabs * out.numel() >= 2**31, PRECISION=precision(out.dtype),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,18 +27,31 @@ class Launch:
     kwargs: dict[str, Any]
 
 
-_recorded: ContextVar[list[Launch] | None] = ContextVar("recorded", default=None)
+class Recorded(NamedTuple):
+    """What came of operators called on meta tensors."""
+
+    launches: list[Launch]
+    choices: list[Any]  # plan.Choice, of the passes that had one
+
+
+_recorded: ContextVar[Recorded | None] = ContextVar("recorded", default=None)
 
 
 @contextmanager
-def recording() -> Iterator[list[Launch]]:
-    """Collect the launches of operators called on meta tensors, for which otherwise nothing happens."""
-    launches: list[Launch] = []
-    token = _recorded.set(launches)
+def recording() -> Iterator[Recorded]:
+    """Collect the launches and choices of operators called on meta tensors, for which otherwise nothing happens."""
+    recorded = Recorded([], [])
+    token = _recorded.set(recorded)
     try:
-        yield launches
+        yield recorded
     finally:
         _recorded.reset(token)
+
+
+def record_choice(choice: Any) -> None:
+    recorded = _recorded.get()
+    if recorded is not None:
+        recorded.choices.append(choice)
 
 
 def launch(
@@ -53,9 +66,9 @@ def launch(
     if 0 in grid or (INTERPRETED and isinstance(out, FakeTensor)):
         return
     if out.is_meta:
-        launches = _recorded.get()
-        if launches is not None:
-            launches.append(Launch(name, kernel, grid, args, {**kwargs, **options}))
+        recorded = _recorded.get()
+        if recorded is not None:
+            recorded.launches.append(Launch(name, kernel, grid, args, {**kwargs, **options}))
         return
     log.note(name)
     wrapped: Any = torch.library.wrap_triton(kernel)

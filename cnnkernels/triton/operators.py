@@ -10,11 +10,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cnnkernels.triton import convolution, plan
+from cnnkernels.triton import convolution, depthwise, plan, pool_operators
 from cnnkernels.triton.convolution import Convolution, EpilogueTensors
+from cnnkernels.triton.depthwise import Depthwise, is_depthwise
+from cnnkernels.triton.pool_operators import *  # noqa: F403
 from cnnkernels.triton.registration import operator
 
 __all__ = ["conv2d_bias_grad", "conv2d_dgrad", "conv2d_fprop", "conv2d_fused", "conv2d_wgrad"]
+__all__ += pool_operators.__all__
+
+# What the names of the matrix products' kernels begin with: they run depthwise problems too, where one asks for them.
+_GATHER, _WGRAD = "triton_conv2d_gather_", "triton_conv2d_wgrad_"
 
 
 def _empty(like: Tensor, size: Sequence[int], channels_last: bool, dtype: torch.dtype | None = None) -> Tensor:
@@ -32,14 +38,28 @@ def _gather(
     kernel_name: str,
 ) -> Tensor:
     R, S = weight.shape[2:]
+    if dgrad and c.padding_mode != "zeros":
+        product = plan.padded_dgrad_product(
+            out.shape[0], out.shape[1], source.shape[1], (out.shape[2], out.shape[3]), R * S, c.groups
+        )
+        choice = plan.choose("conv2d_padded_dgrad", product, out.dtype, "padded_dgrad", None, kernel_name)
+        convolution.padded_dgrad(choice.kernel, choice.tile, source, weight, epilogue.bias, out, c)
+        return out
+    if is_depthwise(weight.shape[1] * c.groups, weight.shape[0], c.groups) and not kernel_name.startswith(_GATHER):
+        d = Depthwise.of("dgrad" if dgrad else "fprop", source, out, (R, S), c)
+        one = plan.choose_depthwise(d, out.dtype, kernel_name)
+        depthwise.gather(one.kernel, one.tile, d, source, weight, out, c, epilogue)
+        return out
     classes = c.stride[0] * c.stride[1] if dgrad else 1
     product = plan.gather_product(
         out.shape[0], out.shape[1], source.shape[1], (out.shape[2], out.shape[3]), R * S, classes, c.groups
     )
-    vectors = (convolution.source_vector(source, out, (R, S), c), convolution.vector_of_filter(weight))
+    vectors = (
+        convolution.source_vector(source, source.shape[1] // c.groups, (R, S), c),
+        convolution.vector_of_filter(weight),
+    )
     by_element = convolution.is_by_element(out.dtype, *vectors)
     choice = plan.choose("conv2d_gather", product, out.dtype, "gather", by_element, kernel_name)
-    assert choice.tile is not None
     convolution.gather(choice.kernel, choice.tile, choice.slabs, source, weight, out, c, epilogue, dgrad)
     return out
 
@@ -87,13 +107,21 @@ def conv2d_wgrad(
 ) -> Tensor:  # fmt: skip
     N, K, P, Q = grad_output.shape
     out = _empty(input, (K, input.shape[1] // groups, *kernel_size), channels_last)
-    product = plan.wgrad_product(N, K, input.shape[1], (P, Q), kernel_size[0] * kernel_size[1], groups)
     c = Convolution(stride, padding, dilation, groups, padding_mode)
-    by_element = convolution.is_by_element(
-        out.dtype, convolution.source_vector(input, grad_output, kernel_size, c)
-    )
+    if is_depthwise(input.shape[1], K, groups) and not kernel_name.startswith(_WGRAD):
+        d = Depthwise(
+            "wgrad", N, K, K // groups, (input.shape[2], input.shape[3]), (P, Q), (kernel_size[0], kernel_size[1]),
+            (stride[0], stride[1]), (padding[0], padding[1]), (dilation[0], dilation[1]), padding_mode,
+            convolution.pixels_are_last(input), out.element_size(),
+        )  # fmt: skip
+        one = plan.choose_depthwise(d, out.dtype, kernel_name)
+        depthwise.wgrad(one.kernel, one.tile, d, grad_output, input, out, c)
+        return out
+    product = plan.wgrad_product(N, K, input.shape[1], (P, Q), kernel_size[0] * kernel_size[1], groups)
+    group_in = input.shape[1] // groups
+    channels = group_in * convolution.stack_of(groups, group_in, K // groups)
+    by_element = convolution.is_by_element(out.dtype, convolution.source_vector(input, channels, kernel_size, c))
     choice = plan.choose("conv2d_wgrad", product, out.dtype, "wgrad", by_element, kernel_name)
-    assert choice.tile is not None
     convolution.wgrad(choice.kernel, choice.tile, choice.slabs, grad_output, input, out, c)
     return out
 

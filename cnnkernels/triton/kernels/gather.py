@@ -13,8 +13,8 @@ inserted zero, and rows that no tap reaches are written all the same.
   PIXELS  |         |                                  channels follow each other, since they read nearly the same pixels. With few
           +---------+                                  channels (FLAT) both are one index, so that a step holds several taps.
 
-Narrow groups are stacked: a tile of channels belongs to STACK groups, the reduction runs over the channels of all of them, and filters
-off the diagonal are zeros that are not read.
+A tile of channels lies within a group. Several narrow groups to a tile, with zeros off the diagonal of their filters, would let an infinity or a
+NaN of one group's image into the others' results, and multiply as many zeros as wide tiles leave columns empty.
 
 PIXELS_LAST is the orientation of the tile, pixels along its last axis: neighbouring lanes then have neighbouring pixels of a plane (NCHW),
 else neighbouring channels (channels_last). *_VECTOR: how many neighbours along that axis are neighbours in memory, the first at a multiple of
@@ -81,7 +81,7 @@ def conv2d_gather_kernel(
     source, filter, out, partial,  # partial: sums of each slab, or None
     bias, bias_stride, mean, variance, scale, shift, eps, residual, slope,
     images, source_h, source_w, source_n_stride, source_c_stride, source_h_stride, source_w_stride,
-    out_channels, out_h, out_w, out_n_stride, out_c_stride, out_h_stride, out_w_stride, out_numel,
+    out_h, out_w, out_n_stride, out_c_stride, out_h_stride, out_w_stride, out_numel,
     group_in, group_out,  # channels of a group, read and written
     filter_group_stride, filter_in_stride, filter_out_stride, filter_r_stride, filter_s_stride,
     pad_h, pad_w,
@@ -89,7 +89,7 @@ def conv2d_gather_kernel(
     DGRAD: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
     TAP_STEP_H: tl.constexpr, TAP_STEP_W: tl.constexpr, INVERSE_H: tl.constexpr, INVERSE_W: tl.constexpr,
     PADDING_MODE: tl.constexpr, ACTIVATION: tl.constexpr,
-    STACK: tl.constexpr, FLAT: tl.constexpr, PIXELS_LAST: tl.constexpr, LINEAR: tl.constexpr,
+    FLAT: tl.constexpr, PIXELS_LAST: tl.constexpr, LINEAR: tl.constexpr,
     SOURCE_VECTOR: tl.constexpr, FILTER_VECTOR: tl.constexpr, OUT_VECTOR: tl.constexpr, OUT_CHANNELS_LAST: tl.constexpr,
     WIDE: tl.constexpr, SLABS: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr,
@@ -129,21 +129,16 @@ def conv2d_gather_kernel(
         h, w = i, j
         pixel_exists = n < images
 
-    # Which channels: a tile lies within a stack of groups.
-    stack_out, stack_in = group_out * STACK, group_in * STACK
-    tiles_of_stack = (stack_out + BLOCK_OUT - 1) // BLOCK_OUT
-    stack = tl.program_id(1) // tiles_of_stack
+    # Which channels.
+    tiles_of_group = (group_out + BLOCK_OUT - 1) // BLOCK_OUT
+    group = tl.program_id(1) // tiles_of_group
     if WIDE:
-        stack = stack.to(tl.int64)
-    o = tl.program_id(1) % tiles_of_stack * BLOCK_OUT + tl.arange(0, BLOCK_OUT)  # within the stack
-    channel = stack * stack_out + o
-    channel_exists = (o < stack_out) & (channel < out_channels)
-    first_in = stack * stack_in
-    all_in = out_channels // group_out * group_in
-    out_at = o * filter_out_stride
-    if STACK > 1:
-        out_at = o // group_out * filter_group_stride + o % group_out * filter_out_stride
-    out_at += stack * STACK * filter_group_stride
+        group = group.to(tl.int64)
+    o = tl.program_id(1) % tiles_of_group * BLOCK_OUT + tl.arange(0, BLOCK_OUT)  # within the group
+    channel = group * group_out + o
+    channel_exists = o < group_out
+    first_in = group * group_in
+    filter_at = group * filter_group_stride + o * filter_out_stride
 
     # Sum.
     if LINEAR:  # 1x1, without stride or padding, of planes or pixels without gaps
@@ -151,9 +146,9 @@ def conv2d_gather_kernel(
     else:
         source_at = n * source_n_stride + row0 * source_h_stride + column0 * source_w_stride
     if FLAT:
-        steps = (taps_r * taps_s * stack_in + BLOCK_IN - 1) // BLOCK_IN
+        steps = (taps_r * taps_s * group_in + BLOCK_IN - 1) // BLOCK_IN
     else:
-        blocks = (stack_in + BLOCK_IN - 1) // BLOCK_IN
+        blocks = (group_in + BLOCK_IN - 1) // BLOCK_IN
         steps = taps_r * taps_s * blocks
     first, last = 0, steps
     if SLABS > 1:
@@ -167,14 +162,12 @@ def conv2d_gather_kernel(
     for step in range(first, last):
         if FLAT:
             e = step * BLOCK_IN + tl.arange(0, BLOCK_IN)
-            tap, c = e // stack_in, e % stack_in
+            tap, c = e // group_in, e % group_in
             c_exists = tap < taps_r * taps_s
         else:
             tap = step % (taps_r * taps_s)
             c = step // (taps_r * taps_s) * BLOCK_IN + tl.arange(0, BLOCK_IN)
-            c_exists = c < stack_in
-        if STACK > 1:
-            c_exists = c_exists & (first_in + c < all_in)
+            c_exists = c < group_in
         tap_r, tap_s = tap // taps_s, tap % taps_s
         if LINEAR:
             at = tl.expand_dims(source_at, ALONG_PIXELS)
@@ -209,16 +202,11 @@ def conv2d_gather_kernel(
             r, s = first_r + tap_r * TAP_STEP_H, first_s + tap_s * TAP_STEP_W
         else:
             r, s = tap_r, tap_s
-        in_at = (c % group_in if STACK > 1 else c) * filter_in_stride + r * filter_r_stride + s * filter_s_stride
-        w_exists = tl.expand_dims(c_exists, ALONG_PIXELS)
-        if STACK > 1:
-            w_exists = w_exists & (
-                tl.expand_dims(c // group_in, ALONG_PIXELS) == tl.expand_dims(o // group_out, ALONG_CHANNELS)
-            )
+        in_at = c * filter_in_stride + r * filter_r_stride + s * filter_s_stride
         # filter[out, in] is contiguous along `in`, so dgrad's runs are along the channels that it writes
         at, exists = in_vectors(
-            tl.expand_dims(out_at, ALONG_CHANNELS), tl.expand_dims(in_at, ALONG_PIXELS),
-            w_exists, tl.expand_dims(channel_exists, ALONG_CHANNELS),
+            tl.expand_dims(filter_at, ALONG_CHANNELS), tl.expand_dims(in_at, ALONG_PIXELS),
+            tl.expand_dims(c_exists, ALONG_PIXELS), tl.expand_dims(channel_exists, ALONG_CHANNELS),
             FILTER_VECTOR, ALONG_PIXELS if DGRAD else ALONG_CHANNELS,
         )  # fmt: skip
         f = tl.load(filter + at, mask=exists, other=0.0)

@@ -8,8 +8,8 @@
   OUT    |         |                                  sum_slabs adds in order
          +---------+
 
-program = (tile of filters) x (tile of columns) x slab. Narrow groups are stacked as in gather.py: of the product of STACK groups the blocks on
-the diagonal are written.
+program = (tile of filters) x (tile of columns) x slab. Narrow groups are stacked: of the product of STACK groups' filters and channels the
+blocks on the diagonal are written. No result is part of two groups.
 
 Bytes: dy once per tile of columns, x once per tap and tile of filters, most of it from caches; partial sums twice. FMAs: pixels * filters *
 columns, times STACK where groups are stacked. *_VECTOR as in gather.py.
