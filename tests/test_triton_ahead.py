@@ -5,11 +5,14 @@ They are compiled in a process of their own (cnnkernels.triton.ahead), because i
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import re
 import subprocess
 import sys
 import textwrap
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +30,8 @@ _EACH += [f"f16 nchw {tile.size}" for tile in configs.matrix_tiles(torch.float16
 _EACH += ["3x3 stride 1 bf16 nhwc", "max_pool2d bf16 nhwc", "avg_pool2d bf16 nhwc"]
 _PARTS: dict[int, list[str]] = {80: _EACH, 90: [], 100: _EACH}
 
-# The frame of a subroutine: the rare cases of a division.
+# The frame of a subroutine, for the rare cases of a division; or the one or two registers that ptxas keeps in memory, outside the loop, where
+# that makes room for one more program. More is a tile that is too large.
 _FRAME_BYTES = 8
 
 # wgmma and tcgen05 multiply 64 rows at least. Of planes a tile's rows are the channels of the result: a smaller tile is left to mma.sync.
@@ -151,6 +155,32 @@ def test_counts_of_ptx() -> None:
     assert ahead.accesses(ptx, "ld") == {16: 1, 8: 1, 2: 1}
     assert ahead.accesses(ptx, "st") == {16: 1}
     assert ahead.async_copies(ptx) == {16: 1, 4: 1}
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
+def test_workers_end_with_the_process_that_started_them() -> None:
+    command = [sys.executable, "-m", "cnnkernels.triton.ahead", "--arch", "90", "--json"]
+    with subprocess.Popen(command, env=ahead.environment_that_compiles(), stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        workers = _children(process.pid)
+        assert len(workers) >= 2
+        process.kill()
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < deadline, f"of {workers} some are left"
+        time.sleep(0.1)
+
+
+def _children(parent: int) -> list[int]:
+    """Processes of `parent` that compile, as /proc has them."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            ids = stat.read_text().rpartition(")")[2].split()
+            if int(ids[1]) == parent and b"spawn_main" in stat.with_name("cmdline").read_bytes():
+                found.append(int(stat.parent.name))
+    return found
 
 
 def test_nothing_is_compiled_where_kernels_are_interpreted() -> None:
