@@ -169,10 +169,20 @@ def _max_backward(x: Callable[..., Tensor], index: Callable[..., Tensor], window
     return operators.max_pool2d_backward(x(56), index(torch.uint8), (112, 112), *window, (1, 1), last)
 
 
+def _padded(layout: str) -> tuple[str, Callable[[], Any]]:
+    def call() -> Any:
+        dy, w = image(32, 128, 28, 28, "bf16", layout), image(128, 128, 3, 3, "bf16", layout)
+        geometry = ((1, 1), (1, 1), (1, 1), 1, layout == "nhwc")
+        return operators.conv2d_dgrad(dy, w, None, (28, 28), *geometry, padding_mode="reflect")
+
+    return f"dgrad reflect bf16 {layout}", call
+
+
 CALLS: dict[str, Callable[[], Any]] = {
     **dict(_layers()),
     **dict(_tiles()),
     **dict(_streams()),
+    **dict(_padded(layout) for layout in LAYOUTS),
     "bias_grad bf16 nhwc": lambda: operators.conv2d_bias_grad(image(32, 256, 28, 28, "bf16", "nhwc")),
     "bias_grad bf16 nchw": lambda: operators.conv2d_bias_grad(image(32, 256, 28, 28, "bf16", "nchw")),
 }
