@@ -7,7 +7,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from test_training import in_bits
 from torch import nn
 
 from cnnkernels import backends, ops
-from cnnkernels.cli import main
+from cnnkernels.cli import main, triton_kernels
 from cnnkernels.models import LeNet5, MNISTNet, resnet18
 
 RESULTS = {"checkpoint.pt", "metrics.json", "steps.csv", "curves.png", "confusion.png", "features.png"}
@@ -61,6 +61,38 @@ def test_info_says_what_is_here_and_what_is_not() -> None:
         assert " ".join(reason.split())[:40] in " ".join(text.split())
     listed = run("info", "--kernels").stdout
     assert all(name in listed for name in names)
+
+
+def test_info_compiles_triton_kernels_for_an_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    from cnnkernels.triton import ahead
+
+    one = ahead.Facts(
+        "fprop layer", "triton_kernel", 90, 100, 0, 1024, 2048, 0, 12345, {"wgmma.mma_async": 4}, {16: 2}, {16: 2}, {16: 1}, 4, 3
+    )  # fmt: skip
+
+    def compiled(architectures: list[int]) -> Iterator[list[ahead.Facts]]:
+        assert architectures == [90]
+        yield [one]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ahead, "run", compiled)
+    text = run("info", "--kernels", "--triton-arch", "90").stdout
+    assert "interrupted: 1 kernels are compiled" in text
+    for part in ("triton_kernel", "fprop layer", "100", "3,072", "12,345", "4 wgmma.mma_async"):
+        assert part in text
+    (row,) = json.loads(run("info", "--kernels", "--triton-arch", "90", "--json").stdout)["triton_kernels"]
+    assert (row["registers"], row["programs"], row["loads"]) == (100, one.programs, {"16": 2})
+
+
+def test_info_says_where_triton_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_kernels, "find_spec", lambda name: None)
+    text = run("info", "--kernels", "--triton-arch", "80").stdout
+    assert "Triton's kernels are not listed: triton is not installed" in text
+
+
+def test_info_wants_kernels_for_an_architecture() -> None:
+    assert run("info", "--triton-arch", "90").exit_code == 2
 
 
 def test_verify_passes_and_reports_in_json() -> None:

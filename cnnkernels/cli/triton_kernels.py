@@ -41,7 +41,7 @@ def triton_table(rows: list[dict[str, Any]], arch: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title=f"Triton's kernels on sm_{arch}", title_justify="left", title_style="bold")
     table.add_column("kernel", style="cyan", no_wrap=True)
     table.add_column("call", overflow="fold")
-    for heading in ("registers", "spilled bytes", "shared bytes", "programs of a multiprocessor", "cubin bytes"):
+    for heading in ("registers", "spilled", "shared bytes", "on an SM", "cubin bytes"):
         table.add_column(heading, justify="right")
     table.add_column("matrix instructions", no_wrap=True)
     for row in rows:

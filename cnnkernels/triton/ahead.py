@@ -19,13 +19,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -196,11 +197,21 @@ def _facts_of_call(call: str, arch: int) -> list[Facts]:
 def _compile_all(names: Sequence[str], architectures: Sequence[int], jobs: int) -> Iterator[list[Facts]]:
     """The facts of each call and architecture, in that order, `jobs` at a time."""
     tasks = [(name, arch) for name in names for arch in architectures]
-    ignore_interrupts = (signal.SIGINT, signal.SIG_IGN)  # they are ours to handle, and end what is left to do
-    with ProcessPoolExecutor(
-        jobs, mp_context=get_context("spawn"), initializer=signal.signal, initargs=ignore_interrupts
-    ) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start_worker) as pool:
         yield from pool.map(_facts_of_call, *zip(*tasks, strict=True))
+
+
+def _start_worker() -> None:
+    """An interrupt is the parent's to handle; and when the parent is no more, neither is the worker, which otherwise waits for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def line(facts: Facts) -> str:
