@@ -12,7 +12,7 @@ from torch import Tensor
 from cnnkernels import backends
 from cnnkernels.backends import ENTRY_POINTS
 from cnnkernels.explain import trace
-from cnnkernels.triton import pooling
+from cnnkernels.triton import configs, pooling
 from cnnkernels.triton.pooling import Pooling, axes_of, divisor_of, most_pixels
 
 DEVICE = "cpu" if backends.triton.INTERPRETED else "cuda"
@@ -29,6 +29,12 @@ def _image(*size: int, layout: str = "nchw", dtype: torch.dtype = torch.float32)
 
 def _kernels(name: str) -> list[str]:
     return list(pooling.names_of(name, torch.float32))
+
+
+@pytest.fixture
+def no_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have tiles taken that the window leaves empty but for a few pixels."""
+    monkeypatch.setattr(configs, "LEAST_FILLED", 2**10)
 
 
 @pytest.mark.parametrize("outputs", [1, 2, 3, 5, 6, 7, 12, 13])
@@ -63,6 +69,7 @@ def test_one_divisor_for_all_windows_where_they_are_alike(image: int, ceil_mode:
 
 
 @pytest.mark.triton
+@pytest.mark.usefixtures("no_refusals")
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kernel", _kernels("avg"))
 def test_padding_that_the_last_window_does_not_reach(kernel: str, layout: str) -> None:
@@ -73,6 +80,7 @@ def test_padding_that_the_last_window_does_not_reach(kernel: str, layout: str) -
 
 
 @pytest.mark.triton
+@pytest.mark.usefixtures("no_refusals")
 @pytest.mark.parametrize("kernel", _kernels("max"))
 def test_a_window_without_a_pixel(kernel: str) -> None:
     """Its taps lie to the left and the right of a narrow image. Its index is of no pixel, its gradient goes nowhere."""
@@ -135,6 +143,7 @@ def _every_pass(x: Tensor, last: bool, dtype: torch.dtype) -> list[Tensor]:
 
 
 @pytest.mark.triton
+@pytest.mark.usefixtures("no_refusals")
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_offsets_of_64_bits(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No tensor of a test needs them: kernels have them all the same, and give the same bits."""
@@ -146,6 +155,7 @@ def test_offsets_of_64_bits(layout: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.triton
+@pytest.mark.usefixtures("no_refusals")
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("size", [(1, 1, 50000, 50000), (1, 2, 3, 2**30), (3, 2**20, 40, 40)])
 def test_tensors_that_need_them_get_offsets_of_64_bits(
@@ -199,3 +209,23 @@ def test_a_kernel_of_another_pass_or_dtype_is_refused() -> None:
     for kernel in ("triton_avg_pool2d_64x16_f32", "triton_max_pool2d_64x16_f16", "triton_max_pool2d_gather_64x16_f32"):
         with pytest.raises(RuntimeError, match=f"kernel '{kernel}' cannot run this problem: it is none of triton_max"):
             _operator("max_pool2d")(x, (2, 2), (2, 2), (2, 2), (0, 0), (1, 1), False, kernel)
+
+
+@pytest.mark.triton
+def test_a_reduction_refuses_windows_that_leave_its_tile_empty() -> None:
+    x, geometry = _image(1, 2, 9, 9), ((3, 3), (3, 3), (0, 0), (1, 1), False)
+    operator, kernel = _operator("max_pool2d"), "triton_max_pool2d_reduced_8x256_f32"
+    with pytest.raises(RuntimeError, match=f"kernel '{kernel}' cannot run this problem: a window of 9 pixels fills"):
+        operator(x, (3, 3), *geometry, kernel)
+    assert torch.equal(operator(x, (3, 3), *geometry, "triton_max_pool2d_reduced_64x32_f32"), F.max_pool2d(x, 3))
+
+
+@pytest.mark.triton
+def test_the_gradient_of_nothing_is_zero() -> None:
+    nothing = _image(2, 3, 0, 4)
+    for gradient in (
+        _operator("adaptive_avg_pool2d_backward")(nothing, (5, 4), False),
+        _operator("adaptive_max_pool2d_backward")(nothing, nothing.long(), (5, 4), False),
+        _operator("avg_pool2d_backward")(nothing, (1, 4), (2, 1), (1, 1), (0, 0), True, None, False),
+    ):
+        assert torch.equal(gradient, torch.zeros_like(gradient))

@@ -78,8 +78,8 @@ def most_pixels(image: int, outputs: int) -> int:
 def axes_of(c: Pooling, image: Sequence[int], output: Sequence[int]) -> tuple[Axis, Axis]:
     def axis(i: int) -> Axis:
         if c.adaptive:
-            inside = most_pixels(image[i], output[i]), most_pixels(output[i], image[i])
-            return Axis(image[i], output[i], *inside, 1, 0, 1, Tap(1, 0))
+            taps, windows = most_pixels(image[i], output[i]), most_pixels(output[i], image[i])
+            return Axis(image[i], output[i], max(1, taps), max(1, windows), 1, 0, 1, Tap(1, 0))
         tap = taps_of(c.stride[i], c.dilation[i])
         windows = ceil_div(c.window[i], tap.step)
         return Axis(image[i], output[i], c.window[i], windows, c.stride[i], c.padding[i], c.dilation[i], tap)
