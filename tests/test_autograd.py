@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Place
+from conftest import Place, compiled_kernels_alone
 from torch import Tensor
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
 
@@ -70,6 +70,7 @@ def _inputs(shapes: tuple[Shape, ...], device: str, requires_grad: bool = True) 
     return tensors
 
 
+@compiled_kernels_alone  # on Triton tests/test_opinfo.py and test_triton.py look at fewer directions
 @pytest.mark.parametrize("title", PROBLEMS)
 def test_gradients_are_the_numerical_ones(title: str, place: Place) -> None:
     """First and second order, reverse and forward mode, alone and under vmap, twice with the same bits."""
