@@ -150,6 +150,18 @@ def test_what_is_not_a_number_stays_in_its_group(width: int) -> None:
     assert functional.conv_transpose2d(x, w, groups=4, backend="triton")[:, width : 3 * width].isfinite().all()
 
 
+def test_a_slab_of_depthwise_wgrad_may_have_several_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on large batches, of which no problem is one."""
+    from cnnkernels.triton import configs
+
+    monkeypatch.setattr(configs, "DEPTHWISE_WGRAD_PROGRAMS", 3)
+    x = torch.randn(7, 2, 5, 6, device=DEVICE)
+    w = torch.randn(2, 1, 3, 3, device=DEVICE, requires_grad=True)
+    (ours,) = torch.autograd.grad(functional.conv2d(x, w, padding=1, groups=2, backend="triton").sum(), w)
+    (theirs,) = torch.autograd.grad(torch.nn.functional.conv2d(x, w, padding=1, groups=2).sum(), w)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
+
+
 def test_fp32_is_multiplied_as_torchs_switch_says() -> None:
     from cnnkernels.triton.convolution import precision
 

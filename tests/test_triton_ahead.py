@@ -30,7 +30,7 @@ _EACH += [f"f16 nchw {tile.size}" for tile in configs.matrix_tiles(torch.float16
 _EACH += ["3x3 stride 1 bf16 nhwc", "max_pool2d bf16 nhwc", "avg_pool2d bf16 nhwc"]
 _PARTS: dict[int, list[str]] = {80: _EACH, 90: [], 100: _EACH}
 
-# What ptxas keeps in local memory of some kernels though registers are left. More is a tile that is too large.
+# ptxas keeps as much in local memory where one more program fits on a multiprocessor then. More is a tile that is too large.
 _FEW_BYTES = 8
 
 # wgmma and tcgen05 multiply 64 rows at least. Of planes a tile's rows are the channels of the result: a smaller tile is left to mma.sync.
