@@ -154,11 +154,12 @@ REDUCTION_TILES = (
     ReductionTile(2, 1024, "long planes"),
     ReductionTile(64, 32, "channels: 128 bytes of halves to a pixel"),
 )
+LEAST_FILLED = 4  # a window that is no quarter of a tile is left to those that walk
 
-# Up to this many taps are unrolled, so that their loads are in flight together: 3x3, whose loads take 36 registers in
-# pairs of halves. More are a loop of some at a time. Backward a window is two loads and two addresses: half as many.
-MOST_UNROLLED_TAPS, LOOP_TAPS = 9, 5
-MOST_UNROLLED_WINDOWS, LOOP_WINDOWS = 4, 3
+# So many taps of a window are taken at once, in a loop if it has more, so that their loads are in flight together: those
+# of 3x3, whose loads take 36 registers in pairs of halves. Backward a window is two loads and two addresses.
+TAPS_AT_ONCE = 9
+WINDOWS_AT_ONCE = 4
 
 # What the plan of a pooling is made for, an H200. 4.8 TB/s over 132 multiprocessors at 1.8 GHz are some 20 bytes a
 # cycle: in the 700 cycles that a read of DRAM takes, 7000 halves. So many are in flight, or memory waits. Of four warps

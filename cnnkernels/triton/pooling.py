@@ -91,6 +91,8 @@ def divisor_of(c: Pooling, axes: tuple[Axis, Axis]) -> tuple[str, int]:
     """What a mean's divisor is to the kernels (avg_pool.py), and which where it is the same for all windows."""
     if c.divisor_override is not None:
         return "same", c.divisor_override
+    if 0 in (axes[0].outputs, axes[1].outputs):
+        return "same", 1  # of no window
     if c.adaptive:
         alike = all(a.outputs and a.image % a.outputs == 0 for a in axes)
     elif c.count_include_pad:
@@ -183,15 +185,18 @@ def choose(name: str, walk: Walk, dtype: torch.dtype, kernel_name: str = "") -> 
     """What runs pass `name`.
 
     Raises:
-        CannotRun: `kernel_name` is no kernel of this pass and dtype.
+        CannotRun: `kernel_name` is no kernel of this pass and dtype, or refuses the problem.
     """
     candidates: list[Candidate[PoolTile | ReductionTile]] = []
     for kernel, (family, tile) in names_of(name, dtype).items():
+        slabs, refusal = 1, ""
         if isinstance(tile, PoolTile):
-            slabs, cost = 1, walk.cost(tile)
+            cost = walk.cost(tile)
         else:
             slabs, cost = walk.parts(tile), walk.reduction_cost(tile)
-        candidates.append(Candidate(kernel, family, tile, slabs, cost, tile.why))
+            if walk.taps * configs.LEAST_FILLED < tile.window:
+                refusal = f"a window of {walk.taps} pixels fills little of a tile of {tile.window}"
+        candidates.append(Candidate(kernel, family, tile, slabs, cost, tile.why, refusal=refusal))
     return cheapest(candidates, kernel_name)
 
 
@@ -221,13 +226,11 @@ def _is_wide(axes: tuple[Axis, Axis], *tensors: Tensor) -> bool:
 
 
 def _taps_at_once(axes: tuple[Axis, Axis]) -> int:
-    taps = axes[0].taps * axes[1].taps
-    return taps if taps <= configs.MOST_UNROLLED_TAPS else configs.LOOP_TAPS
+    return min(axes[0].taps * axes[1].taps, configs.TAPS_AT_ONCE)
 
 
 def _windows_at_once(axes: tuple[Axis, Axis]) -> int:
-    windows = axes[0].windows * axes[1].windows
-    return windows if windows <= configs.MOST_UNROLLED_WINDOWS else configs.LOOP_WINDOWS
+    return min(axes[0].windows * axes[1].windows, configs.WINDOWS_AT_ONCE)
 
 
 def forward_walk(out: Tensor, input: Tensor, axes: tuple[Axis, Axis]) -> Walk:

@@ -1,4 +1,4 @@
-"""Max and average pooling of large windows, side by side in a tile: max_pool.py and avg_pool.py walk them.
+"""Max and average pooling of large windows, whose pixels lie side by side; max_pool.py and avg_pool.py walk them.
 
     y[n, c, p, q]  = max of x[n, c, .] over window (p, q), and its index;  or their sum / divisor(p, q)
 
