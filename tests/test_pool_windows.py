@@ -199,7 +199,7 @@ def test_a_pyramid_is_its_three_poolings(format: torch.memory_format, dtype: tor
     x = torch.randn(2, 16, 14, 11).to(place.device, dtype, memory_format=format)
     with cnnkernels.trace() as launched:
         ours = functional.spatial_pyramid_max_pool2d(x, 5, backend=place.backend)
-    assert len(launched) == (3 if dtype is torch.float64 else 1)
+    assert len(launched) == (3 if dtype is torch.float64 or place.backend == "triton" else 1)
     for one, expected in zip(ours, pools(x), strict=True):
         assert torch.equal(one, expected) and one.stride() == expected.stride()
     unbatched = functional.spatial_pyramid_max_pool2d(x[0], 5, backend=place.backend)
