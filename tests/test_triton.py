@@ -89,10 +89,10 @@ def test_nothing_of_torchs_computes_or_copies(name: str, layout: str) -> None:
 # Of each kind of kernel the tile that is tried here, and on images of how many elements at most: a program of the interpreter takes some ten
 # milliseconds. `cnnkernels verify --backend triton` tries all of them on all problems.
 TRIED: dict[str, tuple[int, tuple[str, ...]]] = {
-    "conv2d_gather_64x64x": (4000, ("fprop", "fused", "dgrad")),
+    "conv2d_gather_64x64x64": (4000, ("fprop", "fused", "dgrad")),
     "conv2d_wgrad_64x64x": (4000, ("wgrad",)),
     "conv2d_padded_dgrad_64x64x": (4000, ("dgrad",)),
-    "conv2d_depthwise_slide_16x32": (500, ("fprop", "fused", "dgrad")),
+    "conv2d_depthwise_slide_16x32": (300, ("fprop", "fused", "dgrad")),
     "conv2d_depthwise_taps_32x16": (500, ("fprop", "dgrad")),
     "conv2d_depthwise_wgrad_slide_16x32": (500, ("wgrad",)),
     "conv2d_depthwise_wgrad_taps_32x16": (500, ("wgrad",)),
@@ -107,11 +107,10 @@ TRIED: dict[str, tuple[int, tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["f32", "bf16"])
 @pytest.mark.parametrize("kernel", TRIED)
-def test_kernels_on_a_problem_of_each_group(kernel: str, dtype: str) -> None:
+def test_kernels_on_a_problem_of_each_group(kernel: str) -> None:
     most, passes = TRIED[kernel]
-    selection = Selection("triton", passes, (dtype,), kernel, quick=True)
+    selection = Selection("triton", passes, ("bf16",), kernel, quick=True)
     small = tuple(p for p in selection.problems if most >= p.N * p.C * p.H * p.W)
     records = verify(replace(selection, problems=small))
     assert {record.subject.name for record in records} == set(passes)

@@ -24,11 +24,30 @@ from cnnkernels.triton.ahead import ARCHITECTURES, Facts, Multiprocessor
 
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="triton is not installed")
 
-# Layers and streams on one architecture; every tile of the matrix products and some streams on each.
-_EACH = ["nhwc 128x", "nhwc 64x", "nhwc 32x", "bias_grad"]
-_EACH += [f"f16 nchw {tile.size}" for tile in configs.matrix_tiles(torch.float16) if tile.by_element]
-_EACH += ["3x3 stride 1 bf16 nhwc", "max_pool2d bf16 nhwc", "avg_pool2d bf16 nhwc"]
-_PARTS: dict[int, list[str]] = {80: _EACH, 90: [], 100: _EACH}
+# Every tile of the matrix products on one architecture (but those of fp16, which are bf16's) with some layers; those of bf16 in channels_last on
+# each, with some streams. All there is, which takes minutes: python -m cnnkernels.triton.ahead
+_STREAMS = [
+    "3x3 stride 1 bf16 nhwc",
+    "max_pool2d bf16 nhwc",
+    "max_pool2d_backward bf16 nhwc",
+    "avg_pool2d bf16 nhwc",
+    "bias_grad",
+]
+_EACH = ["bf16 nhwc 128x", "bf16 nhwc 64x", *_STREAMS]
+_LAYERS = [
+    "resnet50_first bf16 nhwc",
+    "resnext50_3x3 bf16 nhwc",
+    "mobilenet_1x1",
+    "decoder_4x4 bf16 nhwc",
+    "deeplab_aspp bf16 nhwc",
+]
+_TILES = [
+    f"{dtype} {layout} {rows}x"
+    for dtype in ("bf16", "f32", "f32-ieee", "f64")
+    for layout in ("nhwc", "nchw")
+    for rows in (32, 64, 128)
+]
+_PARTS: dict[int, list[str]] = {80: _EACH, 90: [*_TILES, *_LAYERS, *_STREAMS], 100: _EACH}
 
 # ptxas keeps as much in local memory where one more program fits on a multiprocessor then. More is a tile that is too large.
 _FEW_BYTES = 8
@@ -50,11 +69,17 @@ def _told(wrong: list[Facts]) -> str:
     return "\n" + "\n".join(map(ahead.line, wrong))
 
 
-def test_every_tile_of_the_products_is_compiled_for_every_architecture(facts: list[Facts]) -> None:
+def test_every_tile_of_the_products_is_compiled(facts: list[Facts]) -> None:
+    """On sm_90; elsewhere those of bf16 whose operands are read in vectors."""
     kernels = {row["name"] for row in catalogue.rows() if row["family"] in ("gather", "wgrad")}
     for arch in ARCHITECTURES:
-        compiled = {one.kernel for one in facts if one.arch == arch}
-        missing = kernels - compiled
+        wanted = {name for name in kernels if not name.endswith("_f16")}
+        if arch != 90:
+            vectors = tuple(
+                f"_{tile.size}_bf16" for tile in configs.matrix_tiles(torch.bfloat16) if not tile.by_element
+            )
+            wanted = {name for name in wanted if name.endswith(vectors)}
+        missing = wanted - {one.kernel for one in facts if one.arch == arch}
         assert not missing, f"no call in cnnkernels/triton/calls.py launches {missing} on sm_{arch}"
 
 
@@ -83,7 +108,7 @@ def test_shared_memory_suffices(facts: list[Facts]) -> None:
 
 
 def test_channels_last_is_read_and_written_in_vectors(facts: list[Facts]) -> None:
-    """Where channels are a multiple of 8. Those of ResNeXt's groups are 4, and so are its filters' vectors."""
+    """Where channels are a multiple of 8. Those of ResNeXt's groups are 4."""
     wrong = []
     for one in filter(_is_dense, facts):
         if "nhwc" not in one.call or "resnet50_first" in one.call or "f64" in one.kernel:
@@ -91,7 +116,7 @@ def test_channels_last_is_read_and_written_in_vectors(facts: list[Facts]) -> Non
         narrow = {8} if "resnext50" in one.call else set()
         if "wgrad" in one.kernel and "f32" in one.kernel and "ieee" not in one.call and one.arch >= 90:
             narrow = {4}  # tf32 of wgmma and tcgen05 must lie along the reduction, pixels: 4-byte copies turn it round
-        if set(one.loads) - {16} - narrow or set(one.stores) - {16}:
+        if set(one.loads) - {16} - narrow or set(one.stores) - {16} - (narrow & {8}):
             wrong.append(one)
     assert not wrong, _told(wrong)
 
@@ -100,7 +125,7 @@ def test_streams_move_16_bytes_at_a_time(facts: list[Facts]) -> None:
     """channels_last: 3x3 depthwise, pooling, its gradients. Weights, indices and a number for each channel are narrower."""
     streams = [one for one in facts if "nhwc" in one.call and re.search("3x3 stride|_pool2d", one.call)]
     streams = [one for one in streams if "depthwise" in one.kernel or "_pool2d" in one.kernel]
-    assert len(streams) > 20
+    assert len(streams) >= 18
     for one in streams:
         assert 16 in one.loads, _told([one])
         assert 16 in one.stores or "wgrad" in one.kernel or "_reduced_" in one.kernel, _told([one])

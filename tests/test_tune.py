@@ -91,7 +91,8 @@ def test_every_kernel_that_can_is_a_candidate() -> None:
 def test_kernels_that_the_plan_refuses_are_no_candidates() -> None:
     large = FPROP._replace(N=2**20, image=(66, 66), output=(64, 64))
     candidates, refused = engine.candidates_for(large, "cuda")
-    assert candidates and all(name.endswith(("_i64", "torch")) for name in (c.name for c in candidates))
+    compiled = [c.name for c in candidates if c.backend != "triton"]
+    assert len(compiled) > 1 and all(name.endswith(("_i64", "torch")) for name in compiled)
     assert "an index or offset does not fit in 31 bits" in refused.values() and all(refused.values())
 
 
