@@ -7,25 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from cnnkernels.triton import convolution, depthwise, plan, pool_operators
 from cnnkernels.triton.convolution import Convolution, EpilogueTensors
 from cnnkernels.triton.depthwise import Depthwise, is_depthwise
 from cnnkernels.triton.pool_operators import *  # noqa: F403
-from cnnkernels.triton.registration import operator
+from cnnkernels.triton.registration import empty, operator
 
 __all__ = ["conv2d_bias_grad", "conv2d_dgrad", "conv2d_fprop", "conv2d_fused", "conv2d_wgrad"]
 __all__ += pool_operators.__all__
 
 # What the names of the matrix products' kernels begin with: they run depthwise problems too, where one asks for them.
 _GATHER, _WGRAD = "triton_conv2d_gather_", "triton_conv2d_wgrad_"
-
-
-def _empty(like: Tensor, size: Sequence[int], channels_last: bool, dtype: torch.dtype | None = None) -> Tensor:
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty(size, dtype=dtype or like.dtype, device=like.device, memory_format=memory_format)
 
 
 def _gather(
@@ -70,7 +64,7 @@ def conv2d_fprop(
     stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int, channels_last: bool,
     kernel_name: str = "", padding_mode: str = "zeros",
 ) -> Tensor:  # fmt: skip
-    out = _empty(input, (input.shape[0], weight.shape[0], *output_size), channels_last)
+    out = empty(input, (input.shape[0], weight.shape[0], *output_size), channels_last)
     c = Convolution(stride, padding, dilation, groups, padding_mode)
     return _gather(input, weight, out, c, EpilogueTensors(bias), False, kernel_name)
 
@@ -82,7 +76,7 @@ def conv2d_fused(
     negative_slope: float, output_size: Sequence[int], stride: Sequence[int], padding: Sequence[int],
     dilation: Sequence[int], groups: int, channels_last: bool, kernel_name: str = "", padding_mode: str = "zeros",
 ) -> Tensor:  # fmt: skip
-    out = _empty(input, (input.shape[0], weight.shape[0], *output_size), channels_last)
+    out = empty(input, (input.shape[0], weight.shape[0], *output_size), channels_last)
     c = Convolution(stride, padding, dilation, groups, padding_mode)
     epilogue = EpilogueTensors(bias, mean, variance, scale, shift, eps, residual, activation, negative_slope)
     return _gather(input, weight, out, c, epilogue, False, kernel_name)
@@ -94,7 +88,7 @@ def conv2d_dgrad(
     stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int, channels_last: bool,
     kernel_name: str = "", padding_mode: str = "zeros",
 ) -> Tensor:  # fmt: skip
-    out = _empty(grad_output, (grad_output.shape[0], weight.shape[1] * groups, *input_size), channels_last)
+    out = empty(grad_output, (grad_output.shape[0], weight.shape[1] * groups, *input_size), channels_last)
     c = Convolution(stride, padding, dilation, groups, padding_mode)
     return _gather(grad_output, weight, out, c, EpilogueTensors(bias), True, kernel_name)
 
@@ -106,7 +100,7 @@ def conv2d_wgrad(
     kernel_name: str = "", padding_mode: str = "zeros",
 ) -> Tensor:  # fmt: skip
     N, K, P, Q = grad_output.shape
-    out = _empty(input, (K, input.shape[1] // groups, *kernel_size), channels_last)
+    out = empty(input, (K, input.shape[1] // groups, *kernel_size), channels_last)
     c = Convolution(stride, padding, dilation, groups, padding_mode)
     if is_depthwise(input.shape[1], K, groups) and not kernel_name.startswith(_WGRAD):
         d = Depthwise(

@@ -75,8 +75,8 @@ class Product:
         """Rounds of programs on all multiprocessors, times what one takes: the larger of its FMAs and its loads.
 
         A step of a tile loads (rows + columns) * depth elements and has rows * columns * depth FMAs. At 64 FMAs for each element
-        loaded, which is a tile of 128 x 128, both are taken to be the same: an H200's 4096 bf16 FMAs a cycle and multiprocessor
-        against 64 elements (128 bytes) out of L2.
+        loaded, which is a tile of 128 x 128, both are taken to be the same: an H200's 2048 bf16 FMAs a cycle and multiprocessor
+        (989 TFLOP/s) against 32 elements (64 bytes, the width of a multiprocessor's port to L2).
         """
         slabs = self.slabs(tile)
         rounds = ceil_div(self.programs(tile) * slabs, configs.MULTIPROCESSORS)

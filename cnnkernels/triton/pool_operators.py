@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cnnkernels.triton import pooling
 from cnnkernels.triton.pooling import ADAPTIVE, Pooling
-from cnnkernels.triton.registration import operator
+from cnnkernels.triton.registration import empty, operator
 
 __all__ = [
     "adaptive_avg_pool2d",
@@ -35,11 +35,6 @@ _MOST_WINDOW_TAPS = 256
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise RuntimeError(message)
-
-
-def _empty(like: Tensor, size: Sequence[int], channels_last: bool, dtype: torch.dtype | None = None) -> Tensor:
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty(size, dtype=dtype or like.dtype, device=like.device, memory_format=memory_format)
 
 
 def _check_divisor(divisor_override: int | None) -> None:
@@ -79,7 +74,7 @@ def max_pool2d(
     input: Tensor, output_size: Sequence[int], kernel_size: Sequence[int], stride: Sequence[int],
     padding: Sequence[int], dilation: Sequence[int], channels_last: bool, kernel_name: str = "",
 ) -> Tensor:  # fmt: skip
-    out = _empty(input, (*input.shape[:2], *output_size), channels_last)
+    out = empty(input, (*input.shape[:2], *output_size), channels_last)
     pooling.forward("max", kernel_name, input, out, None, Pooling(kernel_size, stride, padding, dilation))
     return out
 
@@ -92,8 +87,8 @@ def max_pool2d_with_indices(
     if not flat_indices:
         _check_taps(kernel_size)
     size = (*input.shape[:2], *output_size)
-    out = _empty(input, size, channels_last)
-    indices = _empty(input, size, channels_last, torch.int64 if flat_indices else torch.uint8)
+    out = empty(input, size, channels_last)
+    indices = empty(input, size, channels_last, torch.int64 if flat_indices else torch.uint8)
     pooling.forward("max", kernel_name, input, out, indices, Pooling(kernel_size, stride, padding, dilation))
     return out, indices
 
@@ -104,7 +99,7 @@ def max_pool2d_pyramid(
 ) -> tuple[Tensor, Tensor, Tensor]:
     _require(window > 0 and window % 2 == 1, f"the window must be odd, not {window}")
     c = Pooling((window, window), (1, 1), (window // 2, window // 2))
-    first, second, third = (_empty(input, input.shape, channels_last) for _ in range(3))
+    first, second, third = (empty(input, input.shape, channels_last) for _ in range(3))
     pooling.forward("max", kernel_name, input, first, None, c)
     pooling.forward("max", kernel_name, first, second, None, c)
     pooling.forward("max", kernel_name, second, third, None, c)
@@ -117,7 +112,7 @@ def max_pool2d_backward(
     padding: Sequence[int], dilation: Sequence[int], channels_last: bool, kernel_name: str = "",
 ) -> Tensor:  # fmt: skip
     _check_indices(indices, grad_output, "grad_output", kernel_size, 4)
-    out = _empty(grad_output, (*grad_output.shape[:2], *input_size), channels_last)
+    out = empty(grad_output, (*grad_output.shape[:2], *input_size), channels_last)
     c = Pooling(kernel_size, stride, padding, dilation)
     pooling.max_backward("max_backward", kernel_name, grad_output, indices, out, c)
     return out
@@ -129,7 +124,7 @@ def max_pool2d_gather(
     dilation: Sequence[int], channels_last: bool, kernel_name: str = "",
 ) -> Tensor:  # fmt: skip
     _check_indices(indices, input, "input", kernel_size, 2)
-    out = _empty(input, indices.shape, channels_last)
+    out = empty(input, indices.shape, channels_last)
     pooling.max_gather(kernel_name, input, indices, out, Pooling(kernel_size, stride, padding, dilation))
     return out
 
@@ -141,7 +136,7 @@ def avg_pool2d(
     kernel_name: str = "",
 ) -> Tensor:  # fmt: skip
     _check_divisor(divisor_override)
-    out = _empty(input, (*input.shape[:2], *output_size), channels_last)
+    out = empty(input, (*input.shape[:2], *output_size), channels_last)
     c = Pooling(kernel_size, stride, padding, (1, 1), False, count_include_pad, divisor_override)
     pooling.forward("avg", kernel_name, input, out, None, c)
     return out
@@ -154,7 +149,7 @@ def avg_pool2d_backward(
     kernel_name: str = "",
 ) -> Tensor:  # fmt: skip
     _check_divisor(divisor_override)
-    out = _empty(grad_output, (*grad_output.shape[:2], *input_size), channels_last)
+    out = empty(grad_output, (*grad_output.shape[:2], *input_size), channels_last)
     c = Pooling(kernel_size, stride, padding, (1, 1), False, count_include_pad, divisor_override)
     pooling.avg_backward("avg_backward", kernel_name, grad_output, out, c)
     return out
@@ -166,7 +161,7 @@ def adaptive_max_pool2d(
 ) -> tuple[Tensor, Tensor]:
     _check_windows(input.shape[2:], output_size)
     size = (*input.shape[:2], *output_size)
-    out, indices = _empty(input, size, channels_last), _empty(input, size, channels_last, torch.int64)
+    out, indices = empty(input, size, channels_last), empty(input, size, channels_last, torch.int64)
     pooling.forward("adaptive_max", kernel_name, input, out, indices, ADAPTIVE)
     return out, indices
 
@@ -177,7 +172,7 @@ def adaptive_max_pool2d_backward(
 ) -> Tensor:
     _check_indices(indices, grad_output, "grad_output", None, 4)
     _check_windows(input_size, grad_output.shape[2:])
-    out = _empty(grad_output, (*grad_output.shape[:2], *input_size), channels_last)
+    out = empty(grad_output, (*grad_output.shape[:2], *input_size), channels_last)
     pooling.max_backward("adaptive_max_backward", kernel_name, grad_output, indices, out, ADAPTIVE)
     return out
 
@@ -187,7 +182,7 @@ def adaptive_avg_pool2d(
     input: Tensor, output_size: Sequence[int], channels_last: bool, kernel_name: str = ""
 ) -> Tensor:  # fmt: skip
     _check_windows(input.shape[2:], output_size)
-    out = _empty(input, (*input.shape[:2], *output_size), channels_last)
+    out = empty(input, (*input.shape[:2], *output_size), channels_last)
     pooling.forward("adaptive_avg", kernel_name, input, out, None, ADAPTIVE)
     return out
 
@@ -197,6 +192,6 @@ def adaptive_avg_pool2d_backward(
     grad_output: Tensor, input_size: Sequence[int], channels_last: bool, kernel_name: str = ""
 ) -> Tensor:
     _check_windows(input_size, grad_output.shape[2:])
-    out = _empty(grad_output, (*grad_output.shape[:2], *input_size), channels_last)
+    out = empty(grad_output, (*grad_output.shape[:2], *input_size), channels_last)
     pooling.avg_backward("adaptive_avg_backward", kernel_name, grad_output, out, ADAPTIVE)
     return out

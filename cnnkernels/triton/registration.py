@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.library import custom_op, triton_op
 
 from cnnkernels.backends.triton import INTERPRETED
@@ -22,3 +24,9 @@ def operator(function: Callable[..., Any]) -> Any:
     opaque = custom_op(name, mutates_args=())(function)
     opaque.register_fake(function)
     return opaque
+
+
+def empty(like: Tensor, size: Sequence[int], channels_last: bool, dtype: torch.dtype | None = None) -> Tensor:
+    """An operator's result: dense, in the format that its `channels_last` says, of the dtype and device of `like`."""
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(size, dtype=dtype or like.dtype, device=like.device, memory_format=memory_format)
