@@ -118,6 +118,20 @@ def test_kernels_on_a_problem_of_each_group(kernel: str) -> None:
     assert not failed, {name: record.failures[:1] or "reached by no problem" for name, record in failed.items()}
 
 
+def test_depthwise_images_of_one_column_or_row() -> None:
+    # Of these a stride says nothing, and where pixels lie follows from the other one alone.
+    for size in ((19, 1), (1, 19)):
+        x, weight = torch.randn(2, 5, *size, device=DEVICE), torch.randn(5, 1, 5, 5, device=DEVICE)
+        for image in (x, x.contiguous(memory_format=torch.channels_last)):
+            for kernel in ("taps_32x16", "slide_16x16"):
+                name = f"triton_conv2d_depthwise_{kernel}_f32"
+                y = backends.ENTRY_POINTS["triton"].conv2d_fprop(
+                    image, weight, None, size, (1, 1), (2, 2), (1, 1), 5, False, kernel_name=name
+                )
+                expected = torch.nn.functional.conv2d(x, weight, padding=2, groups=5)
+                torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_the_launch_log_has_the_kernels_names() -> None:
     with trace() as launched:
         CALLS["conv2d"](torch.randn(2, 4, 9, 11, device=DEVICE))

@@ -79,7 +79,7 @@ def matrix_tiles(dtype: torch.dtype) -> tuple[MatrixTile, ...]:
     return _SINGLES if dtype == torch.float32 else _HALVES + _HALVES_BY_ELEMENT
 
 
-# What is told of vectors (kernels/gather.py) goes as far as what Triton finds out itself; of no type more fill a 16-byte access.
+# What is told of vectors (kernels/tiles.py) goes as far as what Triton finds out itself; of no type more fill a 16-byte access.
 LONGEST_VECTOR = 16
 
 # wgrad: a group's channels fill a part of a tile; as many groups are stacked as come to these many.
@@ -93,7 +93,9 @@ MULTIPROCESSORS = 132
 TARGET_PROGRAMS = 2 * MULTIPROCESSORS
 LEAST_STEPS_OF_SLAB = 4  # below which the partial sums' way through memory costs more than is saved
 
-SUM_BLOCK = 1024  # neighbouring elements: 8 to a thread, in 16-byte accesses
+# sum_slabs: neighbouring elements by slabs, 8 to a thread. Where results are few, as a depthwise filter's are, and slabs many, a thread that
+# went through all of them would wait for memory as many times: the first tile that gives each multiprocessor a program is taken, or the last.
+SUM_TILES = ((1024, 1), (256, 4), (128, 8), (32, 32))
 BIAS_GRAD_BLOCK = (32, 128)  # channels (or pixels) along memory, and across it: 32 sums to a thread of 128
 
 

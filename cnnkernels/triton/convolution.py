@@ -136,7 +136,7 @@ def is_by_element(dtype: torch.dtype, *vectors: int) -> bool:
 
 
 class Tap(NamedTuple):
-    """The taps of a class of dgrad's rows (kernels/gather.py): their distance, and an inverse modulo that."""
+    """The taps of a class of dgrad's rows (kernels/tiles.py): their distance, and an inverse modulo that."""
 
     step: int
     inverse: int
@@ -240,11 +240,14 @@ def sum_slabs(partial: Tensor, slabs: int, out: Tensor, epilogue: EpilogueTensor
     """out = epilogue(the slabs' sums, added in order); `out` has no gaps, and each slab lies as it does."""
     from cnnkernels.triton.kernels.sums import sum_slabs_kernel
 
+    fill = (tile for tile in configs.SUM_TILES if ceil_div(out.numel(), tile[0]) >= configs.MULTIPROCESSORS)
+    block, block_slabs = next(fill, configs.SUM_TILES[-1])
     launch(
-        f"triton_sum_slabs_{DTYPE_NAMES[out.dtype]}", sum_slabs_kernel, (ceil_div(out.numel(), configs.SUM_BLOCK),), out,
+        f"triton_sum_slabs_{DTYPE_NAMES[out.dtype]}", sum_slabs_kernel, (ceil_div(out.numel(), block),), out,
         partial, out, *epilogue.arguments,
         out.numel(), slabs, out.stride(channel_axis), out.shape[channel_axis],
-        ACTIVATION=epilogue.activation, WIDE=slabs * out.numel() >= 2**31 - 2**20, BLOCK=configs.SUM_BLOCK,
+        ACTIVATION=epilogue.activation, WIDE=(slabs + block_slabs) * out.numel() >= 2**31 - 2**20,
+        BLOCK_SLABS=block_slabs, BLOCK=block,
         warps=4,
     )  # fmt: skip
 

@@ -243,7 +243,8 @@ def gather(
         d.images, *source.shape[2:], *source_strides, *out_sizes, *out_strides, *filter_strides,
         *c.padding, R, S, d.multiplier,
         TAP_STEP_H=along[0].step, TAP_STEP_W=along[1].step, INVERSE_H=along[0].inverse, INVERSE_W=along[1].inverse,
-        PADDING_MODE=c.padding_mode, DENSE=is_linear(out) and not (dgrad and classes > 1),
+        # Of one column _in_vectors has no stride.
+        PADDING_MODE=c.padding_mode, DENSE=is_linear(out) and out.shape[3] > 1 and not (dgrad and classes > 1),
         BLOCK_PIXELS=tile.columns, **constants, warps=configs.DEPTHWISE_WARPS,
     )  # fmt: skip
 

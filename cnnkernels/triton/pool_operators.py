@@ -114,7 +114,7 @@ def max_pool2d_backward(
     _check_indices(indices, grad_output, "grad_output", kernel_size, 4)
     out = empty(grad_output, (*grad_output.shape[:2], *input_size), channels_last)
     c = Pooling(kernel_size, stride, padding, dilation)
-    pooling.max_backward("max_backward", kernel_name, grad_output, indices, out, c)
+    pooling.backward("max_backward", kernel_name, grad_output, indices, out, c)
     return out
 
 
@@ -151,7 +151,7 @@ def avg_pool2d_backward(
     _check_divisor(divisor_override)
     out = empty(grad_output, (*grad_output.shape[:2], *input_size), channels_last)
     c = Pooling(kernel_size, stride, padding, (1, 1), False, count_include_pad, divisor_override)
-    pooling.avg_backward("avg_backward", kernel_name, grad_output, out, c)
+    pooling.backward("avg_backward", kernel_name, grad_output, None, out, c)
     return out
 
 
@@ -173,7 +173,7 @@ def adaptive_max_pool2d_backward(
     _check_indices(indices, grad_output, "grad_output", None, 4)
     _check_windows(input_size, grad_output.shape[2:])
     out = empty(grad_output, (*grad_output.shape[:2], *input_size), channels_last)
-    pooling.max_backward("adaptive_max_backward", kernel_name, grad_output, indices, out, ADAPTIVE)
+    pooling.backward("adaptive_max_backward", kernel_name, grad_output, indices, out, ADAPTIVE)
     return out
 
 
@@ -193,5 +193,5 @@ def adaptive_avg_pool2d_backward(
 ) -> Tensor:
     _check_windows(input_size, grad_output.shape[2:])
     out = empty(grad_output, (*grad_output.shape[:2], *input_size), channels_last)
-    pooling.avg_backward("adaptive_avg_backward", kernel_name, grad_output, out, ADAPTIVE)
+    pooling.backward("adaptive_avg_backward", kernel_name, grad_output, None, out, ADAPTIVE)
     return out

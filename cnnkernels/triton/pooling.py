@@ -59,7 +59,7 @@ class Axis(NamedTuple):
     stride: int
     pad: int
     dilation: int
-    tap: Tap  # the taps of a class of pixels (kernels/gather.py)
+    tap: Tap  # the taps of a class of pixels (kernels/tiles.py)
 
 
 def most_pixels(image: int, outputs: int) -> int:
@@ -358,27 +358,39 @@ def _reduce(
         )  # fmt: skip
 
 
-def max_backward(name: str, kernel_name: str, grad_output: Tensor, indices: Tensor, out: Tensor, c: Pooling) -> None:
-    """dx (`out`) of dy and the indices."""
-    from cnnkernels.triton.kernels.max_pool import max_pool2d_backward_kernel
-
+def backward(name: str, kernel_name: str, grad_output: Tensor, indices: Tensor | None, out: Tensor, c: Pooling) -> None:
+    """dx (`out`) of dy, and of the indices of maxima, which means have none of."""
     axes = h, w = axes_of(c, out.shape[2:], grad_output.shape[2:])
     choice = choose(name, backward_walk(out, grad_output, axes), out.dtype, kernel_name)
     assert isinstance(choice.tile, PoolTile)
     tile, last = choice.tile, pixels_are_last(out)
     programs, inner = _tiles(tile, out, last)
-    launch(
-        choice.kernel, max_pool2d_backward_kernel, (programs,), out,
-        grad_output, indices, out, *out.shape[:2],
-        *grad_output.shape[2:], *grad_output.stride(), *indices.stride(), *_dense(out), h.pad, w.pad, inner,
-        R=h.taps, S=w.taps, STRIDE_H=h.stride, STRIDE_W=w.stride, DILATION_H=h.dilation, DILATION_W=w.dilation,
-        TAP_STEP_H=h.tap.step, TAP_STEP_W=w.tap.step, INVERSE_H=h.tap.inverse, INVERSE_W=w.tap.inverse,
-        WINDOWS_H=h.windows, WINDOWS_W=w.windows,
-        ADAPTIVE=c.adaptive, WINDOWS_AT_ONCE=_windows_at_once(axes),
-        PIXELS_LAST=last, WIDE=_is_wide(axes, grad_output, indices, out),
-        BLOCK_PIXELS=tile.pixels, BLOCK_CHANNELS=tile.channels,
-        warps=_warps(last),
-    )  # fmt: skip
+    blocks = {"BLOCK_PIXELS": tile.pixels, "BLOCK_CHANNELS": tile.channels}
+    windows = {"WINDOWS_H": h.windows, "WINDOWS_W": w.windows, "WINDOWS_AT_ONCE": _windows_at_once(axes)}
+    if indices is not None:
+        from cnnkernels.triton.kernels.max_pool import max_pool2d_backward_kernel
+
+        launch(
+            choice.kernel, max_pool2d_backward_kernel, (programs,), out,
+            grad_output, indices, out, *out.shape[:2],
+            *grad_output.shape[2:], *grad_output.stride(), *indices.stride(), *_dense(out), h.pad, w.pad, inner,
+            R=h.taps, S=w.taps, STRIDE_H=h.stride, STRIDE_W=w.stride, DILATION_H=h.dilation, DILATION_W=w.dilation,
+            TAP_STEP_H=h.tap.step, TAP_STEP_W=w.tap.step, INVERSE_H=h.tap.inverse, INVERSE_W=w.tap.inverse,
+            ADAPTIVE=c.adaptive, PIXELS_LAST=last, WIDE=_is_wide(axes, grad_output, indices, out), **windows, **blocks,
+            warps=_warps(last),
+        )  # fmt: skip
+    else:
+        from cnnkernels.triton.kernels.avg_pool import avg_pool2d_backward_kernel
+
+        kind, divisor = divisor_of(c, axes)
+        launch(
+            choice.kernel, avg_pool2d_backward_kernel, (programs,), out,
+            grad_output, out, *out.shape[:2],
+            *grad_output.shape[2:], *grad_output.stride(), *_dense(out), h.pad, w.pad, divisor, inner,
+            R=h.taps, S=w.taps, STRIDE_H=h.stride, STRIDE_W=w.stride, DIVISOR=kind,
+            ADAPTIVE=c.adaptive, PIXELS_LAST=last, WIDE=_is_wide(axes, grad_output, out), **windows, **blocks,
+            warps=_warps(last),
+        )  # fmt: skip
 
 
 def max_gather(kernel_name: str, input: Tensor, indices: Tensor, out: Tensor, c: Pooling) -> None:
@@ -397,28 +409,6 @@ def max_gather(kernel_name: str, input: Tensor, indices: Tensor, out: Tensor, c:
         h.pad, w.pad, inner,
         S=w.taps, STRIDE_H=h.stride, STRIDE_W=w.stride, DILATION_H=h.dilation, DILATION_W=w.dilation,
         PIXELS_LAST=last, WIDE=_is_wide(axes, input, indices, out),
-        BLOCK_PIXELS=tile.pixels, BLOCK_CHANNELS=tile.channels,
-        warps=_warps(last),
-    )  # fmt: skip
-
-
-def avg_backward(name: str, kernel_name: str, grad_output: Tensor, out: Tensor, c: Pooling) -> None:
-    """dx (`out`) of dy."""
-    from cnnkernels.triton.kernels.avg_pool import avg_pool2d_backward_kernel
-
-    axes = h, w = axes_of(c, out.shape[2:], grad_output.shape[2:])
-    choice = choose(name, backward_walk(out, grad_output, axes), out.dtype, kernel_name)
-    assert isinstance(choice.tile, PoolTile)
-    tile, last = choice.tile, pixels_are_last(out)
-    programs, inner = _tiles(tile, out, last)
-    kind, divisor = divisor_of(c, axes)
-    launch(
-        choice.kernel, avg_pool2d_backward_kernel, (programs,), out,
-        grad_output, out, *out.shape[:2],
-        *grad_output.shape[2:], *grad_output.stride(), *_dense(out), h.pad, w.pad, divisor, inner,
-        R=h.taps, S=w.taps, STRIDE_H=h.stride, STRIDE_W=w.stride, WINDOWS_H=h.windows, WINDOWS_W=w.windows,
-        DIVISOR=kind, ADAPTIVE=c.adaptive, WINDOWS_AT_ONCE=_windows_at_once(axes),
-        PIXELS_LAST=last, WIDE=_is_wide(axes, grad_output, out),
         BLOCK_PIXELS=tile.pixels, BLOCK_CHANNELS=tile.channels,
         warps=_warps(last),
     )  # fmt: skip

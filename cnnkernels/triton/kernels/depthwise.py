@@ -33,7 +33,7 @@ import triton
 import triton.language as tl
 
 from cnnkernels.triton.kernels.epilogue import finish, per_channel
-from cnnkernels.triton.kernels.gather import class_of_axis, inside_image
+from cnnkernels.triton.kernels.tiles import in_elements, inside_image, pixels_of_tile, within
 
 
 @triton.jit
@@ -43,18 +43,10 @@ def add_product(sums, INDEX: tl.constexpr, x, w):
 
 
 @triton.jit
-def within(row, rows, LANES: tl.constexpr):
-    """Whether 0 <= row < rows, for each of so many lanes: Triton's interpreter does not spread a scalar condition over a tile."""
-    row = row + tl.zeros((LANES,), tl.int32)
-    return (row >= 0) & (row < rows)
-
-
-@triton.jit
 def conv2d_depthwise_slide_kernel(
     source, filter, out,
     bias, bias_stride, mean, variance, scale, shift, eps, residual, slope,
-    # Strides but that of neighbours in memory, and the extent that a vector lies along, are given in vectors: so the compiler knows them
-    # divisible.
+    # Strides but that of neighbours in memory, and the extent that a vector lies along, are given in vectors (in_elements).
     source_h, source_w, source_n_stride, source_c_stride, source_h_stride, source_w_stride,
     out_channels, out_h, out_w, out_n_stride, out_c_stride, out_h_stride, out_w_stride,
     filter_k_stride, filter_r_stride, filter_s_stride,
@@ -68,20 +60,13 @@ def conv2d_depthwise_slide_kernel(
     ALONG_PIXELS: tl.constexpr = 0 if PIXELS_LAST else 1
     ALONG_CHANNELS: tl.constexpr = 1 if PIXELS_LAST else 0
     ACCUMULATOR: tl.constexpr = tl.float64 if source.dtype.element_ty == tl.float64 else tl.float32
-    OPEN: tl.constexpr = (
-        R + STRIDE_H - 1
-    ) // STRIDE_H  # rows, or in dgrad STRIDE_H of them each, that are being summed
-    source_n_stride, source_h_stride = source_n_stride * SOURCE_VECTOR, source_h_stride * SOURCE_VECTOR
-    out_n_stride, out_h_stride = out_n_stride * OUT_VECTOR, out_h_stride * OUT_VECTOR
-    if PIXELS_LAST:
-        source_c_stride, out_c_stride, out_w = (
-            source_c_stride * SOURCE_VECTOR,
-            out_c_stride * OUT_VECTOR,
-            out_w * OUT_VECTOR,
-        )
-    else:
-        source_w_stride, out_w_stride = source_w_stride * SOURCE_VECTOR, out_w_stride * OUT_VECTOR
-        out_channels = out_channels * OUT_VECTOR
+    OPEN: tl.constexpr = (R + STRIDE_H - 1) // STRIDE_H  # rows, in dgrad STRIDE_H of them each, that are being summed
+    source_n_stride, source_c_stride, source_h_stride, source_w_stride, _, _ = in_elements(
+        source_n_stride, source_c_stride, source_h_stride, source_w_stride, 0, 0, SOURCE_VECTOR, PIXELS_LAST
+    )
+    out_n_stride, out_c_stride, out_h_stride, out_w_stride, out_channels, out_w = in_elements(
+        out_n_stride, out_c_stride, out_h_stride, out_w_stride, out_channels, out_w, OUT_VECTOR, PIXELS_LAST
+    )
 
     # Which results.
     program = tl.program_id(0)
@@ -205,48 +190,25 @@ def conv2d_depthwise_taps_kernel(
     ALONG_PIXELS: tl.constexpr = 0 if PIXELS_LAST else 1
     ALONG_CHANNELS: tl.constexpr = 1 if PIXELS_LAST else 0
     ACCUMULATOR: tl.constexpr = tl.float64 if source.dtype.element_ty == tl.float64 else tl.float32
-    source_n_stride, source_h_stride = source_n_stride * SOURCE_VECTOR, source_h_stride * SOURCE_VECTOR
-    out_n_stride, out_h_stride = out_n_stride * OUT_VECTOR, out_h_stride * OUT_VECTOR
-    if PIXELS_LAST:
-        source_c_stride, out_c_stride, out_w = (
-            source_c_stride * SOURCE_VECTOR,
-            out_c_stride * OUT_VECTOR,
-            out_w * OUT_VECTOR,
-        )
-    else:
-        source_w_stride, out_w_stride = source_w_stride * SOURCE_VECTOR, out_w_stride * OUT_VECTOR
-        out_channels = out_channels * OUT_VECTOR
+    source_n_stride, source_c_stride, source_h_stride, source_w_stride, _, _ = in_elements(
+        source_n_stride, source_c_stride, source_h_stride, source_w_stride, 0, 0, SOURCE_VECTOR, PIXELS_LAST
+    )
+    out_n_stride, out_c_stride, out_h_stride, out_w_stride, out_channels, out_w = in_elements(
+        out_n_stride, out_c_stride, out_h_stride, out_w_stride, out_channels, out_w, OUT_VECTOR, PIXELS_LAST
+    )
 
     # Which results.
     tile = tl.program_id(0)
     k = tl.program_id(1) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     if WIDE:
         tile, k = tile.to(tl.int64), k.to(tl.int64)
-    if DGRAD:
-        which = tile % (STRIDE_H * STRIDE_W)
-        tile = tile // (STRIDE_H * STRIDE_W)
-        class_h, class_w = which // STRIDE_W, which % STRIDE_W
-        first_r, taps_r, first_h = class_of_axis(class_h + pad_h, R, STRIDE_H, DILATION_H, TAP_STEP_H, INVERSE_H)
-        first_s, taps_s, first_w = class_of_axis(class_w + pad_w, S, STRIDE_W, DILATION_W, TAP_STEP_W, INVERSE_W)
-        rows = tl.maximum((out_h - class_h + STRIDE_H - 1) // STRIDE_H, 1)
-        columns = tl.maximum((out_w - class_w + STRIDE_W - 1) // STRIDE_W, 1)
-        STEP_H: tl.constexpr = -(DILATION_H * TAP_STEP_H // STRIDE_H)  # of source, from tap to tap
-        STEP_W: tl.constexpr = -(DILATION_W * TAP_STEP_W // STRIDE_W)
-    else:
-        taps_r, taps_s, rows, columns = R, S, out_h, out_w
-        STEP_H: tl.constexpr = DILATION_H
-        STEP_W: tl.constexpr = DILATION_W
-    m = tile * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
-    pixel = m % (rows * columns)
-    n, i, j = m // (rows * columns), pixel // columns, pixel % columns
-    if DGRAD:
-        row0, column0 = first_h + i, first_w + j
-        h, w = class_h + i * STRIDE_H, class_w + j * STRIDE_W
-        pixel_exists = (n < images) & (h < out_h) & (w < out_w)
-    else:
-        row0, column0 = i * STRIDE_H - pad_h, j * STRIDE_W - pad_w
-        h, w = i, j
-        pixel_exists = n < images
+    n, pixel, h, w, row0, column0, pixel_exists, first_r, first_s, taps_r, taps_s = pixels_of_tile(
+        tile, images, out_h, out_w, pad_h, pad_w, R, S,
+        DGRAD, STRIDE_H, STRIDE_W, DILATION_H, DILATION_W, TAP_STEP_H, TAP_STEP_W, INVERSE_H, INVERSE_W, BLOCK_PIXELS,
+    )  # fmt: skip
+    # Of source, from tap to tap.
+    STEP_H: tl.constexpr = -(DILATION_H * TAP_STEP_H // STRIDE_H) if DGRAD else DILATION_H
+    STEP_W: tl.constexpr = -(DILATION_W * TAP_STEP_W // STRIDE_W) if DGRAD else DILATION_W
     k_exists = k < out_channels
     exists = tl.expand_dims(pixel_exists, ALONG_PIXELS) & tl.expand_dims(k_exists, ALONG_CHANNELS)
 

@@ -27,14 +27,14 @@ import triton
 import triton.language as tl
 
 from cnnkernels.triton.kernels.arithmetic import narrow
-from cnnkernels.triton.kernels.depthwise import add_product, within
-from cnnkernels.triton.kernels.gather import inside_image
+from cnnkernels.triton.kernels.depthwise import add_product
+from cnnkernels.triton.kernels.tiles import in_elements, inside_image, within
 
 
 @triton.jit
 def conv2d_depthwise_wgrad_slide_kernel(
     x, dy, out,  # out: dw, or the slabs' sums as floats
-    # Strides but that of neighbours in memory, and the extent that a vector lies along, are given in vectors, as in depthwise.py.
+    # Strides but that of neighbours in memory, and the extent that a vector lies along, are given in vectors (in_elements).
     images, x_h, x_w, x_n_stride, x_c_stride, x_h_stride, x_w_stride,
     filters, dy_h, dy_w, dy_n_stride, dy_k_stride, dy_h_stride, dy_w_stride,
     dw_k_stride, dw_r_stride, dw_s_stride, dw_numel,
@@ -47,12 +47,12 @@ def conv2d_depthwise_wgrad_slide_kernel(
     ALONG_CHANNELS: tl.constexpr = 1 if PIXELS_LAST else 0
     ACCUMULATOR: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
     OPEN: tl.constexpr = (R + STRIDE_H - 1) // STRIDE_H  # rows of dy that a row of x meets
-    x_n_stride, x_h_stride = x_n_stride * X_VECTOR, x_h_stride * X_VECTOR
-    dy_n_stride, dy_h_stride = dy_n_stride * DY_VECTOR, dy_h_stride * DY_VECTOR
-    if PIXELS_LAST:
-        x_c_stride, dy_k_stride, dy_w = x_c_stride * X_VECTOR, dy_k_stride * DY_VECTOR, dy_w * DY_VECTOR
-    else:
-        x_w_stride, dy_w_stride, filters = x_w_stride * X_VECTOR, dy_w_stride * DY_VECTOR, filters * DY_VECTOR
+    x_n_stride, x_c_stride, x_h_stride, x_w_stride, _, _ = in_elements(
+        x_n_stride, x_c_stride, x_h_stride, x_w_stride, 0, 0, X_VECTOR, PIXELS_LAST
+    )
+    dy_n_stride, dy_k_stride, dy_h_stride, dy_w_stride, filters, dy_w = in_elements(
+        dy_n_stride, dy_k_stride, dy_h_stride, dy_w_stride, filters, dy_w, DY_VECTOR, PIXELS_LAST
+    )
 
     # Which sums, and of what.
     program = tl.program_id(0)
@@ -137,12 +137,12 @@ def conv2d_depthwise_wgrad_taps_kernel(
     ALONG_PIXELS: tl.constexpr = 0 if PIXELS_LAST else 1
     ALONG_CHANNELS: tl.constexpr = 1 if PIXELS_LAST else 0
     ACCUMULATOR: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
-    x_n_stride, x_h_stride = x_n_stride * X_VECTOR, x_h_stride * X_VECTOR
-    dy_n_stride, dy_h_stride = dy_n_stride * DY_VECTOR, dy_h_stride * DY_VECTOR
-    if PIXELS_LAST:
-        x_c_stride, dy_k_stride, dy_w = x_c_stride * X_VECTOR, dy_k_stride * DY_VECTOR, dy_w * DY_VECTOR
-    else:
-        x_w_stride, dy_w_stride, filters = x_w_stride * X_VECTOR, dy_w_stride * DY_VECTOR, filters * DY_VECTOR
+    x_n_stride, x_c_stride, x_h_stride, x_w_stride, _, _ = in_elements(
+        x_n_stride, x_c_stride, x_h_stride, x_w_stride, 0, 0, X_VECTOR, PIXELS_LAST
+    )
+    dy_n_stride, dy_k_stride, dy_h_stride, dy_w_stride, filters, dy_w = in_elements(
+        dy_n_stride, dy_k_stride, dy_h_stride, dy_w_stride, filters, dy_w, DY_VECTOR, PIXELS_LAST
+    )
 
     # Which sums, and of what.
     slab = tl.program_id(2)

@@ -31,49 +31,7 @@ import triton.language as tl
 
 from cnnkernels.triton.kernels.arithmetic import multiply_add
 from cnnkernels.triton.kernels.epilogue import finish, per_channel
-
-
-@triton.jit
-def in_vectors(at, also_at, exists, also_exists, VECTOR: tl.constexpr, AXIS: tl.constexpr):
-    """at + also_at and exists & also_exists, of which the compiler is told what VECTOR says, along AXIS.
-
-    Here and not at the loads, because what is said of a function's argument is lost. What is added to a pointer before has no say.
-    """
-    offsets, exists = at + also_at, exists & also_exists
-    if VECTOR > 1:
-        ALONG_0: tl.constexpr = VECTOR if AXIS == 0 else 1
-        ALONG_1: tl.constexpr = VECTOR if AXIS == 1 else 1
-        offsets = tl.max_contiguous(tl.multiple_of(offsets, (ALONG_0, ALONG_1)), (ALONG_0, ALONG_1))
-        exists = tl.max_constancy(exists, (ALONG_0, ALONG_1))
-    return offsets, exists
-
-
-@triton.jit
-def class_of_axis(
-    offset, taps, STRIDE: tl.constexpr, DILATION: tl.constexpr, TAP_STEP: tl.constexpr, INVERSE: tl.constexpr
-):
-    """Of the class of rows with h + pad = offset (mod STRIDE): its first tap, how many it has, and the row that the first tap of row 0 reads.
-
-    Tap r contributes where r * DILATION = offset (mod STRIDE). With g = gcd(STRIDE, DILATION), TAP_STEP = STRIDE / g and INVERSE the
-    inverse of DILATION / g modulo TAP_STEP, that is r = offset / g * INVERSE (mod TAP_STEP), or never.
-    """
-    common: tl.constexpr = STRIDE // TAP_STEP
-    first = (offset // common * INVERSE) % TAP_STEP
-    count = tl.where(offset % common == 0, (taps - first + TAP_STEP - 1) // TAP_STEP, 0)
-    return first, tl.maximum(count, 0), (offset - first * DILATION) // STRIDE
-
-
-@triton.jit
-def inside_image(row, rows, MODE: tl.constexpr):
-    """Where padded row `row` lies in an image of `rows`: padding modes are index mappings."""
-    if MODE == "reflect":
-        row = tl.abs(row)
-        row = rows - 1 - tl.abs(rows - 1 - row)
-    elif MODE == "replicate":
-        row = tl.minimum(tl.maximum(row, 0), rows - 1)
-    elif MODE == "circular":
-        row = tl.where(row < 0, row + rows, tl.where(row >= rows, row - rows, row))
-    return row
+from cnnkernels.triton.kernels.tiles import channels_of_tile, in_vectors, inside_image, pixels_of_tile
 
 
 @triton.jit
@@ -103,40 +61,16 @@ def conv2d_gather_kernel(
     tile = tl.program_id(0)
     if WIDE:
         tile = tile.to(tl.int64)
-    if DGRAD:
-        which = tile % (STRIDE_H * STRIDE_W)
-        tile = tile // (STRIDE_H * STRIDE_W)
-        class_h, class_w = which // STRIDE_W, which % STRIDE_W
-        first_r, taps_r, first_h = class_of_axis(class_h + pad_h, R, STRIDE_H, DILATION_H, TAP_STEP_H, INVERSE_H)
-        first_s, taps_s, first_w = class_of_axis(class_w + pad_w, S, STRIDE_W, DILATION_W, TAP_STEP_W, INVERSE_W)
-        rows = tl.maximum((out_h - class_h + STRIDE_H - 1) // STRIDE_H, 1)
-        columns = tl.maximum((out_w - class_w + STRIDE_W - 1) // STRIDE_W, 1)
-        STEP_H: tl.constexpr = -(DILATION_H * TAP_STEP_H // STRIDE_H)  # of source, from tap to tap
-        STEP_W: tl.constexpr = -(DILATION_W * TAP_STEP_W // STRIDE_W)
-    else:
-        taps_r, taps_s, rows, columns = R, S, out_h, out_w
-        STEP_H: tl.constexpr = DILATION_H
-        STEP_W: tl.constexpr = DILATION_W
-    m = tile * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
-    pixel = m % (rows * columns)
-    n, i, j = m // (rows * columns), pixel // columns, pixel % columns
-    if DGRAD:
-        row0, column0 = first_h + i, first_w + j
-        h, w = class_h + i * STRIDE_H, class_w + j * STRIDE_W
-        pixel_exists = (n < images) & (h < out_h) & (w < out_w)
-    else:
-        row0, column0 = i * STRIDE_H - pad_h, j * STRIDE_W - pad_w
-        h, w = i, j
-        pixel_exists = n < images
+    n, pixel, h, w, row0, column0, pixel_exists, first_r, first_s, taps_r, taps_s = pixels_of_tile(
+        tile, images, out_h, out_w, pad_h, pad_w, R, S,
+        DGRAD, STRIDE_H, STRIDE_W, DILATION_H, DILATION_W, TAP_STEP_H, TAP_STEP_W, INVERSE_H, INVERSE_W, BLOCK_PIXELS,
+    )  # fmt: skip
+    # Of source, from tap to tap.
+    STEP_H: tl.constexpr = -(DILATION_H * TAP_STEP_H // STRIDE_H) if DGRAD else DILATION_H
+    STEP_W: tl.constexpr = -(DILATION_W * TAP_STEP_W // STRIDE_W) if DGRAD else DILATION_W
 
     # Which channels.
-    tiles_of_group = (group_out + BLOCK_OUT - 1) // BLOCK_OUT
-    group = tl.program_id(1) // tiles_of_group
-    if WIDE:
-        group = group.to(tl.int64)
-    o = tl.program_id(1) % tiles_of_group * BLOCK_OUT + tl.arange(0, BLOCK_OUT)  # within the group
-    channel = group * group_out + o
-    channel_exists = o < group_out
+    group, o, channel, channel_exists = channels_of_tile(tl.program_id(1), group_out, WIDE, BLOCK_OUT)
     first_in = group * group_in
     filter_at = group * filter_group_stride + o * filter_out_stride
 

@@ -27,6 +27,7 @@ import triton.language as tl
 
 from cnnkernels.triton.kernels.arithmetic import multiply_add
 from cnnkernels.triton.kernels.epilogue import finish, per_channel
+from cnnkernels.triton.kernels.tiles import channels_of_tile
 
 
 @triton.jit
@@ -69,14 +70,8 @@ def conv2d_padded_dgrad_kernel(
     n, h, w = m // (out_h * out_w), pixel // out_w, pixel % out_w
     pixel_exists = n < images
 
-    # Which channels: a tile lies within a group.
-    tiles_of_group = (group_out + BLOCK_OUT - 1) // BLOCK_OUT
-    group = tl.program_id(1) // tiles_of_group
-    if WIDE:
-        group = group.to(tl.int64)
-    o = tl.program_id(1) % tiles_of_group * BLOCK_OUT + tl.arange(0, BLOCK_OUT)  # within the group
-    channel = group * group_out + o
-    channel_exists = o < group_out
+    # Which channels.
+    group, o, channel, channel_exists = channels_of_tile(tl.program_id(1), group_out, WIDE, BLOCK_OUT)
     first_in = group * group_in
     filter += group * filter_group_stride + tl.expand_dims(o * filter_out_stride, ALONG_CHANNELS)
     source += first_in * source_c_stride

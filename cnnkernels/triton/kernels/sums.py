@@ -3,7 +3,8 @@
     out[e] = epilogue(sum over slabs of  partial[slab, e])
     db[k]  = sum over n, p, q of  dy[n, k, p, q]
 
-sum_slabs: program = BLOCK neighbouring elements. Bytes: slabs * 4 per element read, one element written.
+sum_slabs: program = BLOCK neighbouring elements, of BLOCK_SLABS slabs at a time: each of these adds up every so-many-th slab, and a tree them.
+Bytes: slabs * 4 per element read, one element written.
 bias_grad: program = (BLOCK_CHANNELS channels) x slab, which it goes through BLOCK_PIXELS at a time. Bytes: dy once.
 """
 
@@ -14,25 +15,26 @@ import triton.language as tl
 
 from cnnkernels.triton.kernels.arithmetic import narrow
 from cnnkernels.triton.kernels.epilogue import finish, per_channel
-from cnnkernels.triton.kernels.gather import in_vectors
+from cnnkernels.triton.kernels.tiles import in_vectors
 
 
 @triton.jit
 def sum_slabs_kernel(
     partial, out, bias, bias_stride, mean, variance, scale, shift, eps, residual, slope,
     numel, slabs, channel_stride, channels,
-    ACTIVATION: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
+    ACTIVATION: tl.constexpr, WIDE: tl.constexpr, BLOCK_SLABS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    program = tl.program_id(0)
+    program, slab = tl.program_id(0), tl.arange(0, BLOCK_SLABS)
     if WIDE:
-        program = program.to(tl.int64)
+        program, slab = program.to(tl.int64), slab.to(tl.int64)
     e = program * BLOCK + tl.arange(0, BLOCK)
     exists = e < numel
-    total = tl.load(partial + e, mask=exists, other=0.0)
-    at = partial
-    for _ in range(1, slabs):
-        at += numel
-        total += tl.load(at + e, mask=exists, other=0.0)
+    at = partial + (slab * numel)[:, None] + e[None, :]
+    sums = tl.load(at, mask=(slab < slabs)[:, None] & exists[None, :], other=0.0)
+    for first in range(BLOCK_SLABS, slabs, BLOCK_SLABS):
+        at += BLOCK_SLABS * numel
+        sums += tl.load(at, mask=(first + slab < slabs)[:, None] & exists[None, :], other=0.0)
+    total = tl.sum(sums, axis=0)
     channel = e // channel_stride % channels
     factor, offset = per_channel(channel, exists, bias, bias_stride, mean, variance, scale, shift, eps, total.dtype)
     finish(total * factor + offset, out, e, exists, residual, slope, ACTIVATION)

@@ -21,7 +21,7 @@ import triton
 import triton.language as tl
 
 from cnnkernels.triton.kernels.arithmetic import multiply_add, narrow
-from cnnkernels.triton.kernels.gather import in_vectors, inside_image
+from cnnkernels.triton.kernels.tiles import in_vectors, inside_image
 
 
 @triton.jit

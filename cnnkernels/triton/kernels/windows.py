@@ -7,7 +7,7 @@ Both are a first pixel and a count of pixels DILATION apart. Of a fixed window t
 that a walk over taps compares each with the count alone, whatever lies in the padding or beyond it.
 
 Pixel h lies in the fixed windows (h + pad - r * DILATION) / STRIDE that are whole: those of one class of taps, TAP_STEP
-apart, which kernels/gather.py derives. It lies in the adaptive windows floor(h * outputs / image) .. ceil((h + 1) *
+apart, which kernels/tiles.py derives. It lies in the adaptive windows floor(h * outputs / image) .. ceil((h + 1) *
 outputs / image) - 1: the same function with the sizes exchanged, since for whole numbers floor(p * image / outputs) <=
 h says p < (h + 1) * outputs / image, and h < ceil((p + 1) * image / outputs) says p + 1 > h * outputs / image.
 """
@@ -17,7 +17,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from cnnkernels.triton.kernels.gather import class_of_axis
+from cnnkernels.triton.kernels.tiles import class_of_axis
 
 
 @triton.jit
