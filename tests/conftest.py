@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
@@ -18,11 +20,24 @@ os.environ["CNNKERNELS_TUNING"] = "0"
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
+import cnnkernels
 from cnnkernels import backends, tuning
 from cnnkernels.backends import triton
 from cnnkernels.models.load import _import_torchvision
 from cnnkernels.testing import checked_emulator
 from cnnkernels.triton import configs
+
+
+@pytest.fixture(scope="session")
+def kernels() -> ModuleType:
+    """The small kernels of tests/cpp/emulator_kernels.cpp."""
+    (path,) = (Path(cnnkernels.__file__).parent / "lib").glob("_emulator_kernels*.so")
+    spec = importlib.util.spec_from_file_location("_emulator_kernels", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class Place(NamedTuple):

@@ -250,6 +250,16 @@ def test_every_kernel_passes_on_the_first_problem_of_each_group() -> None:
     assert all(record.exact_runs for record in records)
 
 
+def test_what_the_plan_takes_passes_on_problems_of_every_family() -> None:
+    some = tuple(problem for problem in Selection().problems if isinstance(problem, Conv2dProblem))[::6]
+    records = verify(Selection(dtypes=("bf16",), planned=True, problems=some))
+    assert {record.subject.name for record in records} >= {"fprop", "dgrad", "wgrad", "fused"}
+    for record in records:
+        if record.subject.name in ("fprop", "dgrad", "wgrad", "fused"):
+            assert record.passed, record.failures[:3]
+            assert record.problems >= len(some) // 2
+
+
 def test_the_same_bits_under_every_schedule() -> None:
     selection = Selection(dtypes=("f32", "bf16"), quick=True, schedules=True)
     assert {record.subject.kernel: record.failures for record in verify(selection) if not record.passed} == {}

@@ -31,6 +31,7 @@ class PlannedPass:
     threads: int
     shared_bytes: int
     slabs: int
+    stages: int  # steps of the reduction in shared memory at once; 0: not known, or none
     workspace_bytes: int
     modelled_us: float
     why: str
@@ -61,5 +62,6 @@ def plan_pass(entry: Entry, name: str, dtype: str, layout: str) -> PlannedPass:
     return PlannedPass(
         entry.net, entry.layer, entry.problem.family, name, dtype, layout, str(entry.problem),
         plan["kernel"], plan["family"], plan["tile"], plan["grid"], plan["threads"], plan["shared_bytes"], plan["slabs"],
+        plan.get("stages", 0),
         plan["workspace_bytes"], plan["modelled_us"], plan["why"], tuple(plan["refused"]),
     )  # fmt: skip

@@ -44,7 +44,7 @@ def of_records(records: Iterable[Record]) -> Iterator[Sighting]:
     for record in records:
         for finding in record.findings:
             run = f"{finding['problem']}, {finding['values']} values, schedule {finding['schedule']}"
-            yield Sighting(f"{record.subject.kernel}, {record.subject.name}", run, finding)
+            yield Sighting(f"{record.subject.title}, {record.subject.name}", run, finding)
 
 
 def print_findings(console: Console, sightings: Iterable[Sighting]) -> int:

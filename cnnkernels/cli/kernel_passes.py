@@ -78,7 +78,7 @@ def pass_table(
     in_order = sorted(records, key=lambda one: (one.subject.family, _position(one), one.subject.dtype))
     for _, section in groupby(in_order, key=lambda one: (one.subject.family, one.subject.name)):
         for record in section:
-            table.add_row(record.subject.kernel, record.subject.name, *cells(record), _verdict(record))
+            table.add_row(record.subject.title, record.subject.name, *cells(record), _verdict(record))
         table.add_section()
     return table
 
@@ -87,7 +87,7 @@ def print_failures(console: Console, records: Iterable[Record], advice: str = ""
     """Each record that failed, with the first of its failures; `advice` is for one that no problem reaches."""
     for record in records:
         if record.failures or not record.problems:
-            console.print(f"[bold red]{record.subject.kernel}, {record.subject.name}[/]")
+            console.print(f"[bold red]{record.subject.title}, {record.subject.name}[/]")
         if not record.problems:
             said = "no problem reaches it" + (f": {advice}" if advice else "")
             console.print(f"  {said}; refused:" if record.refused else f"  {said}")

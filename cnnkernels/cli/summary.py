@@ -167,7 +167,7 @@ def _table(rows: list[PlannedPass]) -> Table:
     for title in ("pass", *["dtype"] * dtypes, *["layout"] * layouts):
         table.add_column(title, no_wrap=True)
     table.add_column("kernel", overflow="fold", min_width=14)
-    for title in ("tile", "launch", "shared", "slabs", "model µs"):
+    for title in ("tile", "launch", "shared", "stages", "slabs", "model µs"):
         table.add_column(title, justify="right", no_wrap=True)
     before = ""
     for row in rows:
@@ -176,7 +176,15 @@ def _table(rows: list[PlannedPass]) -> Table:
         cells += [row.dtype] * dtypes + [row.layout.replace("channels_last", "nhwc")] * layouts
         tile = "" if row.tile is None else "x".join(map(str, row.tile))
         shared = f"{row.shared_bytes / 1024:.0f} KB"
-        cells += [row.kernel, tile, f"{row.grid}x{row.threads}", shared, str(row.slabs), f"{row.modelled_us:.1f}"]
+        cells += [
+            row.kernel,
+            tile,
+            f"{row.grid}x{row.threads}",
+            shared,
+            str(row.stages or ""),
+            str(row.slabs),
+            f"{row.modelled_us:.1f}",
+        ]
         table.add_row(*cells)
         before = name
     return table

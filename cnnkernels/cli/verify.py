@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--quick", is_flag=True, help="Only the first problem of each group, and for each kernel one that it runs."
 )
+@click.option("--planned", is_flag=True, help="The kernel that the plan takes, on every problem of every family.")
 @click.option("--schedules", is_flag=True, help="Also ask for the same bits under every schedule of the emulator.")
 @click.option("--json", "json_output", is_flag=True, help="Print JSON.")
 @click.pass_context
@@ -37,12 +38,14 @@ def verify(
     dtypes: tuple[str, ...],
     kernel: str,
     quick: bool,
+    planned: bool,
     schedules: bool,
     json_output: bool,
 ) -> None:
     """Run every kernel on every problem and compare with torch.
 
-    Each kernel is forced on each problem it does not refuse. Small integers have to come out exactly; other values as
+    Each kernel is forced on each problem it does not refuse, but those that are other families' own; with --planned the plan
+    chooses for every problem. Small integers have to come out exactly; other values as
     near to fp64 as twice torch's own error, or as a bound from the length of the sum allows. Exit code 1 if a kernel
     fails or is reached by no problem.
     """
@@ -55,7 +58,7 @@ def verify(
         catalogue()
     from cnnkernels.testing import verify as engine
 
-    selection = engine.Selection(backend, passes_of(operations), dtypes, kernel, quick, schedules)
+    selection = engine.Selection(backend, passes_of(operations), dtypes, kernel, quick, planned, schedules)
     cases = engine.count_cases(selection)
     if not cases:
         raise click.ClickException("no compiled kernel is left by --op, --dtype and --kernel")

@@ -96,6 +96,8 @@ class Totals:
     block_barriers: int
     warp_barriers: int
     shuffles: int
+    matrix_products: int
+    matrix_multiply_adds: int
     active_lanes: float | None  # of 32, on average over the executions of basic blocks
     active_lanes_in_accesses: float | None  # and over memory accesses
 
@@ -164,6 +166,8 @@ def totals(launch: Launch) -> Totals:
         block_barriers=_sum(launch, [launch.block_barriers]),
         warp_barriers=_sum(launch, [launch.warp_barriers]),
         shuffles=_sum(launch, [launch.shuffles]),
+        matrix_products=_sum(launch, [launch.matrix_products]),
+        matrix_multiply_adds=_sum(launch, [launch.matrix_multiply_adds]),
         active_lanes=_lanes((code.warps, code.lanes) for code in launch.code),
         active_lanes_in_accesses=_lanes((site.instructions, site.lanes) for site in launch.sites),
     )

@@ -72,6 +72,10 @@ ISSUE = Constant(
 FP32_LANES = Constant(128, "lanes / clk / SM", "fp32 add, multiply, multiply-add", "documented", _THROUGHPUT)
 FP64_LANES = Constant(64, "lanes / clk / SM", "fp64 add, multiply, multiply-add", "documented", _THROUGHPUT)
 FP32_COMPARE_LANES = Constant(64, "lanes / clk / SM", "fp32 minimum, maximum, comparison", "documented", _THROUGHPUT)
+MATRIX_MULTIPLY_ADDS = Constant(
+    1290, "multiply-adds / clk / SM", "mma.sync of halves: those of tf32 count twice", "measured",
+    "arXiv 2402.13499: mma.sync reaches 62.9 % of the tensor cores' peak, which is 2048 multiply-adds a clock (H100 data sheet); on an H800",
+)  # fmt: skip
 DIVISION_SLOTS = Constant(
     10, "multiply-adds", "a division or square root takes the time of", "assumed",
     "nvcc 13.0's sm_90 code of an fp64 division: 8 multiply-adds, a reciprocal and a check on its usual path",

@@ -107,6 +107,8 @@ class Launch:
     block_barriers: int
     warp_barriers: int
     shuffles: int
+    matrix_products: int  # warp instructions
+    matrix_multiply_adds: int
     buffers: tuple[Buffer, ...]
     sites: tuple[Site, ...]
     code: tuple[CodeBlock, ...]

@@ -9,7 +9,8 @@ Every resource is taken to work at its full rate from the first to the last mome
                    to find its lines: whichever is more for all executions of an access together, so at least what it is for each
     fp32, fp64     floating-point instructions, of whole warps, whatever lanes are active, in slots of a lane: a multiply-add, an
                    addition or a multiplication takes one, what is slower more
-    issue slots    the instructions that are counted: memory, floating-point, barriers, shuffles. Not integer arithmetic, not branches:
+    tensor cores   multiply-adds of mma.sync, whatever of them is of use
+    issue slots    the instructions that are counted: memory, floating-point, barriers, shuffles, mma. Not integer arithmetic, not branches:
                    fewer than there are. A multiply-add takes a slot as long as it takes the fp32 pipe, so that this is never the
                    shorter one
 
@@ -40,6 +41,7 @@ from cnnkernels.profile.hardware import (
     L2_BYTES_PER_SM,
     L2_RATE,
     LAUNCH_SECONDS,
+    MATRIX_MULTIPLY_ADDS,
     SMS,
     WARP,
 )
@@ -105,6 +107,9 @@ def predict(
         _resource("l1", "L1 and shared", l1, "wavefronts", L1_RATE.value * on_sms, imbalance),
         _resource("issue", "issue slots", instructions, "instructions", ISSUE.value * on_sms, imbalance),
     ]
+    if totals.matrix_multiply_adds:
+        rate = MATRIX_MULTIPLY_ADDS.value * on_sms
+        found.append(_resource("tensor", "tensor cores", totals.matrix_multiply_adds, "multiply-adds", rate, imbalance))
     missing = []
     if issued is None:
         missing.append(f"no floating-point instructions counted: {why_not}")
@@ -143,7 +148,8 @@ def l1_clocks(launch: Launch) -> float:
 def counted_instructions(launch: Launch, totals: Totals, issued: Operations | None) -> float:
     """Warp instructions of the whole launch that are known: fewer than there are."""
     barriers = totals.block_barriers * launch.warps + totals.warp_barriers
-    return totals.memory_instructions + barriers + totals.shuffles + (issued.total if issued else 0)
+    others = totals.shuffles + totals.matrix_products
+    return totals.memory_instructions + barriers + others + (issued.total if issued else 0)
 
 
 def _resource(key: str, name: str, work: float, unit: str, rate: float, imbalance: float = 1.0) -> Resource:

@@ -228,8 +228,8 @@ def _others(launch: LaunchReport) -> str:
         barriers = totals.block_barriers / launch.launch.blocks
         parts.append(f"{barriers:.4g} barrier{'s' * (barriers != 1)} in each block")
     named = (
-        ("warp barrier", totals.warp_barriers), ("shuffle", totals.shuffles), ("atomic", totals.atomics),
-        ("asynchronous load", totals.async_copies),
+        ("warp barrier", totals.warp_barriers), ("shuffle", totals.shuffles), ("matrix product", totals.matrix_products),
+        ("atomic", totals.atomics), ("asynchronous load", totals.async_copies),
     )  # fmt: skip
     some = ", ".join(f"{si(count)} {name}{'s' * (count != 1)}" for name, count in named if count)
     if some:
@@ -240,7 +240,11 @@ def _others(launch: LaunchReport) -> str:
 def _arithmetic(report: PassReport, issued: Operations, active: Operations) -> str:
     executed = WARP.count * issued.fma
     parts = []
-    if executed:
+    products = sum(launch.totals.matrix_multiply_adds for launch in report.launches)
+    if products:
+        useful = f", {_graded(report.useful.fmas / products)} useful" if report.useful and report.useful.fmas else ""
+        parts.append(f"{si(products)} multiply-adds on tensor cores{useful}")
+    elif executed:
         parts.append(f"{si(executed)} multiply-adds issued, {percent(active.fma / executed)} of them by active lanes")
         if report.useful and report.useful.fmas and len(report.launches) == 1:
             parts.append(f"{si(report.useful.fmas)} useful: [bold]{_graded(report.useful.fmas / executed)}[/]")

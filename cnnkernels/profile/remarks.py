@@ -38,7 +38,7 @@ def remarks(
         *_sampled(launch),
         *_caches(launch, tensors, totals, shared_bytes),
         *_latency(resident_warps),
-        *_arithmetic(counted, dtype),
+        *_arithmetic(launch, counted, dtype),
         *_atomics(launch),
     )
 
@@ -78,12 +78,12 @@ def _latency(resident_warps: int) -> Iterator[str]:
         )
 
 
-def _arithmetic(counted: Counted | None, dtype: str) -> Iterator[str]:
+def _arithmetic(launch: Launch, counted: Counted | None, dtype: str) -> Iterator[str]:
     if counted is not None and counted.calls:
         yield f"Calls of {', '.join(counted.calls)} are not counted as arithmetic."
     if dtype in _HALVES:
         pipe = f"Conversions between {dtype} and fp32 are not counted."
-        if counted is not None and counted.issued.fma32:
+        if counted is not None and counted.issued.fma32 and not launch.matrix_products:
             peak = 2 * FP32_LANES.value * SMS.value * CLOCK.value
             pipe = (
                 f"{dtype} is computed on the fp32 pipe, {peak / 1e12:.0f} TFLOP/s at most, not by tensor cores; "

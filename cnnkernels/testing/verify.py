@@ -32,6 +32,10 @@ _REFUSAL = " cannot run "
 DTYPES = {"f64": torch.float64, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 
+# The family of a subject that is no kernel, but the plan's choice.
+PLANNED = "planned"
+
+
 class Order(NamedTuple):
     """An order in which the emulator runs threads and blocks, on so many OS threads."""
 
@@ -56,6 +60,10 @@ class KernelPass:
     family: str
     name: str
     dtype: str
+
+    @property
+    def title(self) -> str:
+        return self.kernel or f"plan's choice in {self.dtype}"
 
 
 @dataclass
@@ -110,6 +118,8 @@ class Selection:
 
     `quick` takes the first problem of each group, and for a kernel that refuses all these one problem that it runs.
 
+    `planned` takes the kernel that the plan takes, on every problem: what a user gets. Its name is "", and its family PLANNED.
+
     `schedules` asks for the same bits in all `orders` too, on N(0, 1) values.
     """
 
@@ -118,6 +128,7 @@ class Selection:
     dtypes: tuple[str, ...] = ()
     kernel: str = ""
     quick: bool = False
+    planned: bool = False
     schedules: bool = False
     orders: tuple[Order, ...] = SCHEDULES
     values: tuple[Values, ...] = ("normal", "integers")
@@ -152,13 +163,16 @@ def kernel_passes(selection: Selection) -> list[KernelPass]:
         for row in catalogue.kernels(selection.backend)
         for name in (*row["passes"], *["fused"] * ("fprop" in row["passes"]))
     ]
-    return [
+    selected = [
         subject
         for subject in subjects
         if selection.kernel in subject.kernel
         and subject.name in (selection.passes or (subject.name,))
         and subject.dtype in (selection.dtypes or (subject.dtype,))
     ]
+    if not selection.planned:
+        return selected
+    return list(dict.fromkeys(KernelPass("", PLANNED, subject.name, subject.dtype) for subject in selected))
 
 
 def items(selection: Selection) -> list[Item]:
@@ -171,7 +185,7 @@ def items(selection: Selection) -> list[Item]:
         for problem in selection.problems:
             if not problem.suits(name):
                 continue
-            tried = tuple(subject for subject in subjects if families.is_for(problem, subject.family))
+            tried = tuple(s for s in subjects if selection.planned or families.is_for(problem, s.family))
             if tried:
                 found.append(Item(name, dtype, problem, tried))
     return found
@@ -258,7 +272,7 @@ def _verify_run(
         with trace() as launched:
             result = case.run(kernel)
         reached = _tensors(result)[0].numel() > 0
-        assert kernel in launched or not reached, f"forced, but what ran was {launched}"
+        assert not kernel or kernel in launched or not reached, f"forced, but what ran was {launched}"
         _judge(case, result, record)
         # An epilogue's threads share nothing: its kernel has been run in all orders without it.
         if selection.schedules and values == "normal" and item.name != "fused":

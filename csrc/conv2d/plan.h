@@ -44,6 +44,7 @@ struct Kernel {
   int threads;
   int shared_bytes;
   int index_bits;
+  int stages = 0;  // steps of the reduction that are in shared memory at once; 0: the kernel has no pipeline, or its problem makes it
   std::string (*why_not)(const Kernel&, const Problem&);  // empty: it can
   double (*cost)(const Kernel&, const Problem&);          // microseconds of common/cost.h; the plan takes the smallest
   Configuration (*configure)(const Kernel&, const Problem&);

@@ -52,6 +52,7 @@ struct LaunchCounters {
   std::uint64_t blocks = 0, blocks_run = 0;
   std::size_t static_shared_bytes = 0, dynamic_shared_bytes = 0;
   std::uint64_t block_barriers = 0, warp_barriers = 0, shuffles = 0;
+  std::uint64_t matrix_products = 0, matrix_multiply_adds = 0;  // mma: instructions, and what they compute together
   std::vector<BufferCounters> buffers;
   std::vector<SiteCounters> sites;
   std::vector<CodeCounters> code;

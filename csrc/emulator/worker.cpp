@@ -396,7 +396,7 @@ int Worker::count_at_barrier(bool predicate, const void* site) {
   return predicate_result_;
 }
 
-const std::uint64_t* Worker::exchange(const char* operation, unsigned mask, std::uint64_t value, const void* site) {
+const std::uint64_t* Worker::exchange(const char* operation, unsigned mask, std::uint64_t value, const void* site, Compute compute) {
   Fiber& fiber = *running_;
   const unsigned lane = fiber.view.linear % kWarpSize;
   const unsigned warp_index = fiber.view.linear / kWarpSize;
@@ -433,9 +433,15 @@ const std::uint64_t* Worker::exchange(const char* operation, unsigned mask, std:
     fiber.mask = mask;
     advance();
   } else {
-    release_exchange(warp_index, *exchange);
+    release_exchange(warp_index, *exchange, compute);
   }
   return fiber.received.data();
+}
+
+void Worker::compute(const char* operation, void* registers, Compute compute, const void* site) {
+  const unsigned warp = running_->view.linear / kWarpSize;
+  if (existing_lanes(warp) != ~0u) abandon("warp operation", std::string(operation) + ": the warp has not 32 lanes", site);
+  exchange(operation, ~0u, std::uint64_t(reinterpret_cast<std::uintptr_t>(registers)), site, compute);
 }
 
 // A warp of a block whose threads are no multiple of 32 has fewer.
@@ -444,8 +450,13 @@ unsigned Worker::existing_lanes(unsigned warp) const {
   return ~0u >> (kWarpSize - lanes);
 }
 
-void Worker::release_exchange(unsigned warp, Exchange& exchange) {
+void Worker::release_exchange(unsigned warp, Exchange& exchange, Compute compute) {
   const unsigned arrived = exchange.arrived;
+  if (compute) {
+    std::array<void*, kWarpSize> lanes;
+    for (unsigned lane = 0; lane < kWarpSize; ++lane) lanes[lane] = reinterpret_cast<void*>(std::uintptr_t(exchange.given[lane]));
+    compute(lanes.data());
+  }
   exchange.arrived = 0;
   idle_turns_ = 0;
   if (observer) observer->exchange_completes(warp, arrived, exchange.operation);

@@ -104,6 +104,9 @@ struct Warp {
   std::array<Exchange, kWarpSize> exchanges;
 };
 
+// What a warp computes together, given the registers of its 32 lanes.
+using Compute = void (*)(void* const* lanes);
+
 class Worker {
  public:
   ~Worker();
@@ -112,7 +115,9 @@ class Worker {
   void wait_at_barrier(int id, int count, const void* site);
   void arrive_at_barrier(int id, int count, const void* site);
   int count_at_barrier(bool predicate, const void* site);
-  const std::uint64_t* exchange(const char* operation, unsigned mask, std::uint64_t value, const void* site);
+  const std::uint64_t* exchange(const char* operation, unsigned mask, std::uint64_t value, const void* site, Compute compute = nullptr);
+  // The lanes of a whole warp give their registers, and the last of them computes what becomes of all.
+  void compute(const char* operation, void* registers, Compute compute, const void* site);
   void* shared(const SharedSite* site);
   void* dynamic_shared();
   void copy_async(void* shared, const void* global, int bytes, int valid, const void* site);
@@ -143,7 +148,7 @@ class Worker {
   void stop_block();
   void release_barrier(int id, bool whole_block);
   unsigned existing_lanes(unsigned warp) const;
-  void release_exchange(unsigned warp, Exchange& exchange);
+  void release_exchange(unsigned warp, Exchange& exchange, Compute compute);
   Barrier& arrive(int id, int count, const void* site);
   Party party(const Fiber& fiber) const;
   Finding describe_deadlock() const;

@@ -108,6 +108,7 @@ py::dict plan_conv2d(const std::string& pass, const std::string& dtype, const Si
   d["threads"] = c.threads ? c.threads : chosen.kernel->threads;
   d["shared_bytes"] = c.shared_bytes ? c.shared_bytes : chosen.kernel->shared_bytes;
   d["slabs"] = chosen.configuration.slabs;
+  d["stages"] = chosen.kernel->stages;
   d["workspace_bytes"] = chosen.configuration.workspace_bytes;
   return d;
 }
@@ -280,6 +281,8 @@ py::dict launch_counters(const emulator::LaunchCounters& launch) {
   d["block_barriers"] = launch.block_barriers;
   d["warp_barriers"] = launch.warp_barriers;
   d["shuffles"] = launch.shuffles;
+  d["matrix_products"] = launch.matrix_products;
+  d["matrix_multiply_adds"] = launch.matrix_multiply_adds;
   py::list buffers, sites, code;
   for (const emulator::BufferCounters& buffer : launch.buffers) buffers.append(buffer_counters(buffer));
   std::vector<const void*> addresses;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/fastdiv.h"
+#include "common/matrix.h"
 #include "common/platform.h"
 
 namespace {
@@ -118,6 +119,46 @@ __global__ void half_warp_masks(int* out) {
   int value = int(lane);
   for (unsigned step = 0; step < 1 + 2 * half; ++step) value = __shfl_xor_sync(mask, value, 1);
   out[threadIdx.x] = value;
+}
+
+// A small integer for each place of a register: tests/test_matrix.py has the same.
+__device__ int matrix_value(unsigned lane, int place) { return int((lane * 8 + unsigned(place)) * 2654435761u >> 20) % 41 - 20; }
+
+// Two warps multiply matrices of which every register's place has a value of its own, and add to sums that are there.
+template <class T>
+__global__ void multiply_matrices(int* out) {
+  using Shape = cnn::MatrixShape<T>;
+  constexpr int kHalves = sizeof(T) == 2 ? 2 : 1;
+  typename Shape::Operand a[Shape::kA], b[Shape::kB];
+  typename Shape::Sum sum[Shape::kSums];
+  const auto operand = [](int place) {
+    if constexpr (sizeof(T) == 8) return double(matrix_value(threadIdx.x, place));
+    else if constexpr (sizeof(T) == 4) return __float_as_uint(float(matrix_value(threadIdx.x, place))) | 0x1fffu;  // bits that do not count
+    else {
+      const T low = cnn::narrow<T>(float(matrix_value(threadIdx.x, 2 * place)));
+      const T high = cnn::narrow<T>(float(matrix_value(threadIdx.x, 2 * place + 1)));
+      return unsigned(low.bits) | unsigned(high.bits) << 16;
+    }
+  };
+  for (int i = 0; i < Shape::kA; ++i) a[i] = operand(i);
+  for (int i = 0; i < Shape::kB; ++i) b[i] = operand(Shape::kA + i);
+  for (int i = 0; i < Shape::kSums; ++i) sum[i] = matrix_value(threadIdx.x, kHalves * (Shape::kA + Shape::kB) + i);
+  cnn::mma<T>(sum, a, b);
+  for (int i = 0; i < Shape::kSums; ++i) out[threadIdx.x * Shape::kSums + i] = int(sum[i]);
+}
+
+// Every lane's registers of matrices whose rows lie in no order; element e of row r is 8 r + e.
+template <int kMatrices, bool kTransposed>
+__global__ void load_matrices(int* out) {
+  CNN_SHARED(rows, uint4[64]);
+  auto* const elements = reinterpret_cast<unsigned short*>(rows);
+  for (unsigned i = threadIdx.x; i < 512; i += blockDim.x) elements[i] = static_cast<unsigned short>(i);
+  __syncthreads();
+  std::uint32_t registers[kMatrices];
+  const unsigned lane = threadIdx.x % 32;
+  // Addresses of lanes that have none to give are not looked at.
+  cnn::ldmatrix<kMatrices, kTransposed>(registers, lane < 8 * kMatrices ? &rows[threadIdx.x * 29 % 64] : nullptr);
+  for (int i = 0; i < kMatrices; ++i) out[threadIdx.x * kMatrices + i] = int(registers[i]);
 }
 
 __global__ void atomics(int* out) {
@@ -233,6 +274,13 @@ __global__ void shuffle_divergent(int* out) {
   __syncthreads();
 }
 
+__global__ void multiply_in_part_of_a_warp(int* out) {
+  float sum[4]{};
+  if (threadIdx.x < 16) cnn::mma<__half>(sum, {0, 0, 0, 0}, {0, 0});
+  __syncthreads();
+  out[threadIdx.x] = int(sum[0]);
+}
+
 __global__ void warp_operations_disagree(int* out) {
   if (threadIdx.x < 16) out[threadIdx.x] = __shfl_xor_sync(0xffffffffu, 1, 1);
   else out[threadIdx.x] = __any_sync(0xffffffffu, 1);
@@ -277,6 +325,18 @@ const std::map<std::string, Case> cases = {
     {"shuffle_of_returned_lane", {1, 32, 0, shuffle_of_returned_lane}},
     {"shuffle_divergent", {1, 32, 0, shuffle_divergent}},
     {"warp_operations_disagree", {1, 32, 0, warp_operations_disagree}},
+    {"multiply_f16", {1, 64, 0, multiply_matrices<__half>}},
+    {"multiply_bf16", {1, 64, 0, multiply_matrices<__nv_bfloat16>}},
+    {"multiply_tf32", {1, 64, 0, multiply_matrices<float>}},
+    {"multiply_f64", {1, 64, 0, multiply_matrices<double>}},
+    {"load_1", {1, 64, 0, load_matrices<1, false>}},
+    {"load_2", {1, 64, 0, load_matrices<2, false>}},
+    {"load_4", {1, 64, 0, load_matrices<4, false>}},
+    {"load_1_transposed", {1, 64, 0, load_matrices<1, true>}},
+    {"load_2_transposed", {1, 64, 0, load_matrices<2, true>}},
+    {"load_4_transposed", {1, 64, 0, load_matrices<4, true>}},
+    {"multiply_in_part_of_a_warp", {1, 32, 0, multiply_in_part_of_a_warp}},
+    {"multiply_with_missing_lanes", {1, 48, 0, multiply_matrices<__half>}},
     {"trap", {2, 64, 0, trap}},
     {"block_too_large", {1, 1025, 0, nothing}},
     {"grid_too_tall", {dim3(1, 65536), 32, 0, nothing}},

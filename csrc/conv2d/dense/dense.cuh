@@ -30,6 +30,7 @@ void add_dense_kernels(std::vector<Kernel>& catalogue) {
   add_gemm_rows<T, Dense, GemmTileName::k256x64>(catalogue);
   add_gemm_rows<T, Dense, GemmTileName::k128x64>(catalogue);
   add_gemm_rows<T, Dense, GemmTileName::k256x16>(catalogue);
+  add_tensor_gemm_rows<T, Dense>(catalogue);
 }
 
 }  // namespace cnn::conv2d

@@ -25,6 +25,7 @@ template <class T>
 void add_dilated_kernels(std::vector<Kernel>& catalogue) {
   add_gemm_rows<T, Dilated, GemmTileName::k128x64>(catalogue);
   add_gemm_rows<T, Dilated, GemmTileName::k256x16>(catalogue);
+  add_tensor_gemm_rows<T, Dilated>(catalogue);
 }
 
 }  // namespace cnn::conv2d

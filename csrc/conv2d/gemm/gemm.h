@@ -1,4 +1,5 @@
-// The implicit GEMM on CUDA cores that the pointwise, dilated and transposed families share: its launch parameters, and how to launch it.
+// The implicit GEMM that the pointwise, dense, dilated and transposed families share: its launch parameters, and how to launch it. It has
+// two main loops, on CUDA cores (kernel.cuh) and on tensor cores (tensor.cuh).
 //
 //   out[pixel, n] = bias[n] + sum over taps and channels k of in[source(pixel, tap), k] * filter[tap, k, n]
 //
@@ -103,48 +104,73 @@ struct GemmParams {
   FastDiv<int32_t> planes_div, out_units, out_units_last;  // vectors of a staged row, in full column tiles and in the last one
 };
 
-// The tiles there are: rows x columns, threads.
-enum class GemmTileName { k256x64, k128x64, k256x16 };
+// The tiles there are: rows x columns. Those of the tensor cores (tensor.cuh) have their results in warps_m x warps_n warps, the others
+// (tile.cuh) tm x tn results in a thread.
+enum class GemmTileName { k256x64, k128x64, k256x16, kTensor128x256, kTensor128x128, kTensor128x64, kTensor64x64 };
 struct GemmTileShape {
   int bm, bn, tm, tn, threads;
+  int stages;  // steps that are in shared memory at once
+  int blocks;  // on a multiprocessor, that registers have to allow
+  int warps_m = 0, warps_n = 0;
+
+  CNN_HOST_DEVICE constexpr bool is_tensor() const { return warps_m > 0; }
 };
 constexpr GemmTileShape shape_of(GemmTileName name) {
-  return name == GemmTileName::k256x64   ? GemmTileShape{256, 64, 8, 8, 256}
-         : name == GemmTileName::k128x64 ? GemmTileShape{128, 64, 8, 8, 128}
-                                         : GemmTileShape{256, 16, 8, 4, 128};
+  switch (name) {
+    case GemmTileName::k256x64: return {256, 64, 8, 8, 256, 3, 2};
+    case GemmTileName::k128x64: return {128, 64, 8, 8, 128, 3, 4};
+    case GemmTileName::k256x16: return {256, 16, 8, 4, 128, 3, 4};
+    case GemmTileName::kTensor128x256: return {128, 256, 16, 8, 256, 4, 1, 2, 4};
+    case GemmTileName::kTensor128x128: return {128, 128, 16, 8, 128, 4, 2, 2, 2};
+    case GemmTileName::kTensor128x64: return {128, 64, 8, 8, 128, 4, 3, 2, 2};
+    case GemmTileName::kTensor64x64: return {64, 64, 4, 8, 128, 4, 4, 2, 2};
+  }
+  return {};
 }
 
 constexpr int kGemmRowBytes = 64;    // channels of a step, in bytes of the tensors' type
 constexpr int kGemmChunkBytes = 16;  // what is copied ends with a whole one, of zeros where there are no channels
 constexpr int kGemmTurn = 4;         // channels that one turn of the inner loop multiplies: a part of a chunk
-constexpr int kGemmStages = 3;       // steps that are in shared memory at once
 
-// Where staged row `row` of columns, of so many bytes, begins. 16 bytes are left out behind long ones. Short ones share 128 bytes, every
-// fourth in another place: the threads of a warp write every fourth row, and read one after the other.
-constexpr int kStagingPad = 16, kStagingLine = 128;
-CNN_HOST_DEVICE constexpr int staged_row(int row, int bytes) {
-  if (bytes >= kStagingLine) return row * (bytes + kStagingPad);
+// Results of columns, `size` bytes each, are staged in rows of so many bytes. Behind a long row some are left out, so that the rows that a
+// warp writes begin in different banks: eight rows of pairs of floats take 32 bytes each of the 32 banks, of anything else 16.
+constexpr int kStagingLine = 128;
+CNN_HOST_DEVICE constexpr int staged_pitch(GemmTileShape tile, int size) {
+  return tile.bn * size + (tile.is_tensor() && size == 4 ? 32 : 16);
+}
+// Where staged row `row` begins. Short ones share 128 bytes, every fourth in another place: the threads of a warp write every fourth row,
+// and read one after the other.
+CNN_HOST_DEVICE constexpr int staged_row(GemmTileShape tile, int row, int size) {
+  const int bytes = tile.bn * size;
+  if (bytes >= kStagingLine) return row * staged_pitch(tile, size);
   const int rows = kStagingLine / bytes;
   return row / rows * kStagingLine + (row + row / 4) % rows * bytes;
 }
 
 // Rows of results that are staged at once: all where classes interleave, and those of halves, whose rows would be short runs of pixels
-// else.
+// else; of floats those of one segment.
 CNN_HOST_DEVICE constexpr int staged_rows(GemmTileShape tile, int parts, int size) {
-  return parts > 1 || size == 2 ? tile.bm : tile.bm / (tile.tm / 4);
+  return parts > 1 || size == 2 ? tile.bm : tile.bm / (tile.is_tensor() ? tile.warps_m : tile.tm / 4);
 }
 
 // Bytes of staged results (store.cuh), in elements of `size` bytes.
 constexpr int staging_bytes(GemmTileShape tile, bool planar, int parts, int size) {
   const int rows = staged_rows(tile, parts, size);
-  const int row = tile.bn * size;
-  return planar ? parts * tile.bn * rows * size : rows * parts * (row < kStagingLine ? row : row + kStagingPad);
+  return planar ? parts * tile.bn * rows * size
+                : rows * parts * (tile.bn * size < kStagingLine ? tile.bn * size : staged_pitch(tile, size));
 }
 
 // `planar`: `in` is dense along the pixels (else along the channels).
 template <class T>
 void launch_gemm(const char* name, GemmTileName tile, bool planar, const GemmParams& params, int blocks, int shared_bytes,
                  cudaStream_t stream);
+
+// The types that the tiles of the tensor cores are compiled for. `in` is dense along the channels.
+template <class T>
+constexpr bool tensor_cores_have = sizeof(T) == 2;
+constexpr int kMostTensorTaps = 32;  // of an axis: bits of a mask
+template <class T>
+void launch_tensor_gemm(const char* name, GemmTileName tile, const GemmParams& params, int blocks, int shared_bytes, cudaStream_t stream);
 
 // packed[group][tap][k][n] of a filter that is dense along neither.
 struct PackFilterParams {

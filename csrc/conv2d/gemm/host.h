@@ -179,7 +179,7 @@ inline GemmPlan plan_gemm(const Problem& p, GemmTileName name, const GemmOptions
     constexpr int kSector = 32;
     const bool gaps = q.out_planar || view.out_channels * p.groups * size < kSector;
     const bool fits =
-        kGemmStages * (tile.bm + tile.bn) * kGemmRowBytes + staging_bytes(tile, q.out_planar, classes_w, size) <= kGemmMostShared;
+        tile.stages * (tile.bm + tile.bn) * kGemmRowBytes + staging_bytes(tile, q.out_planar, classes_w, size) <= kGemmMostShared;
     q.parts = q.planes = gaps && fits && classes_w == q.w.out_step ? classes_w : 1;
     q.class_count_w = classes_w / q.parts;
     const auto more_taps = [](const GemmClass& a, const GemmClass& b) { return a.taps > b.taps; };
@@ -207,11 +207,12 @@ inline GemmPlan plan_gemm(const Problem& p, GemmTileName name, const GemmOptions
   const bool one_tap = q.parts == 1 && class_count_h * q.class_count_w == 1 && (p.R * p.S == 1 || q.columns_are_taps);
   q.column_tiles_per_item = 1;
   q.slabs = 1;
-  q.image_slots = q.filter_slots = kGemmStages;
-  if (options.keep_operands && one_tap && q.column_tiles > 1 && row_items >= kTargetBlocks &&
-      (q.chunks + kGemmStages - 1) * image_slot + kGemmStages * filter_slot + staging <= kGemmMostShared) {
+  q.image_slots = q.filter_slots = tile.stages;
+  const bool keep_operands = options.keep_operands && !tile.is_tensor();
+  if (keep_operands && one_tap && q.column_tiles > 1 && row_items >= kTargetBlocks &&
+      (q.chunks + tile.stages - 1) * image_slot + tile.stages * filter_slot + staging <= kGemmMostShared) {
     q.column_tiles_per_item = q.column_tiles;
-    q.image_slots = std::max(kGemmStages, q.chunks + kGemmStages - 1);
+    q.image_slots = std::max(tile.stages, q.chunks + tile.stages - 1);
   }
   q.column_items = int(ceil_div(q.column_tiles, q.column_tiles_per_item));
   int64_t items = row_items * q.column_items;
@@ -219,7 +220,7 @@ inline GemmPlan plan_gemm(const Problem& p, GemmTileName name, const GemmOptions
   constexpr int kItemsPerBlock = 2;
   const int resident_slots = q.column_tiles_per_item * q.chunks;
   const double rereads = double(q.columns) * q.in_channels / (double(tile.bm) * (q.columns + q.in_channels));
-  if (options.keep_operands && one_tap && p.pad_h == 0 && p.pad_w == 0 && q.column_items == 1 && q.groups == 1 && rereads > kRereads &&
+  if (keep_operands && one_tap && p.pad_h == 0 && p.pad_w == 0 && q.column_items == 1 && q.groups == 1 && rereads > kRereads &&
       items >= kItemsPerBlock * kTargetBlocks && q.image_slots * image_slot + resident_slots * filter_slot + staging <= kGemmMostShared) {
     q.filter_resident = true;
     q.filter_slots = resident_slots;
@@ -353,7 +354,10 @@ void run_gemm(const Kernel& kernel, const Problem& p, GemmTileName name, const G
   const int rows = staged_rows(tile, q.parts, q.partial ? 4 : size);
   q.out_units = FastDiv<int32_t>(q.out_planar ? rows * q.planes / q.out_vector : tile.bn / q.out_vector);
   q.out_units_last = q.out_planar ? q.out_units : FastDiv<int32_t>(ceil_div(last, q.out_vector));
-  launch_gemm<T>(kernel.name.c_str(), name, plan.in_planar, q, plan.blocks, plan.shared_bytes, a.stream);
+  if constexpr (tensor_cores_have<T>) {
+    if (tile.is_tensor()) launch_tensor_gemm<T>(kernel.name.c_str(), name, q, plan.blocks, plan.shared_bytes, a.stream);
+  }
+  if (!tile.is_tensor()) launch_gemm<T>(kernel.name.c_str(), name, plan.in_planar, q, plan.blocks, plan.shared_bytes, a.stream);
   if (q.slabs == 1) return;
   const int64_t channels = view.out_channels * p.groups;
   const Strides& out = view.out;
@@ -376,12 +380,42 @@ inline Configuration configure_gemm(const Problem& p, GemmTileName name, const G
 }
 
 // What every family that uses the implicit GEMM refuses.
-inline std::string why_not_gemm(const Problem& p) {
+inline std::string why_not_gemm(const Problem& p, GemmTileName name) {
   const GemmView view(p);
+  if (shape_of(name).is_tensor()) {
+    if (view.in.d1 != 1 && view.in_channels * p.groups > 1) return "the image it reads is not channels_last, nor packed so";
+    if (std::max(p.R, p.S) > kMostTensorTaps)
+      return "filter " + std::to_string(p.R) + "x" + std::to_string(p.S) + ": built for up to " + std::to_string(kMostTensorTaps) +
+             " rows and columns";
+  }
   if (std::string why = why_not_tuned(p); !why.empty()) return why;
   if (!view.fprop && std::max(p.stride_h, p.stride_w) > kMostClasses)
     return "stride " + std::to_string(std::max(p.stride_h, p.stride_w)) + ": built for strides up to " + std::to_string(kMostClasses);
   return {};
+}
+
+// The instructions of a step's products on CUDA cores, for all threads, and the bytes that they read from shared memory.
+inline Work cuda_core_step(const GemmTileShape& tile, int depth, int size) {
+  // Per row, column and channel: one FMA; TM + TN values read from shared memory, 8 bytes an instruction, and of halves widened. So for
+  // 8 x 8 results and four channels 288 and 352 instructions (floats, halves); in the machine code there are 278 to 307 and 345 to 362.
+  const double per_result = double(tile.tm + tile.tn) / (tile.tm * tile.tn);
+  const double reads = per_result * size / 8, widening = size == 2 ? per_result : 0;
+  const double fmas = double(tile.bm) * tile.bn * depth;
+  Work work;
+  work.instructions = fmas * (1 + reads + widening);
+  work.l1_bytes = fmas * per_result * size;
+  return work;
+}
+
+// The same on tensor cores: mma and ldmatrix, of which each warp has two turns (tensor.cuh).
+inline Work tensor_core_step(const GemmTileShape& tile) {
+  const double warps = tile.threads / 32, rows = double(tile.bm) / tile.warps_m / 16, columns = double(tile.bn) / tile.warps_n / 8;
+  const double loads = 2 * (rows + columns / 2) * warps;  // of 512 bytes
+  Work work;
+  work.instructions = 32 * (2 * rows * columns * warps + loads);
+  work.l1_bytes = 512 * loads;
+  work.matrix_clocks = 2 * rows * columns * warps * kMatrixClocks;
+  return work;
 }
 
 inline double gemm_cost(const Problem& p, GemmTileName name, const GemmOptions& options) {
@@ -389,13 +423,11 @@ inline double gemm_cost(const Problem& p, GemmTileName name, const GemmOptions& 
   const GemmPlan plan = plan_gemm(p, name, options);
   const GemmParams& q = plan.params;
   const int size = size_of(p.dtype), depth = std::min(kGemmRowBytes / size, int(round_up(q.in_channels, kGemmTurn)));
-  // Per row, column and channel: one FMA; TM + TN values read from shared memory, 8 bytes an instruction, and of halves widened. So for
-  // 8 x 8 results and four channels 288 and 352 instructions (floats, halves); in the machine code there are 278 to 307 and 345 to 362.
-  const double per_result = double(tile.tm + tile.tn) / (tile.tm * tile.tn);
-  const double reads = per_result * size / 8, widening = size == 2 ? per_result : 0;
-  // A step's copies: 20 instructions for a unit (offset, bounds, two addresses, the copy, the loop).
-  constexpr double kCopy = 20, kStep = 100, kStore = 4;
-  const double fmas = plan.steps * tile.bm * tile.bn * depth;
+  const Work step = tile.is_tensor() ? tensor_core_step(tile) : cuda_core_step(tile, depth, size);
+  // A step's copies, for a unit: 20 instructions on CUDA cores (offset, bounds, two addresses, the copy, the loop); where a thread keeps
+  // its addresses 6, estimated from the source.
+  const double copy = tile.is_tensor() ? 6 : 20, overhead = tile.is_tensor() ? 40 : 100;
+  constexpr double kStore = 4;
   const double image_tiles = q.column_tiles_per_item > 1 ? plan.steps / q.column_tiles : plan.steps;
   const double filter_tiles = q.filter_resident ? double(plan.blocks) * q.filter_slots : plan.steps;
   const int unit = image_unit(plan, p, nullptr);
@@ -405,7 +437,8 @@ inline double gemm_cost(const Problem& p, GemmTileName name, const GemmOptions& 
   const double results =
       double(p.N) * (p.pass == Pass::kFprop ? double(p.P) * double(p.Q) * double(p.K) : double(p.H) * double(p.W) * double(p.C));
   Work work;
-  work.instructions = fmas * (1 + reads + widening) + copies * kCopy + plan.steps * kStep * tile.threads + results * kStore;
+  work.instructions = plan.steps * (step.instructions + overhead * tile.threads) + copies * copy + results * kStore;
+  work.matrix_clocks = plan.steps * step.matrix_clocks;
   work.dram_bytes = p.tensor_bytes() + 2 * double(plan.partial_bytes + plan.packed_bytes);
   // Pixels of planes that are copied one by one: their sectors have gaps under a stride, and runs begin and end within some
   // (assumed: 128 bytes that begin anywhere touch five sectors for four).
@@ -417,14 +450,15 @@ inline double gemm_cost(const Problem& p, GemmTileName name, const GemmOptions& 
   work.l2_bytes = (image_tiles * tile.bm * sectors + filter_tiles * tile.bn) * kGemmRowBytes *
                       std::min(1.0, double(q.in_channels) * size / kGemmRowBytes) +
                   results * size * (q.slabs > 1 ? 1 + 8.0 * q.slabs / size : gaps);
-  work.l1_bytes = fmas * per_result * size + copies * 16 + results * 2 * size;
+  work.l1_bytes = plan.steps * step.l1_bytes + copies * 16 + results * 2 * size;
   work.blocks = plan.blocks, work.threads = tile.threads;
   work.launches = 1 + (q.slabs > 1) + plan.packs_filter;
   return microseconds(work);
 }
 
-inline const char* name_of(GemmTileName name) {
-  return name == GemmTileName::k256x64 ? "256x64" : name == GemmTileName::k128x64 ? "128x64" : "256x16";
+inline std::string name_of(GemmTileName name) {
+  const GemmTileShape tile = shape_of(name);
+  return (tile.is_tensor() ? "tensor_" : "") + std::to_string(tile.bm) + "x" + std::to_string(tile.bn);
 }
 
 // What a row of a family does. Family: kName, kOptions, passes and why_not, as static members.
@@ -432,7 +466,7 @@ template <class T, class Family, GemmTileName kTile>
 struct GemmRow {
   static std::string why_not(const Kernel&, const Problem& p) {
     const std::string why = Family::why_not(p);
-    return why.empty() ? why_not_gemm(p) : why;
+    return why.empty() ? why_not_gemm(p, kTile) : why;
   }
   static double cost(const Kernel&, const Problem& p) { return gemm_cost(p, kTile, Family::kOptions); }
   static Configuration configure(const Kernel&, const Problem& p) { return configure_gemm(p, kTile, Family::kOptions); }
@@ -445,7 +479,7 @@ struct GemmRow {
 template <class T, class Family, GemmTileName kTile>
 void add_gemm_rows(std::vector<Kernel>& catalogue) {
   const GemmTileShape tile = shape_of(kTile);
-  const std::string rest = std::string(name_of(kTile)) + "_" + short_name(TypeTraits<T>::kDType);
+  const std::string rest = name_of(kTile) + "_" + short_name(TypeTraits<T>::kDType);
   Kernel row{};
   row.name = std::string("conv2d_") + Family::kName + "_" + rest;
   row.family = Family::kName;
@@ -454,11 +488,23 @@ void add_gemm_rows(std::vector<Kernel>& catalogue) {
   row.bm = tile.bm, row.bn = tile.bn, row.bk = kGemmRowBytes / int(sizeof(T)), row.tm = tile.tm, row.tn = tile.tn;
   row.threads = tile.threads;
   row.index_bits = 32;
+  row.stages = tile.stages;
   use_functions<GemmRow<T, Family, kTile>>(row);
   catalogue.push_back(row);
   row.name = std::string("conv2d_") + Family::kName + "_packed_" + rest;
   use_functions<PackedRow<T, GemmRow<T, Family, kTile>>>(row);
   catalogue.push_back(row);
+}
+
+// A family's rows on tensor cores, where these multiply the type.
+template <class T, class Family>
+void add_tensor_gemm_rows(std::vector<Kernel>& catalogue) {
+  if constexpr (tensor_cores_have<T>) {
+    add_gemm_rows<T, Family, GemmTileName::kTensor128x256>(catalogue);
+    add_gemm_rows<T, Family, GemmTileName::kTensor128x128>(catalogue);
+    add_gemm_rows<T, Family, GemmTileName::kTensor128x64>(catalogue);
+    add_gemm_rows<T, Family, GemmTileName::kTensor64x64>(catalogue);
+  }
 }
 
 }  // namespace cnn::conv2d

@@ -1,7 +1,8 @@
-// The implicit GEMM: see gemm.h for what it computes, tile.cuh for the tile, copy.cuh for how operands come, store.cuh for how results go.
+// The implicit GEMM on CUDA cores: see gemm.h for what it computes, tile.cuh for the tile, copy.cuh for how operands come, store.cuh for
+// how results go.
 //
 //              columns: BN                     A step is one tap and 64 bytes of its channels. Its copies are issued
-//            +--------------+                  kGemmStages - 1 steps ahead, and go on from one tile of columns, class and
+//            +--------------+                  Tile::kStages - 1 steps ahead, and go on from one tile of columns, class and
 //    tap, k  | filter       |                  item to the next: the pipeline runs dry at the end of the block alone. One
 //            +--------------+                  barrier to a step.
 //   +------+ +--------------+
@@ -98,7 +99,7 @@ __device__ __forceinline__ void advance(const GemmParams& p, GemmStep& s) {
 template <class T, class Tile, bool kPlanar>
 struct GemmLoader {
   static constexpr int kRing = 8;
-  static_assert(kGemmStages + 2 <= kRing, "from the step that is multiplied to the one that is found out");
+  static_assert(Tile::kStages + 2 <= kRing, "from the step that is multiplied to the one that is found out");
 
   GemmStep steps[kRing];
   // Offsets of the image, by slot; negative: zeros. If planar, by row, those that units begin with before the others: units are asked for.
@@ -176,6 +177,50 @@ struct GemmLoader {
   }
 };
 
+// A segment's results, from the threads' registers to where store.cuh has them.
+template <class To, class Tile>
+__device__ __forceinline__ void stage_results(const GemmParams& p, int part, int segment, const GemmStoreTable<Tile>& table,
+                                              const float (&value)[Tile::TM][Tile::TN], unsigned char* staging) {
+  const int thread = recompute(int(threadIdx.x)), thread_m = Tile::thread_m(thread), thread_n = Tile::thread_n(thread);
+  const int rows = staged_rows(Tile::kShape, p.parts, int(sizeof(To)));
+  const int first_row = segment * Tile::kSegmentRows % rows;
+  using Four = Vector<To, 4>;
+  if (!p.out_planar) {
+    CNN_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const int row = (first_row + 4 * thread_m + i) * p.parts + part;
+      CNN_UNROLL
+      for (int j = 0; j < Tile::TN; j += 4) {
+        const int n = tile_row<Tile::kThreadsN>(thread_n, j);
+        Four four;
+        CNN_UNROLL
+        for (int e = 0; e < 4; ++e) four.value[e] = narrow<To>(value[segment * 4 + i][j + e] * table.factor[n + e] + table.offset[n + e]);
+        *reinterpret_cast<Four*>(staging + staged_row(Tile::kShape, row, int(sizeof(To))) + n * int(sizeof(To))) = four;
+      }
+    }
+  } else {
+    const int per_plane = p.parts > 1 ? 1 : p.planes, columns = Tile::BN / per_plane;
+    CNN_UNROLL
+    for (int j = 0; j < Tile::TN; ++j) {
+      const int n = tile_row<Tile::kThreadsN>(thread_n, j);
+      const int column = per_plane == 1 ? n : p.planes_div.quotient(n), plane = per_plane == 1 ? part : n - column * per_plane;
+      const int byte = (first_row + 4 * thread_m) * int(sizeof(To));
+      const int place = (byte / 16 ^ Tile::chunk_mask(column, per_plane)) * 16 + byte % 16;
+      Four four;
+      CNN_UNROLL
+      for (int i = 0; i < 4; ++i) four.value[i] = narrow<To>(value[segment * 4 + i][j] * table.factor[n] + table.offset[n]);
+      *reinterpret_cast<Four*>(staging + (plane * columns + column) * rows * int(sizeof(To)) + place) = four;
+    }
+  }
+}
+
+template <class To, class Tile>
+__device__ __forceinline__ void store_item(const GemmParams& p, int slab, int column_tile, int part, const GemmStoreTable<Tile>& table,
+                                           const float (&value)[Tile::TM][Tile::TN], unsigned char* staging) {
+  store_results<To, Tile, Tile::TM / 4>(p, slab, column_tile, part, table, staging,
+                                        [&](int segment) { stage_results<To, Tile>(p, part, segment, table, value, staging); });
+}
+
 template <class T, class Tile, bool kPlanar>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) gemm_kernel(const __grid_constant__ GemmParams p) {
   using Loader = GemmLoader<T, Tile, kPlanar>;
@@ -188,7 +233,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) gemm_kernel(con
 
   loader.begin(p);
   CNN_NO_UNROLL
-  for (int i = 0; i < kGemmStages - 1; ++i) {
+  for (int i = 0; i < Tile::kStages - 1; ++i) {
     __syncthreads();
     loader.copy(p, i, images, filters);
     commit_async();
@@ -196,11 +241,11 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) gemm_kernel(con
 
   GemmResults<T, Tile> results;
   for (int i = 0;; ++i) {
-    wait_async<kGemmStages - 2>();
+    wait_async<Tile::kStages - 2>();
     __syncthreads();
     const GemmStep& s = loader.step(i);
     if (s.number >= p.items) break;
-    loader.copy(p, i + kGemmStages - 1, images, filters);
+    loader.copy(p, i + Tile::kStages - 1, images, filters);
     commit_async();
     if (s.begins()) {
       results.clear();
@@ -217,8 +262,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) gemm_kernel(con
     if (s.ends()) {
       __syncthreads();  // the staged results may lie where stages were, and the tables are set
       if (p.partial)
-        store_results<float, Tile>(p, s.item.slab, s.item.column_tile + s.column, s.part, table, results.value, shared + p.staging);
-      else store_results<T, Tile>(p, s.item.slab, s.item.column_tile + s.column, s.part, table, results.value, shared + p.staging);
+        store_item<float, Tile>(p, s.item.slab, s.item.column_tile + s.column, s.part, table, results.value, shared + p.staging);
+      else store_item<T, Tile>(p, s.item.slab, s.item.column_tile + s.column, s.part, table, results.value, shared + p.staging);
     }
   }
 }

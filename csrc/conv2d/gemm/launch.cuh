@@ -8,10 +8,9 @@
 
 namespace cnn::conv2d {
 
-// Blocks on a multiprocessor that registers have to allow: 16 warps for each tile.
 template <class T, GemmTileName kName>
 void launch_gemm_tile(const char* name, bool planar, const GemmParams& params, const LaunchShape& shape) {
-  using Tile = GemmTile<kName, 512 / shape_of(kName).threads>;
+  using Tile = GemmTile<kName>;
   if (planar) launch(name, shape, gemm_kernel<T, Tile, true>, params);
   else launch(name, shape, gemm_kernel<T, Tile, false>, params);
 }
@@ -24,6 +23,7 @@ void launch_gemm(const char* name, GemmTileName tile, bool planar, const GemmPar
     case GemmTileName::k256x64: return launch_gemm_tile<T, GemmTileName::k256x64>(name, planar, params, shape);
     case GemmTileName::k128x64: return launch_gemm_tile<T, GemmTileName::k128x64>(name, planar, params, shape);
     case GemmTileName::k256x16: return launch_gemm_tile<T, GemmTileName::k256x16>(name, planar, params, shape);
+    default: throw std::runtime_error(std::string(name) + ": no tile of the CUDA cores");
   }
 }
 

@@ -58,53 +58,10 @@ struct GemmStoreTable {
   }
 };
 
-// What a staged column's chunks are exchanged by, so that the threads of a warp, which are at different columns of one chunk, meet in no
-// bank.
-template <class Tile>
-__device__ __forceinline__ int chunk_mask(int column, int columns_per_plane) {
-  return column * columns_per_plane / 4 % Tile::kLanesN * (8 / Tile::kLanesN);
-}
-
-template <class To, class Tile>
-__device__ __forceinline__ void stage_results(const GemmParams& p, int part, int segment, const GemmStoreTable<Tile>& table,
-                                              const float (&value)[Tile::TM][Tile::TN], unsigned char* staging) {
-  const int thread = recompute(int(threadIdx.x)), thread_m = Tile::thread_m(thread), thread_n = Tile::thread_n(thread);
-  const int rows = staged_rows(Tile::kShape, p.parts, int(sizeof(To)));
-  const int first_row = segment * Tile::kSegmentRows % rows;
-  using Four = Vector<To, 4>;
-  if (!p.out_planar) {
-    CNN_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const int row = (first_row + 4 * thread_m + i) * p.parts + part;
-      CNN_UNROLL
-      for (int j = 0; j < Tile::TN; j += 4) {
-        const int n = tile_row<Tile::kThreadsN>(thread_n, j);
-        Four four;
-        CNN_UNROLL
-        for (int e = 0; e < 4; ++e) four.value[e] = narrow<To>(value[segment * 4 + i][j + e] * table.factor[n + e] + table.offset[n + e]);
-        *reinterpret_cast<Four*>(staging + staged_row(row, Tile::BN * int(sizeof(To))) + n * int(sizeof(To))) = four;
-      }
-    }
-  } else {
-    const int per_plane = p.parts > 1 ? 1 : p.planes, columns = Tile::BN / per_plane;
-    CNN_UNROLL
-    for (int j = 0; j < Tile::TN; ++j) {
-      const int n = tile_row<Tile::kThreadsN>(thread_n, j);
-      const int column = per_plane == 1 ? n : p.planes_div.quotient(n), plane = per_plane == 1 ? part : n - column * per_plane;
-      const int byte = (first_row + 4 * thread_m) * int(sizeof(To));
-      const int place = (byte / 16 ^ chunk_mask<Tile>(column, per_plane)) * 16 + byte % 16;
-      Four four;
-      CNN_UNROLL
-      for (int i = 0; i < 4; ++i) four.value[i] = narrow<To>(value[segment * 4 + i][j] * table.factor[n] + table.offset[n]);
-      *reinterpret_cast<Four*>(staging + (plane * columns + column) * rows * int(sizeof(To)) + place) = four;
-    }
-  }
-}
-
 // Writes `rows` staged rows, the first of which is the tile's first_row.
 template <class To, class Tile, int kVector>
-__device__ __forceinline__ void write_results(const GemmParams& p, int column_tile, int first_row, int rows,
-                                              const GemmStoreTable<Tile>& table, const unsigned char* staging, To* out) {
+__device__ __forceinline__ void write_results_by(const GemmParams& p, int column_tile, int first_row, int rows,
+                                                 const GemmStoreTable<Tile>& table, const unsigned char* staging, To* out) {
   using Several = Vector<To, kVector>;
   const int columns_left = min(Tile::BN, p.columns - column_tile * Tile::BN);
   const FastDiv<int32_t> units = column_tile + 1 == p.column_tiles ? p.out_units_last : p.out_units;
@@ -117,7 +74,7 @@ __device__ __forceinline__ void write_results(const GemmParams& p, int column_ti
       const int row = p.parts == 1 ? line : p.planes_div.divmod(line, part), m = first_row + row, n = unit * kVector;
       if (part >= table.planes[m]) continue;
       To* const to = out + table.row[m] + part * p.out_w + table.column[n];
-      const unsigned char* const staged = staging + staged_row(line, Tile::BN * int(sizeof(To))) + n * int(sizeof(To));
+      const unsigned char* const staged = staging + staged_row(Tile::kShape, line, int(sizeof(To))) + n * int(sizeof(To));
       *reinterpret_cast<Several*>(to) = finish(p.epilogue, to, *reinterpret_cast<const Several*>(staged));
     }
   } else {
@@ -136,7 +93,7 @@ __device__ __forceinline__ void write_results(const GemmParams& p, int column_ti
       const int pixel = unit * kVector;
       const int row = p.planes == 1 ? pixel : p.planes_div.divmod(pixel, plane), m = place(first_row + row);
       if (plane >= table.planes[m]) continue;
-      const int mask = chunk_mask<Tile>(column, per_plane);
+      const int mask = Tile::chunk_mask(column, per_plane);
       const unsigned char* const line = staging + column * rows * int(sizeof(To));
       Several several;
       if (p.planes == 1) {
@@ -158,24 +115,28 @@ __device__ __forceinline__ void write_results(const GemmParams& p, int column_ti
 }
 
 template <class To, class Tile>
-__device__ __forceinline__ void store_results(const GemmParams& p, int slab, int column_tile, int part, const GemmStoreTable<Tile>& table,
-                                              const float (&value)[Tile::TM][Tile::TN], unsigned char* staging) {
+__device__ __forceinline__ void write_results(const GemmParams& p, int slab, int column_tile, int first_row, int rows,
+                                              const GemmStoreTable<Tile>& table, const unsigned char* staging) {
   To* const out = p.partial ? reinterpret_cast<To*>(p.partial + slab * p.slab_stride) : static_cast<To*>(p.out);
-  const auto write = [&](int first_row, int rows) {
-    __syncthreads();
-    constexpr int kMost = 16 / int(sizeof(To));
-    if (p.out_vector == kMost) write_results<To, Tile, kMost>(p, column_tile, first_row, rows, table, staging, out);
-    else if (p.out_vector == kMost / 2) write_results<To, Tile, kMost / 2>(p, column_tile, first_row, rows, table, staging, out);
-    else write_results<To, Tile, 1>(p, column_tile, first_row, rows, table, staging, out);
-    __syncthreads();
-  };
+  __syncthreads();
+  constexpr int kMost = 16 / int(sizeof(To));
+  if (p.out_vector == kMost) write_results_by<To, Tile, kMost>(p, column_tile, first_row, rows, table, staging, out);
+  else if (p.out_vector == kMost / 2) write_results_by<To, Tile, kMost / 2>(p, column_tile, first_row, rows, table, staging, out);
+  else write_results_by<To, Tile, 1>(p, column_tile, first_row, rows, table, staging, out);
+  __syncthreads();
+}
+
+// `stage(segment)` stages the results of one segment of the tile's rows; there are so many.
+template <class To, class Tile, int kSegments, class Stage>
+__device__ __forceinline__ void store_results(const GemmParams& p, int slab, int column_tile, int part, const GemmStoreTable<Tile>& table,
+                                              const unsigned char* staging, Stage stage) {
   const int rows = staged_rows(Tile::kShape, p.parts, int(sizeof(To)));
   CNN_UNROLL
-  for (int segment = 0; segment < Tile::TM / 4; ++segment) {
-    stage_results<To, Tile>(p, part, segment, table, value, staging);
-    if (rows < Tile::BM) write(segment * Tile::kSegmentRows, rows);
+  for (int segment = 0; segment < kSegments; ++segment) {
+    stage(segment);
+    if (rows < Tile::BM) write_results<To>(p, slab, column_tile, segment * Tile::kSegmentRows, rows, table, staging);
   }
-  if (rows == Tile::BM && part + 1 == p.parts) write(0, rows);
+  if (rows == Tile::BM && part + 1 == p.parts) write_results<To>(p, slab, column_tile, 0, rows, table, staging);
 }
 
 }  // namespace cnn::conv2d

@@ -25,11 +25,11 @@
 
 namespace cnn::conv2d {
 
-template <GemmTileName kName, int kBlocksPerMultiprocessor>
+template <GemmTileName kName>
 struct GemmTile {
   static constexpr GemmTileShape kShape = shape_of(kName);
   static constexpr int BM = kShape.bm, BN = kShape.bn, TM = kShape.tm, TN = kShape.tn, kThreads = kShape.threads;
-  static constexpr int kBlocks = kBlocksPerMultiprocessor;  // what registers have to allow
+  static constexpr int kBlocks = kShape.blocks, kStages = kShape.stages;
   static constexpr int kThreadsM = BM / TM, kThreadsN = BN / TN;
   static constexpr int kLanesN = kThreadsN < 8 ? kThreadsN : 8, kLanesM = 32 / kLanesN, kWarpsN = kThreadsN / kLanesN;
   static constexpr int kSegmentRows = 4 * kThreadsM;
@@ -37,6 +37,11 @@ struct GemmTile {
   static_assert(kThreadsM * kThreadsN == kThreads && kThreads % 32 == 0, "threads tile the block");
   static_assert(TM % 4 == 0 && TN % 4 == 0 && kThreadsM % kLanesM == 0 && kThreadsN % kLanesN == 0, "segments and warps tile it");
 
+  // What a staged column's chunks (store.cuh) are exchanged by, so that the threads of a warp, which are at different columns of one chunk,
+  // meet in no bank.
+  __device__ static __forceinline__ int chunk_mask(int column, int columns_per_plane) {
+    return column * columns_per_plane / 4 % kLanesN * (8 / kLanesN);
+  }
   __device__ static __forceinline__ int thread_m(int thread) { return thread / 32 / kWarpsN * kLanesM + thread % 32 / kLanesN; }
   __device__ static __forceinline__ int thread_n(int thread) { return thread / 32 % kWarpsN * kLanesN + thread % kLanesN; }
 };

@@ -67,7 +67,6 @@ inline std::string why_not_packed(const Problem& p) {
   };
   if (p.pass != Pass::kDgrad && !is_planes(p.x, p.C, p.H, p.W)) return "x is not of dense planes: nothing to pack";
   if (p.pass != Pass::kFprop && !is_planes(p.y, p.K, p.P, p.Q)) return "y is not of dense planes: nothing to pack";
-  if (p.R * p.S == 1 && p.stride_h * p.stride_w > 1) return "1x1 filter with a stride: reads a part of the pixels";
   if (const int64_t bytes = Packed(p).bytes(); bytes > kMost)
     return "packed images would take " + std::to_string(bytes >> 20) + " MB: built for up to " + std::to_string(kMost >> 20);
   return {};

@@ -26,6 +26,7 @@ void add_pointwise_kernels(std::vector<Kernel>& catalogue) {
   add_gemm_rows<T, Pointwise, GemmTileName::k256x64>(catalogue);
   add_gemm_rows<T, Pointwise, GemmTileName::k128x64>(catalogue);
   add_gemm_rows<T, Pointwise, GemmTileName::k256x16>(catalogue);
+  add_tensor_gemm_rows<T, Pointwise>(catalogue);
 }
 
 }  // namespace cnn::conv2d

@@ -181,18 +181,6 @@ CNN_HOST_DEVICE constexpr int sums_slice(int bm, int bn, int run) {
   return sums_row(bm, bn, run) + (threads < 32 ? threads : 0);
 }
 
-struct ThreadTile {
-  float value[kThreadTile][kThreadTile];
-
-  __device__ __forceinline__ void clear() {
-    CNN_UNROLL
-    for (int i = 0; i < kThreadTile; ++i) {
-      CNN_UNROLL
-      for (int j = 0; j < kThreadTile; ++j) value[i][j] = 0;
-    }
-  }
-};
-
 // A thread's place in its block: slice, and row and column of threads within its tile. Neighbouring lanes are up to 8 columns of up to 4
 // rows: a quarter of a warp reads 128 bytes in a row of x, and one to a few vectors of y.
 struct ThreadPlace {
@@ -208,12 +196,29 @@ struct ThreadPlace {
   }
 };
 
+struct ThreadTile {
+  using Place = ThreadPlace;
+  float value[kThreadTile][kThreadTile];
+
+  __device__ __forceinline__ void clear() {
+    CNN_UNROLL
+    for (int i = 0; i < kThreadTile; ++i) {
+      CNN_UNROLL
+      for (int j = 0; j < kThreadTile; ++j) value[i][j] = 0;
+    }
+  }
+};
+
 // Channels dense. A stage is y[BK][BM] and x[BK][BN]: rows of a pixel's channels, as they lie in memory. A thread copies the same channels
 // of every so-many-th pixel; where the pixels of a stage are is worked out once for the block, in a table.
-template <class T>
+//
+// kSwizzled: chunk c of a pixel's 16-byte chunks lies at c ^ (pixel % 8), so that the same chunk of eight pixels meets in no bank
+// (tensor.cuh).
+template <class T, bool kSwizzled = false>
 struct ChannelsLast {
   using Element = T;
-  static constexpr bool kChannelsLast = true;
+  using Results = ThreadTile;
+  static constexpr bool kChannelsLast = true, kTensor = false;
   static constexpr int kStages = 3, kStageBytes = 16 * 1024;
   static constexpr int kVector = 16 / int(sizeof(T)), kSegments = kThreadTile / kVector;
   static constexpr int kRun = kVector;  // neighbouring rows of results in a thread
@@ -245,6 +250,8 @@ struct ChannelsLast {
   }
 
   static CNN_HOST_DEVICE int stage_length(int bm, int bn, int bk) { return (bm + bn) * bk; }
+  // Where a pixel's element lies in its row of the stage.
+  __device__ static __forceinline__ int in_row(int pixel, int element) { return kSwizzled ? element ^ (pixel % 8 * kVector) : element; }
 
   // Says where the pixels of the stage from `first` on are; to be seen by the others after a barrier.
   __device__ static __forceinline__ void prepare(const TiledWgradParams& p, const BlockOfWgrad& block, Pixels& pixels, int first,
@@ -267,16 +274,16 @@ struct ChannelsLast {
       const int log_units = p.log_bm - p.log_y_unit;
       for (int pixel = thread >> log_units; pixel < bk; pixel += kTiledWgradThreads >> log_units) {
         const int from = pixels[slot][pixel].y;
-        copy_unit<bytes.value>(stage + (pixel << p.log_bm) + y_to, y + from, from >= 0 ? y_valid : 0);
+        copy_unit<bytes.value>(stage + (pixel << p.log_bm) + in_row(pixel, y_to), y + from, from >= 0 ? y_valid : 0);
       }
     });
     with_unit<T>(p.log_x_unit, [&](auto bytes) {
       const int log_units = p.log_bn - p.log_x_unit;
-      T* const to = stage + (bk << p.log_bm) + x_to;
+      T* const to = stage + (bk << p.log_bm);
       for (int pixel = thread >> log_units; pixel < bk; pixel += kTiledWgradThreads >> log_units) {
         const PixelEntry entry = pixels[slot][pixel];
         const bool inside = unsigned(entry.h + x_h) < unsigned(p.H) && unsigned(entry.w + x_w) < unsigned(p.W);
-        copy_unit<bytes.value>(to + (pixel << p.log_bn), x + entry.x, inside ? x_valid : 0);
+        copy_unit<bytes.value>(to + (pixel << p.log_bn) + in_row(pixel, x_to), x + entry.x, inside ? x_valid : 0);
       }
     });
   }
@@ -322,7 +329,8 @@ struct ChannelsLast {
 template <class T>
 struct Planar {
   using Element = T;
-  static constexpr bool kChannelsLast = false;
+  using Results = ThreadTile;
+  static constexpr bool kChannelsLast = false, kTensor = false;
   static constexpr int kStages = 2, kStageBytes = 32 * 1024;  // rows of 128 bytes and more: planes rarely begin at a sector's first byte
   static constexpr int kGroup = 4;                            // pixels
   static constexpr int kPad = 16 / int(sizeof(T));
@@ -428,7 +436,8 @@ __global__ void __launch_bounds__(kTiledWgradThreads, 2) tiled_wgrad_kernel(cons
   T* const stages = reinterpret_cast<T*>(storage);
   const int stage_length = Layout::stage_length(bm, bn, bk);
   int steps = (block.last_pixel - first + bk - 1) >> p.log_bk;  // that are left
-  ThreadTile results;
+  using Place = typename Layout::Results::Place;
+  typename Layout::Results results;
   results.clear();
   CNN_UNROLL
   for (int ahead = 0; ahead < kAhead; ++ahead) {
@@ -448,7 +457,7 @@ __global__ void __launch_bounds__(kTiledWgradThreads, 2) tiled_wgrad_kernel(cons
     first += bk;
     slot ^= 1;
     Layout::prepare(p, block, pixels, first, slot);
-    Layout::multiply(results, ThreadPlace(p), stages + here * stage_length, bm, bn, bk);
+    Layout::multiply(results, Place(p), stages + here * stage_length, bm, bn, bk);
     here = here == kAhead ? 0 : here + 1;
   }
   wait_async<0>();
@@ -456,7 +465,7 @@ __global__ void __launch_bounds__(kTiledWgradThreads, 2) tiled_wgrad_kernel(cons
 
   // The slices' results side by side, [slice][filter][column], then their sums, in rows of columns.
   float* const sums = reinterpret_cast<float*>(storage);
-  const ThreadPlace place(p);
+  const Place place(p);
   const int slice_length = sums_slice(bm, bn, Layout::kRun);
   Layout::keep(results, place, sums + place.slice * slice_length, bm, bn);
   __syncthreads();

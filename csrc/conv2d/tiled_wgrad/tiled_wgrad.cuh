@@ -11,7 +11,7 @@
 #include "conv2d/pack_images/pack_images.h"
 #include "conv2d/plan.h"
 #include "conv2d/sum_slabs/sum_slabs.h"
-#include "conv2d/tiled_wgrad/kernel.cuh"
+#include "conv2d/tiled_wgrad/tensor.cuh"
 #include "conv2d/tiled_wgrad/tiled_wgrad.h"
 
 namespace cnn::conv2d {
@@ -180,7 +180,9 @@ void set_cost(WgradSchedule& s, const Problem& p, const WgradUnits& units, doubl
   constexpr double kReads = Layout::kChannelsLast ? 2.0 * kThreadTile / kVector : 2.0 * kThreadTile / 4;
   constexpr double kConversions = sizeof(T) == 2 ? 2.0 * kThreadTile : 0;
   constexpr double kSteps = Layout::kChannelsLast ? 6 : 9;
-  constexpr double kPerPixel = kThreadTile * kThreadTile + kReads + kConversions + kSteps;
+  // On tensor cores a warp has 35 for 16 pixels, counted there too.
+  constexpr double kTensorInstructions = 35.0 / 16;
+  constexpr double kPerPixel = Layout::kTensor ? kTensorInstructions : kThreadTile * kThreadTile + kReads + kConversions + kSteps;
   // For a copied unit: the read of a table, four additions and two comparisons of its place, two addresses, the copy, the loop. A value
   // that goes through a register is also loaded and stored.
   constexpr double kPerCopy = 14, kThroughRegister = 2;
@@ -209,6 +211,10 @@ void set_cost(WgradSchedule& s, const Problem& p, const WgradUnits& units, doubl
   work.dram_bytes = p.tensor_bytes() + 2 * partial;
   work.l2_bytes = s.asked + 2 * partial;
   work.l1_bytes = s.asked + tiles * rounded * bm * bn / (kThreadTile * kThreadTile) * 2 * kThreadTile * size;
+  if (Layout::kTensor) {
+    work.l1_bytes = s.asked + tiles * rounded * bm * bn / (64 * 32) * (64 + 32) * size;
+    work.matrix_clocks = tiles * rounded * bm * bn / (16 * 16 * 8) * kMatrixClocks;
+  }
   work.blocks = tiles * double(s.slabs);
   work.threads = kTiledWgradThreads;
   work.launches = s.by_workspace ? 2 : 1;
@@ -246,12 +252,14 @@ WgradSchedule schedule_tiled_wgrad(const Problem& p) {
   WgradSchedule candidates[17 * 2 * 3];  // tiles, stages, slabs
   int count = 0;
   double least = 0;
-  for (int log_bm = 3; log_bm <= 7; ++log_bm) {
-    for (int log_bn = 4; log_bn <= 7; ++log_bn) {
-      if (log_bm + log_bn < 9) continue;  // a slice has at least the eight threads that read together
+  constexpr int kLeastM = Layout::kTensor ? kLogWarpFilters : 3, kLeastN = Layout::kTensor ? 6 : 4;
+  constexpr int kLeast = Layout::kTensor ? kLeastM + kLeastN : 9;  // a slice has at least the eight threads that read together
+  for (int log_bm = kLeastM; log_bm <= 7; ++log_bm) {
+    for (int log_bn = kLeastN; log_bn <= 7; ++log_bn) {
+      if (log_bm + log_bn < kLeast) continue;
       // Half of the tile would do, and is one.
-      if (log_bm + log_bn > 9 && log_bm > 3 && (int64_t(1) << (log_bm - 1)) >= p.filters_per_group()) continue;
-      if (log_bm + log_bn > 9 && log_bn > 4 && (int64_t(1) << (log_bn - 1)) >= columns) continue;
+      if (log_bm + log_bn > kLeast && log_bm > kLeastM && (int64_t(1) << (log_bm - 1)) >= p.filters_per_group()) continue;
+      if (log_bm + log_bn > kLeast && log_bn > kLeastN && (int64_t(1) << (log_bn - 1)) >= columns) continue;
       // A block of several taps sums over what any of them reaches.
       const double taps = std::max(1.0, double(1 << log_bn) / double(p.channels_per_group()));
       const bool all = !skip || taps >= double(p.R * p.S);
@@ -354,7 +362,7 @@ struct TiledWgradRow {
   }
 };
 
-template <class T, class Row>
+template <class T, class Layout, class Row>
 void add_tiled_wgrad_row(std::vector<Kernel>& catalogue, WgradFamily family, const char* layout) {
   Kernel row{};
   row.name = std::string("conv2d_") + name_of(family) + "_wgrad_" + layout + "_" + short_name(TypeTraits<T>::kDType);
@@ -364,16 +372,22 @@ void add_tiled_wgrad_row(std::vector<Kernel>& catalogue, WgradFamily family, con
   row.tm = row.tn = kThreadTile;
   row.threads = kTiledWgradThreads;
   row.index_bits = 32;
+  row.stages = Layout::kStages;
   use_functions<Row>(row);
   catalogue.push_back(row);
 }
 
-// For channels dense, for rows of pixels dense, and one that packs such rows.
+// For channels dense, for rows of pixels dense, and one that packs such rows; of halves the first and the last on tensor cores too.
 template <class T, WgradFamily kFamily>
 void add_tiled_wgrad_rows(std::vector<Kernel>& catalogue) {
-  add_tiled_wgrad_row<T, TiledWgradRow<ChannelsLast<T>, kFamily>>(catalogue, kFamily, "nhwc");
-  add_tiled_wgrad_row<T, TiledWgradRow<Planar<T>, kFamily>>(catalogue, kFamily, "nchw");
-  add_tiled_wgrad_row<T, PackedRow<T, TiledWgradRow<ChannelsLast<T>, kFamily>>>(catalogue, kFamily, "packed");
+  add_tiled_wgrad_row<T, ChannelsLast<T>, TiledWgradRow<ChannelsLast<T>, kFamily>>(catalogue, kFamily, "nhwc");
+  add_tiled_wgrad_row<T, Planar<T>, TiledWgradRow<Planar<T>, kFamily>>(catalogue, kFamily, "nchw");
+  add_tiled_wgrad_row<T, ChannelsLast<T>, PackedRow<T, TiledWgradRow<ChannelsLast<T>, kFamily>>>(catalogue, kFamily, "packed");
+  if constexpr (sizeof(T) == 2) {
+    add_tiled_wgrad_row<T, ChannelsLastTensor<T>, TiledWgradRow<ChannelsLastTensor<T>, kFamily>>(catalogue, kFamily, "tensor");
+    add_tiled_wgrad_row<T, ChannelsLastTensor<T>, PackedRow<T, TiledWgradRow<ChannelsLastTensor<T>, kFamily>>>(catalogue, kFamily,
+                                                                                                               "packed_tensor");
+  }
 }
 
 template <class T>

@@ -28,6 +28,7 @@ void add_transposed_kernels(std::vector<Kernel>& catalogue) {
   add_gemm_rows<T, Transposed, GemmTileName::k256x64>(catalogue);
   add_gemm_rows<T, Transposed, GemmTileName::k128x64>(catalogue);
   add_gemm_rows<T, Transposed, GemmTileName::k256x16>(catalogue);
+  add_tensor_gemm_rows<T, Transposed>(catalogue);
 }
 
 }  // namespace cnn::conv2d

@@ -1,6 +1,8 @@
 // See checker.h.
 #include "emulator/checked/checker.h"
 
+#include "emulator/matrix.h"
+
 #include <pthread.h>
 
 #include <algorithm>
@@ -156,7 +158,12 @@ void Checker::exchange_completes(unsigned warp, unsigned mask, const char* opera
   const bool synchronises = std::strcmp(operation, "__syncwarp") == 0;
   if (synchronises) ordering_.warp_synchronises(warp * kWarpSize, mask);
   if (!count_) return;
-  ++(synchronises ? totals_.warp_barriers : totals_.shuffles);
+  if (const int multiply_adds = multiply_adds_of(operation)) {
+    ++totals_.matrix_products;
+    totals_.matrix_multiply_adds += std::uint64_t(multiply_adds);
+  } else if (std::strcmp(operation, "ldmatrix") != 0) {  // whose lanes' reads are accesses
+    ++(synchronises ? totals_.warp_barriers : totals_.shuffles);
+  }
   for (unsigned lane = 0; lane < unsigned(kWarpSize); ++lane)
     if (mask >> lane & 1u) warps_.thread_waits(warp * kWarpSize + lane, false);
 }

@@ -1,0 +1,295 @@
+// The implicit GEMM on tensor cores: see gemm.h for what it computes, store.cuh for how results go.
+//
+//              columns: BN                     A step is one tap and 64 bytes of its channels: two instructions deep. Copies are issued
+//            +--------------+                  kStages - 1 steps ahead, one barrier to a step. A block has one item; classes of columns
+//    tap, k  | filter       |                  that interleave in the result come one after the other, and are written together.
+//            +--------------+
+//   +------+ +--------------+                  A warp has BM / kWarpsM x BN / kWarpsN results in registers, as 16x8 fragments of mma
+//   |image | | warp |  warp | rows: BM         (common/matrix.h), and reads its operands by ldmatrix, four 8x8 matrices each.
+//   |tap, k| |------+-------|
+//   +------+ +--------------+
+//
+// Shared memory, in 16-byte chunks of 8 halves or 4 floats:
+//   image, and the filter where it is dense along the reduction:   [row][4 chunks]; chunk c lies at c ^ (row / 2 % 4)
+//   the filter where it is dense along the columns:                [k][BN / 8 chunks]; chunk c lies at c ^ (k % 8)
+// so that the eight rows of a matrix, and the eight threads whose copies are a wavefront, meet in no bank.
+//
+// A thread copies the same chunk of every so-many-th row. Of each of these rows of the image it has the address, which a step moves by one
+// number for all of them, and a bit for each tap that reads inside the image, as CUTLASS's "optimized" iterators of conv2d do.
+//
+// Bytes per item: (BM + BN) * taps * C from L2, BM * BN elements written, for BM * BN * taps * C FMAs: 32 FMAs to a byte of halves for
+// 128 x 128. In flight: 3 steps of (BM + BN) * 64 bytes in each block.
+#pragma once
+
+#include "common/async_copy.h"
+#include "common/matrix.h"
+#include "conv2d/gemm/items.cuh"
+#include "conv2d/gemm/store.cuh"
+
+namespace cnn::conv2d {
+
+template <GemmTileName kName>
+struct TensorTile {
+  static constexpr GemmTileShape kShape = shape_of(kName);
+  static constexpr int BM = kShape.bm, BN = kShape.bn, kThreads = kShape.threads, kBlocks = kShape.blocks, kStages = kShape.stages;
+  static constexpr int kWarpsN = kShape.warps_n, kSegments = kShape.warps_m;
+  static constexpr int kSegmentRows = BM / kSegments, kWarpColumns = BN / kWarpsN;
+
+  static_assert(kSegments * kWarpsN * 32 == kThreads, "warps tile the block");
+  static_assert(kSegmentRows % 16 == 0 && kWarpColumns % 16 == 0, "ldmatrix loads 16 rows or columns");
+  static_assert(64 % kWarpColumns == 0, "a warp's columns lie within 128 bytes of halves");
+
+  // What a staged column's chunks (store.cuh) are exchanged by: a warp is at every second of eight columns, and eight rows.
+  __device__ static __forceinline__ int chunk_mask(int column, int columns_per_plane) { return column * columns_per_plane / 2 % 4 * 2; }
+};
+
+// A chunk from global to shared memory, of which `valid` bytes exist: kWhole: all or none; else in units of so many bytes.
+template <bool kWhole, class T>
+__device__ __forceinline__ void copy_chunk(unsigned char* to, const T* from, int valid, int unit) {
+  if constexpr (kWhole) return copy_async_if(valid > 0, to, from);
+  if (unit == kGemmChunkBytes) {
+    copy_async<kGemmChunkBytes>(to, from, valid);
+  } else if (unit == 8) {
+    CNN_UNROLL
+    for (int i = 0; i < 2; ++i) copy_async<8>(to + 8 * i, from + i * (8 / int(sizeof(T))), max(0, min(8, valid - 8 * i)));
+  } else if (unit == 4) {
+    CNN_UNROLL
+    for (int i = 0; i < 4; ++i) copy_async<4>(to + 4 * i, from + i * (4 / int(sizeof(T))), max(0, min(4, valid - 4 * i)));
+  } else if constexpr (sizeof(T) == 2) {
+    Vector<T, 8> chunk;
+    CNN_UNROLL
+    for (int i = 0; i < 8; ++i) chunk.value[i] = 2 * i < valid ? from[i] : T(0.0f);
+    *reinterpret_cast<Vector<T, 8>*>(to) = chunk;
+  }
+}
+
+// A thread's part of the copies of an item, step by step.
+template <class T, class Tile, bool kFilterInner, bool kWhole>
+struct TensorLoader {
+  static constexpr int kSize = int(sizeof(T)), kDepth = kGemmRowBytes / kSize, kChunk = kGemmChunkBytes / kSize;
+  static constexpr int kRowsTogether = Tile::kThreads / 4, kImageRows = Tile::BM / kRowsTogether;
+  // The filter's chunks along what is dense, rows that are copied together, and how often.
+  static constexpr int kFilterChunks = kFilterInner ? 4 : Tile::BN / kChunk, kFilterTogether = Tile::kThreads / kFilterChunks;
+  static constexpr int kFilterTimes = (kFilterInner ? Tile::BN : kDepth) / kFilterTogether;
+  static constexpr int kFilterRowBytes = kFilterChunks * kGemmChunkBytes;
+  static_assert(Tile::BM % kRowsTogether == 0 && kRowsTogether % 8 == 0 && kFilterTogether % 8 == 0, "a thread's rows are swizzled alike");
+
+  const GemmParams& p;
+  const T* image[kImageRows];
+  unsigned taps_h[kImageRows], taps_w[kImageRows];  // a bit for each tap that reads inside the image; none of a row that does not exist
+  const T* filter;
+  unsigned char *image_to, *filter_to;  // in the first slot
+  int columns_left;                     // from the thread's first row (inner) or chunk (outer) of the filter on
+  GemmTaps w;
+  int tap_h, tap_w, chunk;  // of the next step
+
+  __device__ __forceinline__ TensorLoader(const GemmParams& params, const GemmItem& item, int part, const GemmSpan& span,
+                                          unsigned char* shared)
+      : p(params), w(span.w) {
+    const int thread = int(threadIdx.x), taps_across = max(1, span.w.end - span.w.begin);
+    tap_h = span.h.begin + span.begin / p.chunks / taps_across, tap_w = span.w.begin + span.begin / p.chunks % taps_across;
+    chunk = span.begin % p.chunks;
+    const GemmClass &h_class = p.h.classes[item.class_h], &w_class = p.w.classes[item.class_w + part];
+
+    const int row = thread / 4, image_chunk = thread % 4;
+    image_to = shared + row * kGemmRowBytes + (image_chunk ^ (row / 2 % 4)) * kGemmChunkBytes;
+    CNN_UNROLL
+    for (int i = 0; i < kImageRows; ++i) {
+      const GemmPosition at = gemm_position<Tile::BM>(p, item.row_tile, row + i * kRowsTogether);
+      const int h = h_class.first_in + at.h * p.h.in_per_out, w0 = w_class.first_in + at.w * p.w.in_per_out;
+      taps_h[i] = at.exists ? inside(h, p.h, span.h) : 0, taps_w[i] = inside(w0, p.w, span.w);
+      const int offset = at.n * p.in_n + (h + tap_h * p.h.in_per_tap) * p.in_h + (w0 + tap_w * p.w.in_per_tap) * p.in_w;
+      image[i] = static_cast<const T*>(p.in) + offset + item.group * p.in_channels + chunk * kDepth + image_chunk * kChunk;
+    }
+
+    const int filter_row = thread / kFilterChunks, filter_chunk = thread % kFilterChunks;
+    const int swizzled = filter_chunk ^ (kFilterInner ? filter_row / 2 % 4 : filter_row % 8);
+    filter_to = shared + Tile::kStages * Tile::BM * kGemmRowBytes + filter_row * kFilterRowBytes + swizzled * kGemmChunkBytes;
+    const int n = item.column_tile * Tile::BN + (kFilterInner ? filter_row : filter_chunk * kChunk);
+    const int k = chunk * kDepth + (kFilterInner ? filter_chunk * kChunk : filter_row);
+    columns_left = p.columns - n;
+    filter = static_cast<const T*>(p.filter) + item.group * p.filter_group + k * p.filter_k + n * p.filter_n +
+             (h_class.first_tap + tap_h * p.h.tap_step) * p.filter_r + (w_class.first_tap + tap_w * p.w.tap_step) * p.filter_s;
+  }
+
+  // Copies the next step into a slot, and goes on to the one after it.
+  __device__ __forceinline__ void copy(int slot) {
+    const int image_left = p.in_channels - chunk * kDepth - int(threadIdx.x) % 4 * kChunk;
+    const int image_valid = max(0, min(kGemmChunkBytes, image_left * kSize));
+    CNN_UNROLL
+    for (int i = 0; i < kImageRows; ++i) {
+      const bool reads = taps_h[i] >> tap_h & taps_w[i] >> tap_w & 1u;
+      copy_chunk<kWhole>(image_to + (slot * Tile::BM + i * kRowsTogether) * kGemmRowBytes, image[i], reads ? image_valid : 0, p.image_unit);
+    }
+    const int left = kFilterInner ? p.in_channels - chunk * kDepth - int(threadIdx.x) % kFilterChunks * kChunk
+                                  : p.in_channels - chunk * kDepth - int(threadIdx.x) / kFilterChunks;
+    const int filter_valid = max(0, min(kGemmChunkBytes, (kFilterInner ? left : columns_left) * kSize));
+    CNN_UNROLL
+    for (int i = 0; i < kFilterTimes; ++i) {
+      const bool exists = i * kFilterTogether < (kFilterInner ? columns_left : left);
+      copy_chunk<kWhole>(filter_to + slot * Tile::BN * kGemmRowBytes + i * kFilterTogether * kFilterRowBytes,
+                         filter + i * kFilterTogether * (kFilterInner ? p.filter_n : p.filter_k), exists ? filter_valid : 0, p.filter_unit);
+    }
+    advance();
+  }
+
+ private:
+  // Taps of a row or column that begins at `first`.
+  __device__ static __forceinline__ unsigned inside(int first, const GemmAxis& axis, const GemmTaps& taps) {
+    unsigned bits = 0;
+    for (int tap = taps.begin; tap < taps.end; ++tap)
+      bits |= unsigned(unsigned(first + tap * axis.in_per_tap) < unsigned(axis.in_extent)) << tap;
+    return bits;
+  }
+  __device__ __forceinline__ void advance() {
+    int image_step = kDepth, filter_step = kDepth * p.filter_k;
+    if (++chunk == p.chunks) {
+      chunk = 0;
+      image_step -= p.chunks * kDepth, filter_step -= p.chunks * kDepth * p.filter_k;
+      int to_h = 0, to_w = 1;
+      if (++tap_w == w.end) to_h = 1, to_w -= w.end - w.begin, tap_w = w.begin, ++tap_h;
+      image_step += to_h * p.h.in_per_tap * p.in_h + to_w * p.w.in_per_tap * p.in_w;
+      filter_step += to_h * p.h.tap_step * p.filter_r + to_w * p.w.tap_step * p.filter_s;
+    }
+    CNN_UNROLL
+    for (int i = 0; i < kImageRows; ++i) image[i] += image_step;
+    filter += filter_step;
+  }
+};
+
+// A warp's results.
+template <class T, class Tile, bool kFilterInner>
+struct TensorResults {
+  using Shape = MatrixShape<T>;
+  static constexpr int kRows = Tile::kSegmentRows / 16, kColumns = Tile::kWarpColumns / 8;  // fragments
+  static constexpr int kTurns = 2;                                                          // instructions of a step: two chunks each
+  float sum[kRows][kColumns][4];
+
+  __device__ static __forceinline__ int lane() { return int(threadIdx.x) % 32; }
+  __device__ static __forceinline__ int warp_m() { return int(threadIdx.x) / 32 / Tile::kWarpsN; }
+  __device__ static __forceinline__ int warp_n() { return int(threadIdx.x) / 32 % Tile::kWarpsN; }
+
+  __device__ __forceinline__ void clear() {
+    CNN_UNROLL
+    for (int m = 0; m < kRows; ++m) CNN_UNROLL
+    for (int n = 0; n < kColumns; ++n) CNN_UNROLL
+    for (int i = 0; i < 4; ++i) sum[m][n][i] = 0;
+  }
+
+  // sum += image * filter of one step.
+  __device__ __forceinline__ void multiply(const unsigned char* image, const unsigned char* filter) {
+    CNN_UNROLL
+    for (int turn = 0; turn < kTurns; ++turn) {
+      std::uint32_t a[kRows][4], b[kColumns][2];
+      const int row = warp_m() * Tile::kSegmentRows + lane() % 16;
+      const unsigned char* const rows = image + row * kGemmRowBytes + ((2 * turn + lane() / 16) ^ (row / 2 % 4)) * kGemmChunkBytes;
+      CNN_UNROLL
+      for (int m = 0; m < kRows; ++m) ldmatrix<4>(a[m], rows + m * 16 * kGemmRowBytes);
+      CNN_UNROLL
+      for (int n = 0; n < kColumns; n += 2) {
+        std::uint32_t two[4];
+        if constexpr (kFilterInner) {
+          const int column = warp_n() * Tile::kWarpColumns + lane() / 16 * 8 + lane() % 8;
+          ldmatrix<4>(two, filter + (column + n * 8) * kGemmRowBytes + ((2 * turn + lane() / 8 % 2) ^ (column / 2 % 4)) * kGemmChunkBytes);
+        } else {
+          constexpr int kChunks = Tile::BN / 8;
+          const int k = turn * 16 + lane() % 16, chunk = warp_n() * (Tile::kWarpColumns / 8) + lane() / 16;
+          ldmatrix<4, true>(two, filter + k * kChunks * kGemmChunkBytes + ((chunk + n) ^ (lane() % 8)) * kGemmChunkBytes);
+        }
+        b[n][0] = two[0], b[n][1] = two[1], b[n + 1][0] = two[2], b[n + 1][1] = two[3];
+      }
+      CNN_UNROLL
+      for (int m = 0; m < kRows; ++m) {
+        CNN_UNROLL
+        for (int n = 0; n < kColumns; ++n) mma<T>(sum[m][n], a[m], b[n]);
+      }
+    }
+  }
+
+  // To where store.cuh has them; the warps of one segment do, of halves those of all.
+  template <class To>
+  __device__ __forceinline__ void stage(const GemmParams& p, int part, int segment, const GemmStoreTable<Tile>& table,
+                                        unsigned char* staging) const {
+    if (warp_m() != segment) return;
+    const int rows = staged_rows(Tile::kShape, p.parts, int(sizeof(To)));
+    const int first_row = segment * Tile::kSegmentRows % rows + lane() / 4, first_column = warp_n() * Tile::kWarpColumns + lane() % 4 * 2;
+    const int per_plane = p.parts > 1 ? 1 : p.planes, columns = Tile::BN / per_plane;
+    using Two = Vector<To, 2>;
+    CNN_UNROLL
+    for (int n = 0; n < kColumns; ++n) {
+      const int column = first_column + n * 8;
+      const float factor[2] = {table.factor[column], table.factor[column + 1]};
+      const float offset[2] = {table.offset[column], table.offset[column + 1]};
+      CNN_UNROLL
+      for (int m = 0; m < kRows; ++m) {
+        CNN_UNROLL
+        for (int half = 0; half < 2; ++half) {
+          const int row = first_row + m * 16 + half * 8;
+          Two two;
+          CNN_UNROLL
+          for (int i = 0; i < 2; ++i) two.value[i] = narrow<To>(sum[m][n][2 * half + i] * factor[i] + offset[i]);
+          if (!p.out_planar) {
+            *reinterpret_cast<Two*>(staging + staged_row(Tile::kShape, row * p.parts + part, int(sizeof(To))) + column * int(sizeof(To))) =
+                two;
+          } else {
+            CNN_UNROLL
+            for (int i = 0; i < 2; ++i) {
+              const int at = per_plane == 1 ? column + i : p.planes_div.quotient(column + i);
+              const int plane = per_plane == 1 ? part : column + i - at * per_plane, byte = row * int(sizeof(To));
+              const int place = (byte / 16 ^ Tile::chunk_mask(at, per_plane)) * 16 + byte % 16;
+              *reinterpret_cast<To*>(staging + (plane * columns + at) * rows * int(sizeof(To)) + place) = two.value[i];
+            }
+          }
+        }
+      }
+    }
+  }
+};
+
+// kWhole: both operands are of whole chunks, and are copied by these.
+template <class T, class Tile, bool kFilterInner, bool kWhole>
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) tensor_gemm_kernel(const __grid_constant__ GemmParams p) {
+  CNN_DYNAMIC_SHARED(shared, unsigned char);
+  CNN_SHARED(table, GemmStoreTable<Tile>);
+  const GemmItem item = gemm_item(p, int(blockIdx.x));
+  table.set_rows(p, item);
+  table.template set_columns<T>(p, item, item.column_tile);
+
+  CNN_NO_UNROLL
+  for (int part = 0; part < p.parts; ++part) {
+    const GemmSpan span = gemm_span<Tile::BM>(p, item, part);
+    const int steps = span.end - span.begin;
+    TensorLoader<T, Tile, kFilterInner, kWhole> loader(p, item, part, span, shared);
+    TensorResults<T, Tile, kFilterInner> results;
+    results.clear();
+
+    CNN_UNROLL
+    for (int i = 0; i < Tile::kStages - 1; ++i) {
+      if (i < steps) loader.copy(i);
+      commit_async();
+    }
+    int slot = 0, next_slot = Tile::kStages - 1;
+    CNN_NO_UNROLL
+    for (int i = 0; i < steps; ++i) {
+      wait_async<Tile::kStages - 2>();
+      __syncthreads();
+      if (i + Tile::kStages - 1 < steps) loader.copy(next_slot);
+      commit_async();
+      results.multiply(shared + slot * Tile::BM * kGemmRowBytes, shared + (Tile::kStages * Tile::BM + slot * Tile::BN) * kGemmRowBytes);
+      slot = slot + 1 == Tile::kStages ? 0 : slot + 1;
+      next_slot = next_slot + 1 == Tile::kStages ? 0 : next_slot + 1;
+    }
+    wait_async<0>();
+    __syncthreads();  // the staged results may lie where stages were, and the tables are set
+
+    unsigned char* const staging = shared + p.staging;
+    if (p.partial)
+      store_results<float, Tile, Tile::kSegments>(p, item.slab, item.column_tile, part, table, staging,
+                                                  [&](int segment) { results.template stage<float>(p, part, segment, table, staging); });
+    else
+      store_results<T, Tile, Tile::kSegments>(p, item.slab, item.column_tile, part, table, staging,
+                                              [&](int segment) { results.template stage<T>(p, part, segment, table, staging); });
+  }
+}
+
+}  // namespace cnn::conv2d

@@ -1,0 +1,94 @@
+"""The kernels on tensor cores: what they move, counted by the checked emulator, and what the plan says of them."""
+
+from __future__ import annotations
+
+import pytest
+from counted import Case, conflicts, launches_of, sites
+
+from cnnkernels.bench import suites
+from cnnkernels.bench.plans import plan_pass
+from cnnkernels.profile.launches import Launch
+
+DENSE = "n1 c64 28x28 k128 3x3 pad 1"
+STRIDED = "n2 c64 28x28 k64 3x3 stride 2 pad 1"
+APART = "n1 c64 16x16 k128 2x2 stride 2"  # taps that do not overlap: one product
+POINTWISE = "n4 c128 28x28 k256 1x1"
+DILATED = "n1 c64 24x24 k64 3x3 pad 12 dilation 12"
+
+CASES = (
+    *(
+        Case(DENSE, name, "bf16", layout, f"conv2d_dense_{packed}tensor_{tile}_bf16", 3)
+        for tile in ("128x256", "128x128", "128x64", "64x64")
+        for name, layout, packed in (("fprop", "channels_last", ""), ("dgrad", "channels_last", ""), ("fprop", "nchw", "packed_"))
+    ),
+    Case(DENSE, "fprop", "f16", "channels_last", "conv2d_dense_tensor_128x128_f16", 3),
+    Case(DENSE, "wgrad", "bf16", "channels_last", "conv2d_dense_wgrad_tensor_bf16", 4),
+    Case(DENSE, "wgrad", "f16", "nchw", "conv2d_dense_wgrad_packed_tensor_f16", 4),
+    Case(STRIDED, "dgrad", "bf16", "channels_last", "conv2d_transposed_tensor_128x64_bf16", 1),
+    Case(STRIDED, "wgrad", "bf16", "channels_last", "conv2d_transposed_wgrad_tensor_bf16", 4),
+    Case(APART, "dgrad", "bf16", "channels_last", "conv2d_transposed_tensor_128x128_bf16", 1),
+    Case(POINTWISE, "fprop", "bf16", "channels_last", "conv2d_pointwise_tensor_128x256_bf16", 2),
+    Case(POINTWISE, "dgrad", "bf16", "channels_last", "conv2d_pointwise_tensor_128x128_bf16", 2),
+    Case(POINTWISE, "wgrad", "bf16", "channels_last", "conv2d_pointwise_wgrad_tensor_bf16", 8),
+    Case(DILATED, "fprop", "bf16", "channels_last", "conv2d_dilated_tensor_64x64_bf16", 1),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def launches() -> dict[Case, list[Launch]]:
+    return launches_of(CASES)
+
+
+@pytest.mark.checked_emulator
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_no_bank_conflicts_and_whole_sectors(launches: dict[Case, list[Launch]], case: Case) -> None:
+    (launch,) = (one for one in launches[case] if one.kernel == case.kernel)
+    assert launch.matrix_products > 0
+    loads = [site for site in sites(launch, "shared") if site.access == "load" and site.width == 16]
+    assert conflicts(loads) == 0  # ldmatrix, and the staged results
+    assert conflicts([site for site in sites(launch, "shared") if site.access == "async copy"]) == 0
+    assert conflicts(sites(launch, "shared")) < 0.01  # the tables of the results, a thread to a row
+    moved = sites(launch, "global")
+    assert {site.width for site in moved if site.access == "async copy"} == {16}
+    assert {site.width for site in moved if site.access == "store"} == {16}
+    assert sum(site.least_sectors for site in moved) >= 0.9 * sum(site.sectors for site in moved)
+
+
+@pytest.mark.checked_emulator
+def test_the_tensor_cores_multiply_what_is_asked_for(launches: dict[Case, list[Launch]]) -> None:
+    """Whole tiles of whole steps: no more products than there are multiply-adds."""
+    case = next(case for case in CASES if case.problem == POINTWISE and case.name == "fprop")
+    (launch,) = launches[case]
+    tiles = launch.blocks_run
+    assert launch.matrix_multiply_adds == tiles * 128 * 256 * 128
+
+
+# The networks whose convolutions are dense enough for the tensor cores to be what they are for.
+NETWORKS = ("resnet50", "vgg16", "deeplabv3", "unet572", "dcgan", "resnext50", "regnet")
+
+
+@pytest.mark.parametrize("net", sorted({net for net in suites.names() if net.startswith(NETWORKS)}))
+@pytest.mark.parametrize("batch", [1, 32, 256])
+def test_the_plan_says_tile_and_slabs(net: str, batch: int) -> None:
+    plans = [
+        plan_pass(entry.with_batch(batch), name, "bf16", "channels_last")
+        for entry in suites.load(net).entries
+        for name in entry.problem.passes
+    ]
+    on_tensor_cores = [plan for plan in plans if "_tensor" in plan.kernel]
+    assert on_tensor_cores
+    for plan in on_tensor_cores:
+        assert plan.tile is not None
+        assert plan.stages >= 3
+        assert plan.slabs >= 1
+        assert plan.grid > 0
+    # What is not: other families', what has no 8 channels or too many elements for 32 bits, and what is launched more than computed.
+    others = [
+        plan
+        for plan in plans
+        if plan not in on_tensor_cores
+        and plan.layer_family in ("pointwise", "dense", "strided", "dilated")
+        and plan.modelled_us > 10
+        and not any("31 bits" in reason for _, reason in plan.refused)
+    ]
+    assert {(plan.layer, plan.name) for plan in others} <= {("out1x1", "wgrad")}  # two filters
