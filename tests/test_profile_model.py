@@ -66,7 +66,7 @@ def launch(**values: Any) -> Launch:
     usual = {
         "kernel": "conv2d_gather", "symbol": "_Z6gatherv", "grid": [10, 1, 1], "block": [128, 1, 1], "blocks": 10,
         "blocks_run": 10, "static_shared_bytes": 1000, "dynamic_shared_bytes": 0, "block_barriers": 20, "warp_barriers": 5,
-        "shuffles": 7, "buffers": [buffer()], "sites": [site()], "code": [code()],
+        "shuffles": 7, "matrix_products": 0, "matrix_multiply_adds": 0, "buffers": [buffer()], "sites": [site()], "code": [code()],
     }  # fmt: skip
     return Launch.from_dict(usual | values)
 
@@ -396,6 +396,20 @@ def test_times_are_work_over_rate_and_the_launch_is_added() -> None:
     assert found.seconds == pytest.approx(times["dram"] + found.launch_seconds)
     assert not found.launch_bound
     assert predict(launch()).launch_bound
+
+
+def test_matrix_products_take_the_tensor_cores_and_issue_slots() -> None:
+    products, each = 10**6, 16 * 8 * 16
+    found, without = (
+        {resource.key: resource for resource in predict(what, Operations(fma32=1e3)).resources}
+        for what in (launch(matrix_products=products, matrix_multiply_adds=products * each), launch())
+    )
+    # At 62.9 % of 2048 multiply-adds a clock and multiprocessor.
+    assert found["tensor"].seconds == pytest.approx(
+        products * each / (0.629 * 2048 * SMS.value * CLOCK.value), rel=0.01
+    )
+    assert "tensor" not in without
+    assert found["issue"].work - without["issue"].work == products
 
 
 def test_one_multiprocessor_with_more_blocks_is_waited_for_but_not_by_dram() -> None:

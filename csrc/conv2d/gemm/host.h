@@ -187,7 +187,8 @@ inline GemmPlan plan_gemm(const Problem& p, GemmTileName name, const GemmOptions
     if (q.parts == 1) std::stable_sort(q.w.classes, q.w.classes + classes_w, more_taps);
   }
   q.filter_inner = q.filter_k == 1 && !q.columns_are_taps && !(q.filter_n == 1 && q.columns > 1);
-  plan.packs_filter = !q.filter_inner && q.filter_n != 1 && q.columns > 1 && !q.columns_are_taps && p.R * p.S > 1;
+  // One of a single tap is read element by element where CUDA cores multiply; the tensor cores' copies are of neighbours.
+  plan.packs_filter = !q.filter_inner && q.filter_n != 1 && q.columns > 1 && !q.columns_are_taps && (p.R * p.S > 1 || tile.is_tensor());
 
   q.chunks = int(ceil_div(q.in_channels, depth));
   q.column_tiles = int(ceil_div(q.columns, tile.bn));

@@ -25,7 +25,7 @@ struct GemmStoreTable {
 
   int row[Tile::BM + kTableShift];           // offset; -1: does not exist
   int planes[Tile::BM + kTableShift];        // how many of its planes exist
-  int column[Tile::BN];                      // offset, but for the plane
+  int column[Tile::BN + kTableShift];        // offset, but for the plane
   float factor[Tile::BN], offset[Tile::BN];  // epilogue.cuh
 
   __device__ __forceinline__ void set_rows(const GemmParams& p, const GemmItem& item) {
@@ -45,13 +45,15 @@ struct GemmStoreTable {
   __device__ __forceinline__ void set_columns(const GemmParams& p, const GemmItem& item, int column_tile) {
     for (int n = recompute(int(threadIdx.x)); n < Tile::BN; n += Tile::kThreads) {
       const int index = column_tile * Tile::BN + n;
-      column[n] = 0, factor[n] = 1, offset[n] = 0;
+      // Along the channels a store asks for the first of its columns alone.
+      int& place_n = column[p.out_planar ? n : place_of_vectors<Tile::BN>(n, p.out_vector)];
+      place_n = 0, factor[n] = 1, offset[n] = 0;
       if (index >= p.columns) continue;
       int channel = index, r = 0, s = 0;
       if (p.columns_are_taps && p.taps_outermost) r = p.column_s.divmod(p.column_inner.divmod(index, channel), s);
       else if (p.columns_are_taps) channel = p.column_inner.divmod(index, r), r = p.column_s.divmod(r, s);
       channel += item.group * p.out_channels;
-      column[n] = channel * p.out_c + r * p.out_h + (p.out_planar ? 0 : s * p.out_w);
+      place_n = channel * p.out_c + r * p.out_h + (p.out_planar ? 0 : s * p.out_w);
       const PerChannel<T> z = per_channel<T>(p.epilogue, channel);
       factor[n] = z.factor, offset[n] = z.offset;
     }
@@ -73,7 +75,7 @@ __device__ __forceinline__ void write_results_by(const GemmParams& p, int column
       const int line = units.divmod(e, unit);
       const int row = p.parts == 1 ? line : p.planes_div.divmod(line, part), m = first_row + row, n = unit * kVector;
       if (part >= table.planes[m]) continue;
-      To* const to = out + table.row[m] + part * p.out_w + table.column[n];
+      To* const to = out + table.row[m] + part * p.out_w + table.column[unit];
       const unsigned char* const staged = staging + staged_row(Tile::kShape, line, int(sizeof(To))) + n * int(sizeof(To));
       *reinterpret_cast<Several*>(to) = finish(p.epilogue, to, *reinterpret_cast<const Several*>(staged));
     }
