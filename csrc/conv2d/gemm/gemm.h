@@ -168,7 +168,7 @@ void launch_gemm(const char* name, GemmTileName tile, bool planar, const GemmPar
 // The types that the tiles of the tensor cores are compiled for. `in` is dense along the channels.
 template <class T>
 constexpr bool tensor_cores_have = sizeof(T) == 2;
-constexpr int kMostTensorTaps = 32;  // of an axis: bits of a mask
+constexpr int kMostTensorTaps = 16;  // of an axis: bits of half a mask
 template <class T>
 void launch_tensor_gemm(const char* name, GemmTileName tile, const GemmParams& params, int blocks, int shared_bytes, cudaStream_t stream);
 

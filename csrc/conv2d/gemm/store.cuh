@@ -16,6 +16,14 @@
 #include "conv2d/gemm/items.cuh"
 #include "conv2d/gemm/tile.cuh"
 
+// Of what all kernels of a tile have alike: inlined on a GPU, one function on a host, since compiling it again for each kernel is most of
+// their compilation.
+#if defined(__CUDACC__)
+#define CNN_ONE_COPY __forceinline__
+#else
+#define CNN_ONE_COPY __attribute__((noinline))
+#endif
+
 namespace cnn::conv2d {
 
 // Where the item's rows and columns go in the result.
@@ -117,8 +125,8 @@ __device__ __forceinline__ void write_results_by(const GemmParams& p, int column
 }
 
 template <class To, class Tile>
-__device__ __forceinline__ void write_results(const GemmParams& p, int slab, int column_tile, int first_row, int rows,
-                                              const GemmStoreTable<Tile>& table, const unsigned char* staging) {
+__device__ CNN_ONE_COPY void write_results(const GemmParams& p, int slab, int column_tile, int first_row, int rows,
+                                           const GemmStoreTable<Tile>& table, const unsigned char* staging) {
   To* const out = p.partial ? reinterpret_cast<To*>(p.partial + slab * p.slab_stride) : static_cast<To*>(p.out);
   __syncthreads();
   constexpr int kMost = 16 / int(sizeof(To));

@@ -14,7 +14,7 @@
 //   the filter where it is dense along the columns:                [k][BN / 8 chunks]; chunk c lies at c ^ (k % 8)
 // so that the eight rows of a matrix, and the eight threads whose copies are a wavefront, meet in no bank.
 //
-// A thread copies the same chunk of every so-many-th row. Of each of these rows of the image it has the address, which a step moves by one
+// A thread copies the same chunk of every so-many-th row. Of each of these rows of the image it has the offset, which a step moves by one
 // number for all of them, and a bit for each tap that reads inside the image, as CUTLASS's "optimized" iterators of conv2d do.
 //
 // Bytes per item: (BM + BN) * taps * C from L2, BM * BN elements written, for BM * BN * taps * C FMAs: 32 FMAs to a byte of halves for
@@ -23,6 +23,7 @@
 
 #include "common/async_copy.h"
 #include "common/matrix.h"
+#include "common/recompute.h"
 #include "conv2d/gemm/items.cuh"
 #include "conv2d/gemm/store.cuh"
 
@@ -75,9 +76,9 @@ struct TensorLoader {
   static_assert(Tile::BM % kRowsTogether == 0 && kRowsTogether % 8 == 0 && kFilterTogether % 8 == 0, "a thread's rows are swizzled alike");
 
   const GemmParams& p;
-  const T* image[kImageRows];
-  unsigned taps_h[kImageRows], taps_w[kImageRows];  // a bit for each tap that reads inside the image; none of a row that does not exist
-  const T* filter;
+  int image[kImageRows];      // offsets
+  unsigned taps[kImageRows];  // a bit for each tap that reads inside the image: rows, then columns; none of a row that does not exist
+  int filter;
   unsigned char *image_to, *filter_to;  // in the first slot
   int columns_left;                     // from the thread's first row (inner) or chunk (outer) of the filter on
   GemmTaps w;
@@ -97,9 +98,9 @@ struct TensorLoader {
     for (int i = 0; i < kImageRows; ++i) {
       const GemmPosition at = gemm_position<Tile::BM>(p, item.row_tile, row + i * kRowsTogether);
       const int h = h_class.first_in + at.h * p.h.in_per_out, w0 = w_class.first_in + at.w * p.w.in_per_out;
-      taps_h[i] = at.exists ? inside(h, p.h, span.h) : 0, taps_w[i] = inside(w0, p.w, span.w);
-      const int offset = at.n * p.in_n + (h + tap_h * p.h.in_per_tap) * p.in_h + (w0 + tap_w * p.w.in_per_tap) * p.in_w;
-      image[i] = static_cast<const T*>(p.in) + offset + item.group * p.in_channels + chunk * kDepth + image_chunk * kChunk;
+      taps[i] = at.exists ? inside(h, p.h, span.h) | inside(w0, p.w, span.w) << kMostTensorTaps : 0;
+      image[i] = at.n * p.in_n + (h + tap_h * p.h.in_per_tap) * p.in_h + (w0 + tap_w * p.w.in_per_tap) * p.in_w +
+                 item.group * p.in_channels + chunk * kDepth + image_chunk * kChunk;
     }
 
     const int filter_row = thread / kFilterChunks, filter_chunk = thread % kFilterChunks;
@@ -108,8 +109,8 @@ struct TensorLoader {
     const int n = item.column_tile * Tile::BN + (kFilterInner ? filter_row : filter_chunk * kChunk);
     const int k = chunk * kDepth + (kFilterInner ? filter_chunk * kChunk : filter_row);
     columns_left = p.columns - n;
-    filter = static_cast<const T*>(p.filter) + item.group * p.filter_group + k * p.filter_k + n * p.filter_n +
-             (h_class.first_tap + tap_h * p.h.tap_step) * p.filter_r + (w_class.first_tap + tap_w * p.w.tap_step) * p.filter_s;
+    filter = item.group * p.filter_group + k * p.filter_k + n * p.filter_n + (h_class.first_tap + tap_h * p.h.tap_step) * p.filter_r +
+             (w_class.first_tap + tap_w * p.w.tap_step) * p.filter_s;
   }
 
   // Copies the next step into a slot, and goes on to the one after it.
@@ -118,8 +119,9 @@ struct TensorLoader {
     const int image_valid = max(0, min(kGemmChunkBytes, image_left * kSize));
     CNN_UNROLL
     for (int i = 0; i < kImageRows; ++i) {
-      const bool reads = taps_h[i] >> tap_h & taps_w[i] >> tap_w & 1u;
-      copy_chunk<kWhole>(image_to + (slot * Tile::BM + i * kRowsTogether) * kGemmRowBytes, image[i], reads ? image_valid : 0, p.image_unit);
+      const bool reads = taps[i] >> tap_h & taps[i] >> (kMostTensorTaps + tap_w) & 1u;
+      copy_chunk<kWhole>(image_to + (slot * Tile::BM + i * kRowsTogether) * kGemmRowBytes, static_cast<const T*>(p.in) + image[i],
+                         reads ? image_valid : 0, p.image_unit);
     }
     const int left = kFilterInner ? p.in_channels - chunk * kDepth - int(threadIdx.x) % kFilterChunks * kChunk
                                   : p.in_channels - chunk * kDepth - int(threadIdx.x) / kFilterChunks;
@@ -128,7 +130,8 @@ struct TensorLoader {
     for (int i = 0; i < kFilterTimes; ++i) {
       const bool exists = i * kFilterTogether < (kFilterInner ? columns_left : left);
       copy_chunk<kWhole>(filter_to + slot * Tile::BN * kGemmRowBytes + i * kFilterTogether * kFilterRowBytes,
-                         filter + i * kFilterTogether * (kFilterInner ? p.filter_n : p.filter_k), exists ? filter_valid : 0, p.filter_unit);
+                         static_cast<const T*>(p.filter) + filter + i * kFilterTogether * (kFilterInner ? p.filter_n : p.filter_k),
+                         exists ? filter_valid : 0, p.filter_unit);
     }
     advance();
   }
@@ -251,43 +254,43 @@ template <class T, class Tile, bool kFilterInner, bool kWhole>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) tensor_gemm_kernel(const __grid_constant__ GemmParams p) {
   CNN_DYNAMIC_SHARED(shared, unsigned char);
   CNN_SHARED(table, GemmStoreTable<Tile>);
-  const GemmItem item = gemm_item(p, int(blockIdx.x));
-  table.set_rows(p, item);
-  table.template set_columns<T>(p, item, item.column_tile);
+  // Worked out again where it is asked for: registers are for results.
+  const auto item = [&] { return gemm_item(p, recompute(int(blockIdx.x))); };
+  table.set_rows(p, item());
+  table.template set_columns<T>(p, item(), item().column_tile);
 
   CNN_NO_UNROLL
   for (int part = 0; part < p.parts; ++part) {
-    const GemmSpan span = gemm_span<Tile::BM>(p, item, part);
+    const GemmSpan span = gemm_span<Tile::BM>(p, item(), part);
     const int steps = span.end - span.begin;
-    TensorLoader<T, Tile, kFilterInner, kWhole> loader(p, item, part, span, shared);
+    TensorLoader<T, Tile, kFilterInner, kWhole> loader(p, item(), part, span, shared);
     TensorResults<T, Tile, kFilterInner> results;
     results.clear();
 
-    CNN_UNROLL
+    CNN_NO_UNROLL
     for (int i = 0; i < Tile::kStages - 1; ++i) {
       if (i < steps) loader.copy(i);
       commit_async();
     }
-    int slot = 0, next_slot = Tile::kStages - 1;
+    int slot = 0;
     CNN_NO_UNROLL
     for (int i = 0; i < steps; ++i) {
       wait_async<Tile::kStages - 2>();
       __syncthreads();
-      if (i + Tile::kStages - 1 < steps) loader.copy(next_slot);
+      if (i + Tile::kStages - 1 < steps) loader.copy(slot == 0 ? Tile::kStages - 1 : slot - 1);  // what was multiplied last
       commit_async();
       results.multiply(shared + slot * Tile::BM * kGemmRowBytes, shared + (Tile::kStages * Tile::BM + slot * Tile::BN) * kGemmRowBytes);
       slot = slot + 1 == Tile::kStages ? 0 : slot + 1;
-      next_slot = next_slot + 1 == Tile::kStages ? 0 : next_slot + 1;
     }
     wait_async<0>();
     __syncthreads();  // the staged results may lie where stages were, and the tables are set
 
     unsigned char* const staging = shared + p.staging;
     if (p.partial)
-      store_results<float, Tile, Tile::kSegments>(p, item.slab, item.column_tile, part, table, staging,
+      store_results<float, Tile, Tile::kSegments>(p, item().slab, item().column_tile, part, table, staging,
                                                   [&](int segment) { results.template stage<float>(p, part, segment, table, staging); });
     else
-      store_results<T, Tile, Tile::kSegments>(p, item.slab, item.column_tile, part, table, staging,
+      store_results<T, Tile, Tile::kSegments>(p, item().slab, item().column_tile, part, table, staging,
                                               [&](int segment) { results.template stage<T>(p, part, segment, table, staging); });
   }
 }
