@@ -37,7 +37,7 @@ STRIDES = {
     "conv2d": 1, "conv_transpose2d": 1, "max_pool2d": 89, "avg_pool2d": 1,
     "adaptive_max_pool2d": 3, "adaptive_avg_pool2d": 1,
 }  # fmt: skip
-DERIVATIVE_STRIDE = 17
+DERIVATIVE_STRIDE = 31
 
 
 @pytest.fixture(params=["emulator", "triton"])
