@@ -75,7 +75,10 @@ PROBLEMS: tuple[Conv2dProblem, ...] = (
         _all(1, 34, 5, 13, 65, 2, 2, layout="channels_last"),
         _all(2, 64, 16, 16, 136, 3, 3, padding=(1, 1), groups=2, layout="channels_last"),
         _all(1, 128, 9, 8, 64, 3, 3, stride=(2, 2), padding=(1, 1), layout="channels_last"),
-        _fprop(1, 16, 40, 5, 24, 33, 1, layout="channels_last"),
+        _all(
+            1, 16, 18, 3, 24, 16, 1, padding=(8, 0), layout="channels_last"
+        ),  # as many taps as a mask has bits for, and one more
+        _all(1, 16, 3, 18, 24, 1, 17, padding=(0, 8), layout="channels_last"),
     ),
     *conv2d_group(
         "dense: images or weights alone channels_last",
