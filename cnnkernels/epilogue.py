@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnkernels.autograd.passes import launch, observed
+from cnnkernels.autograd.conv2d import Activated, Conv2dActivated
+from cnnkernels.autograd.passes import differentiated, launch, transformed
 from cnnkernels.geometry import Conv2dGeometry
 
 __all__ = ["ACTIVATIONS", "Epilogue", "Norm"]
@@ -79,8 +80,10 @@ class Epilogue(NamedTuple):
         """
         norm = () if self.norm is None else tuple(tensor for tensor in self.norm[:4] if tensor is not None)
         tensors = [t for t in (image, weight, bias, self.residual, *norm) if t is not None]
-        if observed(*tensors):
-            return "a gradient or a transform needs the values in between"
+        if transformed():
+            return "a transform needs the values in between"
+        if differentiated(*tensors) and not self.is_told_by_its_result:
+            return "a gradient needs the values in between"
         size = torch.Size((image.shape[0], weight.shape[0], *geometry.output))
         residual = self.residual
         if residual is not None and residual.dim() == 3:
@@ -109,6 +112,14 @@ class Epilogue(NamedTuple):
                 return "BatchNorm's tensors are not dense"
         return ""
 
+    @property
+    def is_told_by_its_result(self) -> bool:
+        """Whether a gradient needs nothing but the result: of straight lines, none of which falls."""
+        by_result = self.activation in (None, "relu", "relu6") or (
+            self.activation == "leaky_relu" and self.negative_slope >= 0
+        )
+        return by_result and self.norm is None
+
     def fused(
         self, image: Tensor, weight: Tensor, bias: Tensor | None, geometry: Conv2dGeometry, backend: str
     ) -> Tensor:
@@ -116,6 +127,10 @@ class Epilogue(NamedTuple):
         g, residual = geometry, self.residual
         if residual is not None and residual.dim() == 3:
             residual = residual.unsqueeze(0)
+        if self.is_told_by_its_result:
+            what = Activated(g, self.activation, self.negative_slope)
+            activated: Tensor = Conv2dActivated.call(image, weight, bias, residual, what, backend)
+            return activated
         *norm, eps = (None, None, None, None, 0.0) if self.norm is None else self.norm
         arguments = (
             image, weight, bias, *norm, eps, residual, self.activation or "none", self.negative_slope,

@@ -12,7 +12,7 @@ they raise :class:`Refused`, and cnnkernels.functional lets torch say what is wr
 from __future__ import annotations
 
 import operator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,6 +44,7 @@ class Conv2dGeometry(NamedTuple):
     groups: int
     channels_last: bool  # of every tensor that any pass of this convolution returns
     padding_mode: str = "zeros"
+    allow_tf32: bool = False  # CUDA kernels may multiply fp32 as tf32: :func:`allows_tf32`
 
 
 class Pool2dGeometry(NamedTuple):
@@ -108,7 +109,7 @@ def conv2d(
         channels_last = channels_last and padding_mode != "circular"
     return Conv2dGeometry(
         (height, width), (filter[0], filter[1]), output, stride, before, dilation, groups,
-        channels_last or looks_channels_last(weight), padding_mode,
+        channels_last or looks_channels_last(weight), padding_mode, allows_tf32(input),
     )  # fmt: skip
 
 
@@ -149,7 +150,7 @@ def conv_transpose2d(
         raise NothingToDo("an output without elements")
     return Conv2dGeometry(
         image, (filter[0], filter[1]), (height, width), stride, padding, dilation, groups,
-        looks_channels_last(input) or looks_channels_last(weight),
+        looks_channels_last(input) or looks_channels_last(weight), allow_tf32=allows_tf32(input),
     )  # fmt: skip
 
 
@@ -284,6 +285,21 @@ def _extent(filter: Pair | list[int], dilation: Pair) -> Pair:
     if dilation[0] <= 0 or dilation[1] <= 0:
         raise Refused("a dilation that is not positive")
     return dilation[0] * (filter[0] - 1) + 1, dilation[1] * (filter[1] - 1) + 1
+
+
+def allows_tf32(input: Tensor) -> bool:
+    """Whether convolutions of `input` may be multiplied as tf32: fp32 on a GPU, unless torch's switch is off."""
+    return input.is_cuda and input.dtype == torch.float32 and fp32_precision() == "tf32"
+
+
+@torch._dynamo.assume_constant_result  # type: ignore[attr-defined,untyped-decorator]
+def fp32_precision() -> str:
+    """How convolutions multiply fp32: "tf32" or "ieee", as torch.backends.cudnn.conv.fp32_precision says (allow_tf32 sets it, too).
+
+    What torch.compile has traced keeps what it was then.
+    """
+    cudnn: Any = torch.backends.cudnn
+    return "tf32" if cudnn.conv.fp32_precision == "tf32" else "ieee"
 
 
 def _check_padding_mode(mode: str, image: Pair, before: Pair, after: Pair) -> None:

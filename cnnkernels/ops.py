@@ -78,6 +78,7 @@ conv2d_fused = _operator("conv2d_fused")
 conv2d_dgrad = _operator("conv2d_dgrad")
 conv2d_wgrad = _operator("conv2d_wgrad")
 conv2d_bias_grad = _operator("conv2d_bias_grad")
+conv2d_activation_grad = _operator("conv2d_activation_grad")
 max_pool2d = _operator("max_pool2d")
 max_pool2d_with_indices = _operator("max_pool2d_with_indices")
 max_pool2d_pyramid = _operator("max_pool2d_pyramid")
@@ -96,6 +97,7 @@ OPERATORS = (
     "conv2d_dgrad",
     "conv2d_wgrad",
     "conv2d_bias_grad",
+    "conv2d_activation_grad",
     "max_pool2d",
     "max_pool2d_with_indices",
     "max_pool2d_pyramid",
@@ -123,7 +125,7 @@ def _empty(like: Tensor, size: Size, channels_last: bool, dtype: torch.dtype | N
 def _fake_conv2d_fprop(
     input: Tensor, weight: Tensor, bias: Tensor | None, output_size: Size,
     stride: Size, padding: Size, dilation: Size, groups: int, channels_last: bool, kernel_name: str = "",
-    padding_mode: str = "zeros",
+    padding_mode: str = "zeros", allow_tf32: bool = False,
 ) -> Tensor:  # fmt: skip
     return _empty(input, (input.shape[0], weight.shape[0], *output_size), channels_last)
 
@@ -132,7 +134,7 @@ def _fake_conv2d_fused(
     input: Tensor, weight: Tensor, bias: Tensor | None, mean: Tensor | None, variance: Tensor | None,
     scale: Tensor | None, shift: Tensor | None, eps: float, residual: Tensor | None, activation: str,
     negative_slope: float, output_size: Size, stride: Size, padding: Size, dilation: Size, groups: int,
-    channels_last: bool, kernel_name: str = "", padding_mode: str = "zeros",
+    channels_last: bool, kernel_name: str = "", padding_mode: str = "zeros", allow_tf32: bool = False,
 ) -> Tensor:  # fmt: skip
     return _empty(input, (input.shape[0], weight.shape[0], *output_size), channels_last)
 
@@ -140,7 +142,7 @@ def _fake_conv2d_fused(
 def _fake_conv2d_dgrad(
     grad_output: Tensor, weight: Tensor, bias: Tensor | None, input_size: Size,
     stride: Size, padding: Size, dilation: Size, groups: int, channels_last: bool, kernel_name: str = "",
-    padding_mode: str = "zeros",
+    padding_mode: str = "zeros", allow_tf32: bool = False,
 ) -> Tensor:  # fmt: skip
     return _empty(grad_output, (grad_output.shape[0], weight.shape[1] * groups, *input_size), channels_last)
 
@@ -148,13 +150,20 @@ def _fake_conv2d_dgrad(
 def _fake_conv2d_wgrad(
     grad_output: Tensor, input: Tensor, kernel_size: Size,
     stride: Size, padding: Size, dilation: Size, groups: int, channels_last: bool, kernel_name: str = "",
-    padding_mode: str = "zeros",
+    padding_mode: str = "zeros", allow_tf32: bool = False,
 ) -> Tensor:  # fmt: skip
     return _empty(input, (grad_output.shape[1], input.shape[1] // groups, *kernel_size), channels_last)
 
 
 def _fake_conv2d_bias_grad(grad_output: Tensor, kernel_name: str = "") -> Tensor:
     return grad_output.new_empty(grad_output.shape[1])
+
+
+def _fake_conv2d_activation_grad(
+    grad_output: Tensor, output: Tensor, activation: str, negative_slope: float, channels_last: bool,
+    kernel_name: str = "",
+) -> Tensor:  # fmt: skip
+    return _empty(grad_output, grad_output.shape, channels_last)
 
 
 def _fake_max_pool2d(

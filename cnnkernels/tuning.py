@@ -187,7 +187,8 @@ def _fields(op: str, dtype: torch.dtype, N: int, C: int, K: int, g: Conv2dGeomet
     if isinstance(g, Conv2dGeometry):
         return op, dtype, N, C, K, *g
     # Which pixels an average divides by makes no difference to which kernel is fastest.
-    return op, dtype, N, C, C, g.image, g.window, g.output, g.stride, g.padding, g.dilation, 1, g.channels_last, "zeros"
+    shape = (g.image, g.window, g.output, g.stride, g.padding, g.dilation, 1, g.channels_last)
+    return op, dtype, N, C, C, *shape, "zeros", False
 
 
 def _forget() -> None:

@@ -43,6 +43,7 @@ class Problem(NamedTuple):
     groups: int
     channels_last: bool
     padding_mode: str = "zeros"
+    allow_tf32: bool = False
 
     @property
     def key(self) -> str:
@@ -51,7 +52,8 @@ class Problem(NamedTuple):
         pairs = f"stride{_by(self.stride)} pad{_by(self.padding)} dilation{_by(self.dilation)}"
         layout = "channels_last" if self.channels_last else "nchw"
         mode = "" if self.padding_mode == "zeros" else f" {self.padding_mode}"
-        return f"{self.op} {_name(self.dtype)} {layout} {sizes} {pairs} groups{self.groups}{mode}"
+        tf32 = " tf32" if self.allow_tf32 else ""
+        return f"{self.op} {_name(self.dtype)} {layout} {sizes} {pairs} groups{self.groups}{mode}{tf32}"
 
     @staticmethod
     def parse(key: str) -> Problem:
@@ -64,7 +66,7 @@ class Problem(NamedTuple):
         return Problem(
             match["op"], dtype, n["N"], n["C"], n["K"], (n["H"], n["W"]), (n["R"], n["S"]), (n["P"], n["Q"]),
             (n["sh"], n["sw"]), (n["ph"], n["pw"]), (n["dh"], n["dw"]), n["groups"], match["layout"] == "channels_last",
-            match["mode"] or "zeros",
+            match["mode"] or "zeros", bool(match["tf32"]),
         )  # fmt: skip
 
     @property
@@ -94,7 +96,7 @@ class Problem(NamedTuple):
         common = (self.pass_name, _name(self.dtype), self.sizes, self.stride, self.padding, self.dilation)
         if self.op.startswith("conv2d_"):
             plan: dict[str, Any] = native.plan_conv2d(
-                *common, self.groups, self.channels_last, kernel, self.padding_mode
+                *common, self.groups, self.channels_last, kernel, self.padding_mode, self.allow_tf32
             )
         else:
             plan = native.plan_pool2d(*common, self.channels_last, kernel, indices)
@@ -105,7 +107,7 @@ _KEY = re.compile(
     r"(?P<op>\w+) (?P<dtype>\w+) (?P<layout>nchw|channels_last) "
     + " ".join(rf"{name}(?P<{name}>\d+)" for name in "NCHWKRSPQ")
     + r" stride(?P<sh>\d+)x(?P<sw>\d+) pad(?P<ph>\d+)x(?P<pw>\d+) dilation(?P<dh>\d+)x(?P<dw>\d+) groups(?P<groups>\d+)"
-    r"(?: (?P<mode>reflect|replicate|circular))?"
+    r"(?: (?P<mode>reflect|replicate|circular))?(?P<tf32> tf32)?"
 )
 
 

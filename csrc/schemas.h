@@ -6,18 +6,19 @@
 // conv2d_fused is conv2d_fprop, then BatchNorm by mean[K], variance[K], scale[K] and shift[K] (float32 or the tensors' dtype) unless
 // variance is null, then the residual, which lies as the result does, then an activation by name (conv2d/epilogue.cuh). `kernel_name` names
 // a catalogue entry that must run, or is empty and leaves the choice to the plan (it is not `kernel`, because inductor's fallback has a
-// parameter of that name).
+// parameter of that name). `allow_tf32`: fp32 may be multiplied with ten bits after the point.
 #pragma once
 
 namespace cnn {
 
 // clang-format off
 constexpr const char* kSchemas[] = {
-    "conv2d_fprop(Tensor input, Tensor weight, Tensor? bias, SymInt[2] output_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, bool channels_last, str kernel_name=\"\", str padding_mode=\"zeros\") -> Tensor",
-    "conv2d_fused(Tensor input, Tensor weight, Tensor? bias, Tensor? mean, Tensor? variance, Tensor? scale, Tensor? shift, float eps, Tensor? residual, str activation, float negative_slope, SymInt[2] output_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, bool channels_last, str kernel_name=\"\", str padding_mode=\"zeros\") -> Tensor",
-    "conv2d_dgrad(Tensor grad_output, Tensor weight, Tensor? bias, SymInt[2] input_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, bool channels_last, str kernel_name=\"\", str padding_mode=\"zeros\") -> Tensor",
-    "conv2d_wgrad(Tensor grad_output, Tensor input, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, bool channels_last, str kernel_name=\"\", str padding_mode=\"zeros\") -> Tensor",
+    "conv2d_fprop(Tensor input, Tensor weight, Tensor? bias, SymInt[2] output_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, bool channels_last, str kernel_name=\"\", str padding_mode=\"zeros\", bool allow_tf32=False) -> Tensor",
+    "conv2d_fused(Tensor input, Tensor weight, Tensor? bias, Tensor? mean, Tensor? variance, Tensor? scale, Tensor? shift, float eps, Tensor? residual, str activation, float negative_slope, SymInt[2] output_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, bool channels_last, str kernel_name=\"\", str padding_mode=\"zeros\", bool allow_tf32=False) -> Tensor",
+    "conv2d_dgrad(Tensor grad_output, Tensor weight, Tensor? bias, SymInt[2] input_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, bool channels_last, str kernel_name=\"\", str padding_mode=\"zeros\", bool allow_tf32=False) -> Tensor",
+    "conv2d_wgrad(Tensor grad_output, Tensor input, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, bool channels_last, str kernel_name=\"\", str padding_mode=\"zeros\", bool allow_tf32=False) -> Tensor",
     "conv2d_bias_grad(Tensor grad_output, str kernel_name=\"\") -> Tensor",
+    "conv2d_activation_grad(Tensor grad_output, Tensor output, str activation, float negative_slope, bool channels_last, str kernel_name=\"\") -> Tensor",
     "max_pool2d(Tensor input, SymInt[2] output_size, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, bool channels_last, str kernel_name=\"\") -> Tensor",
     "max_pool2d_with_indices(Tensor input, SymInt[2] output_size, SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, bool flat_indices, bool channels_last, str kernel_name=\"\") -> (Tensor, Tensor)",
     "max_pool2d_pyramid(Tensor input, SymInt window, bool channels_last, str kernel_name=\"\") -> (Tensor, Tensor, Tensor)",

@@ -29,7 +29,13 @@ FRAGMENTS = {
     ),
 }
 FRAGMENTS["bf16"] = FRAGMENTS["f16"]
+FRAGMENTS["short_f16"] = FRAGMENTS["short_bf16"] = (
+    lambda g, t: [(g + 8 * (i >= 2), 2 * t + i % 2) for i in range(4)],
+    lambda g, t: [(2 * t + i, g) for i in range(2)],
+    FRAGMENTS["f16"][2],
+)
 SHAPES = {"f16": (16, 8, 16), "bf16": (16, 8, 16), "tf32": (16, 8, 8), "f64": (8, 8, 4)}  # m, n, k
+SHAPES["short_f16"] = SHAPES["short_bf16"] = (16, 8, 8)
 
 
 @pytest.fixture(params=["forward", "reverse", "random"], autouse=True)

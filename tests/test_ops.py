@@ -65,6 +65,8 @@ def _sample(
         return (tensor(N, 6, 3, 5), tensor(N, 4, 5, 7), (3, 2), *conv)
     if name == "conv2d_bias_grad":
         return (tensor(N, 6, 3, 5),)
+    if name == "conv2d_activation_grad":
+        return (tensor(N, 6, 3, 5), tensor(N, 6, 3, 5), "leaky_relu", 0.25, channels_last)
     # x[N, 4, 5, 7] -> y[N, 4, 3, 4]: window (3, 2), stride 2, padding (1, 1).
     window = ((3, 2), (2, 2), (1, 1))
     if name == "avg_pool2d":

@@ -6,11 +6,19 @@
 
 Every Function takes the raw operator's tensors, a geometry and the name of a backend. `call` runs it: through
 autograd where something differentiates or batches, else the backend's operator at once. Forward-mode derivatives
-use the same passes. Under vmap the batch dimension is folded into N, into K or C, or into the groups, and one
+use the same passes. A convolution with its activation (Conv2dActivated) keeps what it gave; activation_grad makes of that and of its
+gradient the convolution's. Under vmap the batch dimension is folded into N, into K or C, or into the groups, and one
 launch does the whole batch; folding copies a tensor only where its strides do not allow a view.
 """
 
-from cnnkernels.autograd.conv2d import Conv2dBiasGrad, Conv2dDgrad, Conv2dFprop, Conv2dWgrad
+from cnnkernels.autograd.conv2d import (
+    Conv2dActivated,
+    Conv2dActivationGrad,
+    Conv2dBiasGrad,
+    Conv2dDgrad,
+    Conv2dFprop,
+    Conv2dWgrad,
+)
 from cnnkernels.autograd.pool2d import (
     AvgPool2d,
     AvgPool2dBackward,
@@ -25,6 +33,8 @@ from cnnkernels.autograd.pool2d import (
 __all__ = [
     "AvgPool2d",
     "AvgPool2dBackward",
+    "Conv2dActivated",
+    "Conv2dActivationGrad",
     "Conv2dBiasGrad",
     "Conv2dDgrad",
     "Conv2dFprop",

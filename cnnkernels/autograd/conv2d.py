@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from cnnkernels.autograd.passes import Pass, batched, fold, launch, unfold
@@ -60,6 +61,88 @@ class Conv2dFprop(Pass):
         input, weight, bias = fold(input, input_dim, 1), fold(weight, 0, 0), fold(bias, 0, 0)
         output = Conv2dFprop.call(input, weight, bias, geometry._replace(groups=batch * groups), backend)
         return unfold(output, 1, batch), 0
+
+
+class Activated(NamedTuple):
+    """A convolution whose activation runs in its kernel, and can be differentiated by what it gave."""
+
+    geometry: Conv2dGeometry
+    activation: str | None  # None: there is only a residual
+    negative_slope: float
+
+
+class Conv2dActivated(Pass):
+    """(x[N, C, H, W], w[K, C/groups, R, S], bias[K] or None, residual[N, K, P, Q] or None) -> y = activation(conv + residual)."""
+
+    @staticmethod
+    def forward(
+        input: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, what: Activated, backend: str
+    ) -> Tensor:
+        g = what.geometry
+        arguments = (
+            input, weight, bias, None, None, None, None, 0.0, residual, what.activation or "none", what.negative_slope,
+            g.output, g.stride, g.padding, g.dilation, g.groups, g.channels_last,
+        )  # fmt: skip
+        output: Tensor = launch("conv2d_fused", backend, g, arguments)
+        return output
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        input, weight, _, _, ctx.what, ctx.backend = inputs
+        need_input, need_weight = ctx.needs_input_grad[:2]
+        kept = None if ctx.what.activation is None else output
+        ctx.save_for_backward(input if need_weight else None, weight if need_input else None, kept)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> Any:
+        input, weight, output = ctx.saved_tensors
+        geometry, backend = ctx.what.geometry, ctx.backend
+        need_input, need_weight, need_bias, need_residual = ctx.needs_input_grad[:4]
+        grad = grad_output if output is None else Conv2dActivationGrad.call(grad_output, output, ctx.what, backend)
+        return (
+            Conv2dDgrad.call(grad, weight, None, geometry, backend) if need_input else None,
+            Conv2dWgrad.call(grad, input, geometry, backend) if need_weight else None,
+            Conv2dBiasGrad.call(grad, geometry, backend) if need_bias else None,
+            grad if need_residual else None,
+            None,
+            None,
+        )
+
+
+class Conv2dActivationGrad(Pass):
+    """(gy, y, both [N, K, P, Q]) -> the gradient before the activation that gave y. Linear in gy; of y it sees the line alone."""
+
+    @staticmethod
+    def forward(grad_output: Tensor, output: Tensor, what: Activated, backend: str) -> Tensor:
+        arguments = (grad_output, output, what.activation, what.negative_slope, what.geometry.channels_last)
+        grad: Tensor = ENTRY_POINTS[backend].conv2d_activation_grad(*arguments)
+        return grad
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, y, ctx.what, ctx.backend = inputs
+        ctx.save_for_backward(y)
+        ctx.save_for_forward(y)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        (y,) = ctx.saved_tensors
+        return Conv2dActivationGrad.call(grad, y, ctx.what, ctx.backend), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, grad_output: Tensor | None, output: Tensor | None, *_: None) -> Any:
+        (y,) = ctx.saved_tensors
+        if grad_output is None:
+            return torch.zeros_like(y)
+        return Conv2dActivationGrad.call(grad_output, y, ctx.what, ctx.backend)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, grad_output: Tensor, output: Tensor, what: Activated, backend: str) -> Any:
+        batch = info.batch_size
+        folded = (
+            fold(batched(tensor, dim, batch), 0, 0) for tensor, dim in zip((grad_output, output), in_dims, strict=False)
+        )
+        return unfold(Conv2dActivationGrad.call(*folded, what, backend), 0, batch), 0
 
 
 class Conv2dDgrad(Pass):

@@ -51,20 +51,33 @@ class Pass(torch.autograd.Function):
         return super(torch.autograd.Function, cls).apply(*unwrap_dead_wrappers(args))  # type: ignore[misc]
 
 
-def observed(*tensors: Tensor) -> bool:
-    """Whether something differentiates or batches a call on these tensors."""
+def differentiated(*tensors: Tensor) -> bool:
+    """Whether a call on these tensors is recorded for its gradient."""
     if torch.is_grad_enabled():
         for tensor in tensors:
             if tensor.requires_grad:
                 return True
+    return False
+
+
+def observed(*tensors: Tensor) -> bool:
+    """Whether something differentiates or batches a call on these tensors."""
+    return differentiated(*tensors) or transformed()
+
+
+def transformed() -> bool:
+    """Whether a transform of torch.func, or forward-mode differentiation, runs."""
     return _transforms_active() or forward_ad._current_level >= 0
 
 
 def launch(op: str, backend: str, geometry: Conv2dGeometry | Pool2dGeometry, arguments: tuple[Any, ...]) -> Any:
     """Run `backend`'s operator `op`, on the kernel that the tuning table has for the problem, else on the plan's."""
-    options = {}
-    if isinstance(geometry, Conv2dGeometry) and geometry.padding_mode != "zeros":
-        options["padding_mode"] = geometry.padding_mode
+    options: dict[str, Any] = {}
+    if isinstance(geometry, Conv2dGeometry):
+        if geometry.padding_mode != "zeros":
+            options["padding_mode"] = geometry.padding_mode
+        if geometry.allow_tf32 and backend != "triton":  # which asks torch itself
+            options["allow_tf32"] = True
     if tuning.active:
         return tuning.run(op, backend, geometry, arguments, options)
     return getattr(ENTRY_POINTS[backend], op)(*arguments, **options)

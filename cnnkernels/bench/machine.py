@@ -24,7 +24,9 @@ from cnnkernels.bench.flags import full_precision
 from cnnkernels.bench.timing import make_timer
 from cnnkernels.files import slug
 
-DTYPES = {"f64": torch.float64, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+#: Stands among the dtypes for fp32 that may be multiplied as tf32.
+TF32 = "tf32"
+DTYPES = {"f64": torch.float64, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16, TF32: torch.float32}
 
 #: Dense floating-point operations per clock and multiprocessor, by compute capability: NVIDIA's architecture white
 #: papers (A100, H100, Blackwell), tensor cores for bf16, f16 and f64, the CUDA cores' FMA for f32 (IEEE; tf32 is not f32).

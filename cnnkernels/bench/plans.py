@@ -58,7 +58,8 @@ def planned(
 def plan_pass(entry: Entry, name: str, dtype: str, layout: str) -> PlannedPass:
     """The plan of one pass of a layer whose tensors are dense in `layout`."""
     of_dtype: torch.dtype = machine.DTYPES[dtype]
-    plan: dict[str, Any] = problem_of(entry.problem, name, of_dtype, layout).plan()
+    problem = problem_of(entry.problem, name, of_dtype, layout)
+    plan: dict[str, Any] = problem._replace(allow_tf32=dtype == machine.TF32).plan()
     return PlannedPass(
         entry.net, entry.layer, entry.problem.family, name, dtype, layout, str(entry.problem),
         plan["kernel"], plan["family"], plan["tile"], plan["grid"], plan["threads"], plan["shared_bytes"], plan["slabs"],

@@ -29,7 +29,7 @@ _NOT_GPU = (
 
 
 @click.command()
-@layer_options
+@layer_options()
 @click.option("--layer", "layers", multiple=True, help="Only layers with this in their name; repeatable.")
 @click.option("--input", "input_shape", help="C,H,W of a model's input, instead of its usual one.")
 @click.option("--sweep", is_flag=True, help="Every batch size that the suite lists.")

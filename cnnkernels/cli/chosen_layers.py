@@ -22,8 +22,9 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 _USUAL_BATCH = 32  # of a model, which unlike a suite does not say
 
 
-def layer_options(command: _Command) -> _Command:
+def layer_options(*more_dtypes: str) -> Callable[[_Command], _Command]:
     """The options that `choose` and its callers take: --suite, --model, --batch, --dtype, --layout."""
+    dtypes = ["f64", "f32", "f16", "bf16", *more_dtypes]
     options = (
         click.option(
             "--suite", "suites", multiple=True, help="A published layer set, or all. `cnnkernels bench --list`."
@@ -34,16 +35,18 @@ def layer_options(command: _Command) -> _Command:
         click.option(
             "--batch", type=click.IntRange(1), help="Images per batch.  [default: the suite's; 32 for a model]"
         ),
-        click.option(
-            "--dtype", "dtypes", multiple=True, type=click.Choice(["f64", "f32", "f16", "bf16"]), help="Repeatable."
-        ),
+        click.option("--dtype", "dtypes", multiple=True, type=click.Choice(dtypes), help="Repeatable."),
         click.option(
             "--layout", "layouts", multiple=True, type=click.Choice(["nchw", "channels_last"]), help="[default: both]"
         ),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+
+    def add(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 def choose(

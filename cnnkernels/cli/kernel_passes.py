@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cnnkernels.testing.verify import Record
 
 _OPERATIONS = {
-    "conv2d": ("fprop", "fused", "dgrad", "wgrad", "bias_grad"),
+    "conv2d": ("fprop", "fused", "dgrad", "wgrad", "bias_grad", "activation_grad"),
     "max_pool2d": ("max", "max_backward", "max_gather"),
     "avg_pool2d": ("avg", "avg_backward"),
     "adaptive_max_pool2d": ("adaptive_max", "adaptive_max_backward"),
@@ -44,7 +44,7 @@ def kernel_options(command: _Command) -> _Command:
             "--dtype",
             "dtypes",
             multiple=True,
-            type=click.Choice(["f64", "f32", "f16", "bf16"]),
+            type=click.Choice(["f64", "f32", "tf32", "f16", "bf16"]),
             help="Only this; repeatable.",
         ),
         click.option("--kernel", default="", help="Only kernels with this in their name."),

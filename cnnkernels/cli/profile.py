@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _NOT_COMPILED = "trials are compiled for the emulator alone"
 #: Seconds in which the emulator's process begins, about.
 _STARTING = 3.0
-_DTYPES = ("f64", "f32", "f16", "bf16")
+_DTYPES = ("f64", "f32", "tf32", "f16", "bf16")
 
 
 @click.command()

@@ -27,7 +27,7 @@ _USUAL_LAYOUTS_OF_MODELS = ("nchw",)  # as models are made
 
 @click.command()
 @click.argument("subjects", nargs=-1, metavar="[MODEL | PROBLEM]...")
-@layer_options
+@layer_options("tf32")
 @click.option(
     "--input", "input_shape", type=InputShape(), help="Of a MODEL: its input.  [default: 1 image of its size]"
 )

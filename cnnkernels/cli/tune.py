@@ -25,7 +25,7 @@ _NOT_GPU = "These are not GPU times: they tune the emulator, which runs our kern
 
 
 @click.command()
-@layer_options
+@layer_options()
 @click.option("--layer", default="", help="Only layers (with --show: problems) with this in their name.")
 @click.option("--backend", type=click.Choice(["cuda", "emulator"]), help="[default: cuda with a GPU, else emulator]")
 @click.option("--budget", type=click.FloatRange(0), help="Begin no new problem after so many seconds.")

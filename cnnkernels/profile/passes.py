@@ -95,7 +95,9 @@ def _steps(layer: Layer, name: str) -> int:
     return layer.N * layer.C * (layer.K // layer.groups) * layer.R * layer.S * windows
 
 
-def run_pass(layer: Layer, name: str, dtype: torch.dtype, layout: str, kernel: str = "") -> Any:
+def run_pass(
+    layer: Layer, name: str, dtype: torch.dtype, layout: str, kernel: str = "", *, allow_tf32: bool = False
+) -> Any:
     """Run pass `name` of `layer` once on the emulator, on `kernel` or on the plan's choice. Nothing else is launched.
 
     Returns what the pass computes from :func:`operands`.
@@ -107,6 +109,8 @@ def run_pass(layer: Layer, name: str, dtype: torch.dtype, layout: str, kernel: s
     backend = _backend(kernel)
     *tensors, geometry = layer.forward(o.x, o.w, None, _PREPARE)
     image = tensors[0]
+    if allow_tf32 and not layer.is_pooling:
+        geometry = geometry._replace(allow_tf32=True)
     calls: dict[str, Any] = {
         "fprop": lambda: _forward(layer).call(image, o.w, None, geometry, backend),
         "dgrad": lambda: _backward(layer).call(o.dy, o.w, None, geometry, backend),

@@ -36,7 +36,7 @@ def _end_with_the_starter() -> None:
 def _run(job: dict[str, Any]) -> dict[str, Any]:
     from cnnkernels import _C
     from cnnkernels.bench.layer import Layer
-    from cnnkernels.bench.machine import DTYPES
+    from cnnkernels.bench.machine import DTYPES, TF32
     from cnnkernels.profile.passes import run_pass
 
     native: Any = _C
@@ -46,7 +46,8 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
     # Counting alone: what a kernel does wrong is for `make sanitize` to say.
     native.emulator_configure(check=False, count=True, sample=job["sample"])
     try:
-        run_pass(Layer.from_dict(job["layer"]), job["name"], DTYPES[job["dtype"]], job["layout"], job["kernel"])
+        layer, dtype = Layer.from_dict(job["layer"]), job["dtype"]
+        run_pass(layer, job["name"], DTYPES[dtype], job["layout"], job["kernel"], allow_tf32=dtype == TF32)
     except RuntimeError as error:
         return {"error": str(error)}
     finally:

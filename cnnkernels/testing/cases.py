@@ -56,10 +56,13 @@ def make_case(
     values: Values = "normal",
     device: str = "cpu",
     backend: str = "emulator",
+    *,
+    tf32: bool = False,
 ) -> Case:
     """Pass `name` of `problem` with operands that are the same every time, by `backend`'s operator.
 
     "integers" gives an exact case where the pass has one: not where an average divides by what no small scale cancels.
+    `tf32`: a convolution may multiply fp32 as tf32, which has all of the operands' digits.
     """
     generator = torch.Generator().manual_seed(zlib.crc32(f"{name} {problem} {values}".encode()))
     operators = ENTRY_POINTS[backend]
@@ -68,10 +71,10 @@ def make_case(
     if isinstance(problem, AdaptivePool2dProblem):
         return _adaptive_pool2d_case(problem, name, dtype, values, device, operators, generator)
     density = 1.0
-    case = _conv2d_case(problem, name, dtype, values, density, device, operators, generator)
+    case = _conv2d_case(problem, name, dtype, values, density, device, operators, generator, tf32)
     while values == "integers" and not case.exact:
         density /= 2
-        case = _conv2d_case(problem, name, dtype, values, density, device, operators, generator)
+        case = _conv2d_case(problem, name, dtype, values, density, device, operators, generator, tf32)
     return case
 
 
@@ -84,13 +87,15 @@ def _conv2d_case(
     device: str,
     operators: Any,
     generator: torch.Generator,
+    tf32: bool,
 ) -> Case:
     shapes = problem.shapes | {"grad_output": problem.shapes["output"]}
 
     def operand(role: str) -> Tensor:
         layout = layout_of(role, problem.layout) if len(shapes[role]) == 4 else "contiguous"
+        scale = 4 if role == "output" else 1  # for relu6 to have something to cut
         return make_operand(
-            shapes[role], dtype, generator, values=values, layout=layout, device=device, density=density
+            shapes[role], dtype, generator, values=values, layout=layout, device=device, scale=scale, density=density, tf32=tf32
         )
 
     operands = {role: operand(role) for role in _CONV2D_OPERANDS[name]}
@@ -108,14 +113,22 @@ def _conv2d_case(
         epilogue = _epilogue(problem, dtype, values, channels_last, device, generator)
         norm = (None, None, None, None, 0.0) if epilogue.norm is None else tuple(epilogue.norm)
         arguments += (*norm, epilogue.residual, epilogue.activation or "none", epilogue.negative_slope)
+    if name == "activation_grad":
+        epilogue = _lines(generator)
+        arguments += (epilogue.activation, epilogue.negative_slope, channels_last)
     reference = conv2d_reference(problem, name, operands, epilogue)
-    if name != "bias_grad":
+    if name not in ("bias_grad", "activation_grad"):
         output = problem.output_size
         size = {"dgrad": (problem.H, problem.W), "wgrad": (problem.R, problem.S)}.get(name, output)
         arguments += (size, problem.stride, problem.pad_before, problem.dilation, problem.groups, channels_last)
-    exact = values == "integers" and _sums_are_exact(reference, dtype)
-    mode = {} if problem.padding_mode == "zeros" or name == "bias_grad" else {"padding_mode": problem.padding_mode}
-    return Case(lambda kernel: operator(*arguments, kernel, **mode), reference, (), exact, channels_last)
+    # The gradient of an activation is no sum.
+    exact = name == "activation_grad" or (values == "integers" and _sums_are_exact(reference, dtype))
+    options: dict[str, Any] = {}
+    if problem.padding_mode != "zeros" and name not in ("bias_grad", "activation_grad"):
+        options["padding_mode"] = problem.padding_mode
+    if tf32:
+        options["allow_tf32"] = True
+    return Case(lambda kernel: operator(*arguments, kernel, **options), reference, (), exact, channels_last)
 
 
 def _epilogue(
@@ -153,12 +166,19 @@ def _epilogue(
     return Epilogue(names[choice % len(names)], 0.25, residual, norm)
 
 
+def _lines(generator: torch.Generator) -> Epilogue:
+    """An activation whose gradient can be told from its result."""
+    choice = int(torch.randint(3, (), generator=generator))
+    return Epilogue(("relu", "relu6", "leaky_relu")[choice], 0.25)
+
+
 _CONV2D_OPERANDS = {
     "fprop": ("input", "weight"),
     "fused": ("input", "weight"),
     "dgrad": ("grad_output", "weight"),
     "wgrad": ("grad_output", "input"),
     "bias_grad": ("grad_output",),
+    "activation_grad": ("grad_output", "output"),
 }
 
 

@@ -44,18 +44,26 @@ def make_operand(
     device: str = "cpu",
     scale: int = 1,
     density: float = 1.0,
+    tf32: bool = False,
 ) -> Tensor:
     """A tensor of the given shape, dtype, values and layout; the same one for the same state of `generator`.
 
     `scale` multiplies the values, of which on average the part `density` is not replaced by 0. A layout other than
-    "contiguous" is for 4-D tensors.
+    "contiguous" is for 4-D tensors. `tf32` rounds fp32 to it.
     """
     stored = (1, *shape[1:]) if layout == "expanded" else tuple(shape)
     numbers = _values(stored, dtype, generator, values) * scale
     if density < 1:
         numbers *= torch.rand(stored, generator=generator) < density
-    numbers = numbers.to(device)
+    numbers = rounded_to_tf32(numbers).to(device) if tf32 else numbers.to(device)
     return numbers.expand(*shape) if layout == "expanded" else lay_out(numbers, layout)
+
+
+def rounded_to_tf32(numbers: Tensor) -> Tensor:
+    """fp32 `numbers` with ten bits after the point: the nearest, of two the one away from zero (PTX: cvt.rna.tf32.f32)."""
+    finite = numbers.isfinite()
+    bits = numbers.view(torch.int32)
+    return torch.where(finite, (bits + (1 << 12)) & ~((1 << 13) - 1), bits).view(torch.float32)
 
 
 def lay_out(tensor: Tensor, layout: Layout) -> Tensor:

@@ -20,7 +20,7 @@ Pair = tuple[int, int]
 #: The form of max pooling's indices: none at all, taps of the window (uint8), or pixels of the image (int64).
 IndexForm = Literal["none", "window", "flat"]
 
-CONV2D_PASSES = ("fprop", "dgrad", "wgrad", "bias_grad")
+CONV2D_PASSES = ("fprop", "dgrad", "wgrad", "bias_grad", "activation_grad")
 ADAPTIVE_PASSES = ("adaptive_max", "adaptive_max_backward", "adaptive_avg", "adaptive_avg_backward")
 POOL2D_PASSES = ("max", "max_backward", "max_gather", "avg", "avg_backward")
 

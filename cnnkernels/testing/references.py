@@ -1,6 +1,6 @@
 """The passes of convolution and pooling computed by torch, for references: in fp64, and in the dtype under test.
 
-A pass is named as in the catalogue: fprop, dgrad, wgrad, bias_grad; max, max_backward, max_gather, avg, avg_backward; adaptive_max, ...
+A pass is named as in the catalogue: fprop, dgrad, wgrad, bias_grad, activation_grad; max, max_backward, max_gather, avg, avg_backward; adaptive_max, ...
 Convolutions are written so that padding before the image and the output's size say everything, as in the raw operators:
 the image is padded, or cropped, on its far side to what the windows need. Gradients are autograd's.
 """
@@ -42,6 +42,10 @@ def conv2d_reference(
     """
     on_cpu = {role: operand.detach().cpu() for role, operand in operands.items()}
     dtype = next(iter(on_cpu.values())).dtype
+    if name == "activation_grad":
+        assert epilogue is not None
+        gradient = _activation_grad(epilogue, on_cpu["grad_output"], on_cpu["output"])
+        return Reference(gradient.double(), gradient, gradient.double().abs(), gradient.double().abs(), 1)
     wide = {role: operand.double() for role, operand in on_cpu.items()}
     narrow = {role: operand.to(_computing_dtype(dtype)) for role, operand in on_cpu.items()}
     N, _, P, Q = problem.shapes["output"]
@@ -61,6 +65,18 @@ def conv2d_reference(
         lengths[name],
     )
     return reference if epilogue is None else _followed_by(epilogue, reference, dtype)
+
+
+def _activation_grad(epilogue: Epilogue, gradient: Tensor, output: Tensor) -> Tensor:
+    """torch's gradient before an activation, from what it gave."""
+    aten: Any = torch.ops.aten
+    if epilogue.activation == "relu6":
+        result: Tensor = aten.hardtanh_backward(gradient, output, 0.0, 6.0)
+    elif epilogue.activation == "leaky_relu":
+        result = aten.leaky_relu_backward(gradient, output, epilogue.negative_slope, True)
+    else:
+        result = aten.threshold_backward(gradient, output, 0)
+    return result
 
 
 def _followed_by(epilogue: Epilogue, reference: Reference, dtype: torch.dtype) -> Reference:

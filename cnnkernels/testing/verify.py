@@ -29,8 +29,10 @@ from cnnkernels.testing.problems import CONV2D_PROBLEMS, POOL2D_PROBLEMS
 # What an operator's error says when the kernel asked for by name exists but refuses the problem.
 _REFUSAL = " cannot run "
 
-DTYPES = {"f64": torch.float64, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
-
+#: By what kernels multiply: "tf32" is of fp32 tensors whose values tf32 has, so that what is exact or accurate in fp32 is so in tf32.
+DTYPES = {
+    "f64": torch.float64, "f32": torch.float32, "tf32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16
+}  # fmt: skip
 
 # The family of a subject that is no kernel, but the plan's choice.
 PLANNED = "planned"
@@ -238,8 +240,9 @@ def verify_item(
     To be called within :func:`poisoned_memory`.
     """
     records = [Record(subject) for subject in item.subjects]
+    dtype, tf32 = DTYPES[item.dtype], item.dtype == "tf32"
     cases = {
-        values: make_case(item.problem, item.name, DTYPES[item.dtype], values, selection.device, selection.backend)
+        values: make_case(item.problem, item.name, dtype, values, selection.device, selection.backend, tf32=tf32)
         for values in selection.values
     }
     for values, case in cases.items():

@@ -178,11 +178,18 @@ def _padded(layout: str) -> tuple[str, Callable[[], Any]]:
     return f"dgrad reflect bf16 {layout}", call
 
 
+def _activation_grad(dtype: str, layout: str) -> Any:
+    dy, y = (image(32, 256, 28, 28, dtype, layout) for _ in range(2))
+    return operators.conv2d_activation_grad(dy, y, "relu", 0.0, layout == "nhwc")
+
+
 CALLS: dict[str, Callable[[], Any]] = {
     **dict(_layers()),
     **dict(_tiles()),
     **dict(_streams()),
     **dict(_padded(layout) for layout in LAYOUTS),
+    "activation_grad bf16 nhwc": lambda: _activation_grad("bf16", "nhwc"),
+    "activation_grad f32 nchw": lambda: _activation_grad("f32", "nchw"),
     "bias_grad bf16 nhwc": lambda: operators.conv2d_bias_grad(image(32, 256, 28, 28, "bf16", "nhwc")),
     "bias_grad bf16 nchw": lambda: operators.conv2d_bias_grad(image(32, 256, 28, 28, "bf16", "nchw")),
 }

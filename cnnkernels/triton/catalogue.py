@@ -30,5 +30,6 @@ def _of_dtype(dtype: torch.dtype, short: str) -> list[dict[str, Any]]:
         *(row(f"conv2d_depthwise_{tile.size}", "depthwise", "fprop", "dgrad", tile=tile) for tile in depthwise),
         *(row(f"conv2d_depthwise_wgrad_{tile.size}", "depthwise", "wgrad", tile=tile) for tile in depthwise),
         row("conv2d_bias_grad", "sums", "bias_grad"),
+        row("conv2d_activation_grad", "elementwise", "activation_grad"),
         *pooling.catalogue(dtype),
     ]

@@ -96,6 +96,7 @@ LEAST_STEPS_OF_SLAB = 4  # below which the partial sums' way through memory cost
 # sum_slabs: neighbouring elements by slabs, 8 to a thread. Where results are few, as a depthwise filter's are, and slabs many, a thread that
 # went through all of them would wait for memory as many times: the first tile that gives each multiprocessor a program is taken, or the last.
 SUM_TILES = ((1024, 1), (256, 4), (128, 8), (32, 32))
+ACTIVATION_GRAD_BLOCK = 1024  # elements: 16 bytes of halves to a thread of 128
 BIAS_GRAD_BLOCK = (32, 128)  # channels (or pixels) along memory, and across it: 32 sums to a thread of 128
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from cnnkernels.geometry import fp32_precision
 from cnnkernels.triton import configs
 from cnnkernels.triton.configs import MatrixTile
 from cnnkernels.triton.launch import launch
@@ -53,11 +54,8 @@ def ceil_div(a: int, b: int) -> int:
 
 
 def precision(dtype: torch.dtype) -> str:
-    """How fp32 is multiplied: as torch.backends.cudnn.conv.fp32_precision says ("tf32" unless it was changed; "none" is what allow_tf32 = False makes of it)."""
-    if dtype != torch.float32:
-        return "ieee"
-    cudnn: Any = torch.backends.cudnn
-    return "tf32" if cudnn.conv.fp32_precision == "tf32" else "ieee"
+    """How tl.dot multiplies."""
+    return fp32_precision() if dtype == torch.float32 else "ieee"
 
 
 def is_wide(*tensors: Tensor) -> bool:
@@ -293,6 +291,26 @@ def wgrad(
     )  # fmt: skip
     if slabs > 1:
         sum_slabs(partial, slabs, out, EpilogueTensors())
+
+
+def activation_grad(grad_output: Tensor, output: Tensor, activation: str, negative_slope: float, out: Tensor) -> None:
+    """The gradient before an activation (`out`, which has no gaps), from the one behind it and from what it gave."""
+    from cnnkernels.triton.kernels.activation_grad import activation_grad_kernel
+
+    order = sorted(range(4), key=lambda axis: (-out.stride(axis), axis))
+    extents = [out.shape[axis] for axis in order]
+    strides = [[tensor.stride(axis) for axis in order] for tensor in (output, grad_output)]
+    alike = all(
+        extent == 1 or of_output == of_gradient == out.stride(axis)
+        for axis, extent, of_output, of_gradient in zip(order, extents, *strides, strict=True)
+    )
+    launch(
+        f"triton_conv2d_activation_grad_{DTYPE_NAMES[out.dtype]}", activation_grad_kernel,
+        (ceil_div(out.numel(), configs.ACTIVATION_GRAD_BLOCK),), out,
+        output, grad_output, out, out.numel(), *reversed(extents[1:]), *strides[0], *strides[1], negative_slope,
+        ACTIVATION=activation, ALIKE=alike, WIDE=is_wide(output, grad_output, out), BLOCK=configs.ACTIVATION_GRAD_BLOCK,
+        warps=4,
+    )  # fmt: skip
 
 
 def bias_grad(grad_output: Tensor, out: Tensor) -> None:

@@ -15,7 +15,7 @@ from cnnkernels.triton.depthwise import Depthwise, is_depthwise
 from cnnkernels.triton.pool_operators import *  # noqa: F403
 from cnnkernels.triton.registration import empty, operator
 
-__all__ = ["conv2d_bias_grad", "conv2d_dgrad", "conv2d_fprop", "conv2d_fused", "conv2d_wgrad"]
+__all__ = ["conv2d_activation_grad", "conv2d_bias_grad", "conv2d_dgrad", "conv2d_fprop", "conv2d_fused", "conv2d_wgrad"]
 __all__ += pool_operators.__all__
 
 # What the names of the matrix products' kernels begin with: they run depthwise problems too, where one asks for them.
@@ -124,4 +124,14 @@ def conv2d_wgrad(
 def conv2d_bias_grad(grad_output: Tensor, kernel_name: str = "") -> Tensor:
     out = grad_output.new_empty(grad_output.shape[1])
     convolution.bias_grad(grad_output, out)
+    return out
+
+
+@operator
+def conv2d_activation_grad(
+    grad_output: Tensor, output: Tensor, activation: str, negative_slope: float, channels_last: bool,
+    kernel_name: str = "",
+) -> Tensor:  # fmt: skip
+    out = empty(grad_output, grad_output.shape, channels_last)
+    convolution.activation_grad(grad_output, output, activation, negative_slope, out)
     return out

@@ -18,7 +18,7 @@ conv2d::PaddingMode padding_mode_named(const std::string& name) {
 }
 
 void set_geometry(Problem& problem, const Sizes& stride, const Sizes& padding, const Sizes& dilation, int64_t groups,
-                  const std::string& padding_mode) {
+                  const std::string& padding_mode, bool allow_tf32) {
   require_pair(stride, "stride");
   require_pair(padding, "padding");
   require_pair(dilation, "dilation");
@@ -27,6 +27,7 @@ void set_geometry(Problem& problem, const Sizes& stride, const Sizes& padding, c
   problem.dilation_h = dilation[0], problem.dilation_w = dilation[1];
   problem.groups = groups;
   problem.padding_mode = padding_mode_named(padding_mode);
+  problem.allow_tf32 = allow_tf32;
 }
 
 void set_x(Problem& problem, const Tensor& x) {
@@ -108,7 +109,8 @@ void run(const Problem& problem, conv2d::Arguments arguments, Buffers& buffers, 
 // The convolution with `epilogue`, to which the bias and the residual are added here.
 Tensor fprop(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias, const std::optional<Tensor>& residual,
              const Sizes& output_size, const Sizes& stride, const Sizes& padding, const Sizes& dilation, int64_t groups, bool channels_last,
-             const std::string& kernel, const std::string& padding_mode, const conv2d::Epilogue& epilogue, Buffers& buffers) {
+             const std::string& kernel, const std::string& padding_mode, bool allow_tf32, const conv2d::Epilogue& epilogue,
+             Buffers& buffers) {
   require_4d(input, "input");
   require_4d(weight, "weight");
   require_like(input, "input", weight, "weight");
@@ -118,7 +120,7 @@ Tensor fprop(const Tensor& input, const Tensor& weight, const std::optional<Tens
   problem.dtype = dtype_of(input, "input");
   set_w(problem, weight);
   set_x(problem, input);
-  set_geometry(problem, stride, padding, dilation, groups, padding_mode);
+  set_geometry(problem, stride, padding, dilation, groups, padding_mode, allow_tf32);
   problem.P = output_size[0], problem.Q = output_size[1];
   require(weight.size(1) * groups == problem.C, "input ", ShapeOf{input}, " does not fit weight ", ShapeOf{weight},
           " with groups=", groups);
@@ -145,28 +147,30 @@ Tensor fprop(const Tensor& input, const Tensor& weight, const std::optional<Tens
 }
 
 Tensor conv2d_fprop(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias, Sizes output_size, Sizes stride,
-                    Sizes padding, Sizes dilation, int64_t groups, bool channels_last, std::string kernel, std::string padding_mode) {
+                    Sizes padding, Sizes dilation, int64_t groups, bool channels_last, std::string kernel, std::string padding_mode,
+                    bool allow_tf32) {
   Buffers buffers;
-  return fprop(input, weight, bias, std::nullopt, output_size, stride, padding, dilation, groups, channels_last, kernel, padding_mode, {},
-               buffers);
+  return fprop(input, weight, bias, std::nullopt, output_size, stride, padding, dilation, groups, channels_last, kernel, padding_mode,
+               allow_tf32, {}, buffers);
 }
 
 Tensor conv2d_fused(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias, const std::optional<Tensor>& mean,
                     const std::optional<Tensor>& variance, const std::optional<Tensor>& scale, const std::optional<Tensor>& shift,
                     double eps, const std::optional<Tensor>& residual, std::string activation, double negative_slope, Sizes output_size,
                     Sizes stride, Sizes padding, Sizes dilation, int64_t groups, bool channels_last, std::string kernel,
-                    std::string padding_mode) {
+                    std::string padding_mode, bool allow_tf32) {
   require_4d(weight, "weight");
   Buffers buffers;
   conv2d::Epilogue epilogue{};
   set_norm(epilogue, buffers, {mean, variance, scale, shift, eps}, weight, weight.size(0));
   set_activation(epilogue, activation, negative_slope);
-  return fprop(input, weight, bias, residual, output_size, stride, padding, dilation, groups, channels_last, kernel, padding_mode, epilogue,
-               buffers);
+  return fprop(input, weight, bias, residual, output_size, stride, padding, dilation, groups, channels_last, kernel, padding_mode,
+               allow_tf32, epilogue, buffers);
 }
 
 Tensor conv2d_dgrad(const Tensor& grad_output, const Tensor& weight, const std::optional<Tensor>& bias, Sizes input_size, Sizes stride,
-                    Sizes padding, Sizes dilation, int64_t groups, bool channels_last, std::string kernel, std::string padding_mode) {
+                    Sizes padding, Sizes dilation, int64_t groups, bool channels_last, std::string kernel, std::string padding_mode,
+                    bool allow_tf32) {
   require_4d(grad_output, "grad_output");
   require_4d(weight, "weight");
   require_like(grad_output, "grad_output", weight, "weight");
@@ -176,7 +180,7 @@ Tensor conv2d_dgrad(const Tensor& grad_output, const Tensor& weight, const std::
   problem.dtype = dtype_of(grad_output, "grad_output");
   set_w(problem, weight);
   set_y(problem, grad_output);
-  set_geometry(problem, stride, padding, dilation, groups, padding_mode);
+  set_geometry(problem, stride, padding, dilation, groups, padding_mode, allow_tf32);
   problem.C = weight.size(1) * groups, problem.H = input_size[0], problem.W = input_size[1];
   require(weight.size(0) == problem.K, "grad_output ", ShapeOf{grad_output}, " does not fit weight ", ShapeOf{weight});
   conv2d::Arguments arguments;
@@ -192,7 +196,7 @@ Tensor conv2d_dgrad(const Tensor& grad_output, const Tensor& weight, const std::
 }
 
 Tensor conv2d_wgrad(const Tensor& grad_output, const Tensor& input, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation,
-                    int64_t groups, bool channels_last, std::string kernel, std::string padding_mode) {
+                    int64_t groups, bool channels_last, std::string kernel, std::string padding_mode, bool allow_tf32) {
   require_4d(grad_output, "grad_output");
   require_4d(input, "input");
   require_like(grad_output, "grad_output", input, "input");
@@ -206,7 +210,7 @@ Tensor conv2d_wgrad(const Tensor& grad_output, const Tensor& input, Sizes kernel
   problem.dtype = dtype_of(input, "input");
   set_y(problem, grad_output);
   set_x(problem, input);
-  set_geometry(problem, stride, padding, dilation, groups, padding_mode);
+  set_geometry(problem, stride, padding, dilation, groups, padding_mode, allow_tf32);
   problem.R = kernel_size[0], problem.S = kernel_size[1];
   Tensor grad_weight = empty_4d({problem.K, problem.channels_per_group(), problem.R, problem.S}, input, channels_last);
   problem.w = strides_of(grad_weight);
@@ -235,6 +239,38 @@ Tensor conv2d_bias_grad(const Tensor& grad_output, std::string kernel) {
   return grad_bias;
 }
 
+// The gradient before an activation of straight lines, from what it gave and the gradient of that: one shape, any strides.
+Tensor conv2d_activation_grad(const Tensor& grad_output, const Tensor& output, std::string activation, double negative_slope,
+                              bool channels_last, std::string kernel) {
+  require_4d(grad_output, "grad_output");
+  require_4d(output, "output");
+  require_like(grad_output, "grad_output", output, "output");
+  for (int64_t axis = 0; axis < 4; ++axis)
+    require(grad_output.size(axis) == output.size(axis), "grad_output ", ShapeOf{grad_output}, " and output ", ShapeOf{output},
+            " differ in shape");
+  conv2d::Arguments arguments;
+  set_activation(arguments.epilogue, activation, negative_slope);
+  require(arguments.epilogue.activation == conv2d::Activation::kLines && arguments.epilogue.slope >= 0,
+          "the gradient of an activation can be told from its result for relu, relu6 and leaky_relu with a slope that is not negative, not "
+          "for '",
+          activation, "' with ", negative_slope);
+  Problem problem;
+  problem.pass = Pass::kActivationGrad;
+  problem.dtype = dtype_of(grad_output, "grad_output");
+  problem.R = problem.S = 1;
+  set_y(problem, grad_output);
+  problem.C = problem.K, problem.H = problem.P, problem.W = problem.Q;
+  problem.w = strides_of(output);
+  Tensor grad = empty_4d({problem.N, problem.K, problem.P, problem.Q}, grad_output, channels_last);
+  problem.x = strides_of(grad);
+  Buffers buffers;
+  arguments.y = buffers.input("grad_output", grad_output);
+  arguments.w = buffers.input("output", output);
+  arguments.out = buffers.output("grad", grad);
+  run(problem, arguments, buffers, kernel, grad_output);
+  return grad;
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(cnnkernels, CNN_DISPATCH_KEY, library) {
@@ -243,6 +279,7 @@ STABLE_TORCH_LIBRARY_IMPL(cnnkernels, CNN_DISPATCH_KEY, library) {
   library.impl("conv2d_dgrad", TORCH_BOX(&conv2d_dgrad));
   library.impl("conv2d_wgrad", TORCH_BOX(&conv2d_wgrad));
   library.impl("conv2d_bias_grad", TORCH_BOX(&conv2d_bias_grad));
+  library.impl("conv2d_activation_grad", TORCH_BOX(&conv2d_activation_grad));
 }
 
 }  // namespace cnn::bindings

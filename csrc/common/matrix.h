@@ -29,6 +29,14 @@
 #include "emulator/matrix.h"
 #endif
 
+// Before a loop over fragments, which are registers on a GPU: there it is unrolled. On a host an instruction is a call, beside which the
+// loop costs nothing, and unrolled it takes most of the compiler's time.
+#if defined(__CUDACC__)
+#define CNN_GPU_UNROLL CNN_UNROLL
+#else
+#define CNN_GPU_UNROLL
+#endif
+
 namespace cnn {
 
 template <int Matrices, bool Transposed = false>
@@ -66,6 +74,10 @@ __device__ __forceinline__ void ldmatrix(std::uint32_t (&to)[Matrices], const vo
   for (int i = 0; i < Matrices; ++i) to[i] = lane.received[i];
 #endif
 }
+
+// The types that convolutions are multiplied by it in. Of fp32 it is tf32, which a problem has to allow.
+template <class T>
+constexpr bool tensor_cores_have = sizeof(T) <= 4;
 
 // The shape of a type's instruction, and a lane's registers of it.
 template <class T>
@@ -120,6 +132,26 @@ __device__ __forceinline__ void mma(typename MatrixShape<T>::Sum (&sum)[MatrixSh
 #if defined(__CUDACC__)
 #undef CNN_MMA
 #endif
+
+// The same of halves with half the depth, m16n8k8: the first half of a's registers and of b's.
+template <class T>
+__device__ __forceinline__ void mma_short(float (&sum)[4], const std::uint32_t (&a)[2], const std::uint32_t (&b)[1]) {
+  static_assert(sizeof(T) == 2, "of halves");
+#if defined(__CUDACC__)
+#define CNN_MMA(instruction)                                                                          \
+  asm volatile("mma.sync.aligned." instruction " {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};" \
+               : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])                               \
+               : "r"(a[0]), "r"(a[1]), "r"(b[0]))
+  if constexpr (TypeTraits<T>::kDType == DType::kFloat16) CNN_MMA("m16n8k8.row.col.f32.f16.f16.f32");
+  else CNN_MMA("m16n8k8.row.col.f32.bf16.bf16.f32");
+#undef CNN_MMA
+#else
+  emulator::OperandsShort lane{{a[0], a[1]}, b[0], {sum[0], sum[1], sum[2], sum[3]}};
+  if constexpr (TypeTraits<T>::kDType == DType::kFloat16) emulator::multiply_short_float16(lane);
+  else emulator::multiply_short_bfloat16(lane);
+  for (int i = 0; i < 4; ++i) sum[i] = lane.sum[i];
+#endif
+}
 
 // A float as mma<float> takes it: rounded to nearest, half away from zero, where the instruction itself would cut.
 __device__ __forceinline__ std::uint32_t to_tfloat32(std::uint32_t bits) {

@@ -14,6 +14,11 @@ inline std::string why_not_tuned(const Problem& p) {
   return {};
 }
 
+// The tensor cores multiply fp32 as tf32.
+inline std::string why_not_tensor_cores(const Problem& p) {
+  return p.dtype != DType::kFloat32 || p.allow_tf32 ? "" : "fp32 is to be multiplied as fp32, and tensor cores do it as tf32";
+}
+
 // Whether vectors of `width` elements along the channels of a channels_last tensor are whole and aligned, as far as strides say.
 inline bool channels_in_vectors(const Strides& s, int64_t channels, int width) {
   return s.d1 == 1 && channels % width == 0 && s.d0 % width == 0 && s.d2 % width == 0 && s.d3 % width == 0;

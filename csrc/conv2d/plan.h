@@ -25,9 +25,9 @@ struct Configuration {
 
 struct Arguments {
   const void* x = nullptr;  // fprop, wgrad
-  const void* w = nullptr;  // fprop, dgrad
-  const void* y = nullptr;  // dgrad, wgrad, bias_grad
-  Epilogue epilogue{};      // fprop, dgrad; only the first, of conv2d_fused, has more than a bias
+  const void* w = nullptr;  // fprop, dgrad, activation_grad
+  const void* y = nullptr;  // all but fprop
+  Epilogue epilogue{};      // fprop, dgrad; only the first, of conv2d_fused, has more than a bias. Of activation_grad the activation
   void* out = nullptr;
   void* workspace = nullptr;
   cudaStream_t stream = nullptr;
@@ -44,13 +44,16 @@ struct Kernel {
   int threads;
   int shared_bytes;
   int index_bits;
-  int stages = 0;  // steps of the reduction that are in shared memory at once; 0: the kernel has no pipeline, or its problem makes it
+  bool tf32 = false;  // fp32 is multiplied as tf32
+  int stages = 0;     // steps of the reduction that are in shared memory at once; 0: the kernel has no pipeline, or its problem makes it
   std::string (*why_not)(const Kernel&, const Problem&);  // empty: it can
   double (*cost)(const Kernel&, const Problem&);          // microseconds of common/cost.h; the plan takes the smallest
   Configuration (*configure)(const Kernel&, const Problem&);
   void (*run)(const Kernel&, const Problem&, const Configuration&, const Arguments&);
 };
 const std::vector<Kernel>& catalogue();
+// By what it multiplies, as its name ends: its dtype's, or tf32.
+inline const char* arithmetic_of(const Kernel& kernel) { return kernel.tf32 ? "tf32" : short_name(kernel.dtype); }
 
 struct Plan {
   const Kernel* kernel = nullptr;

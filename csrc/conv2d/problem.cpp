@@ -40,6 +40,7 @@ std::string to_string(const Problem& p) {
   text << name_of(p.pass) << ' ' << short_name(p.dtype) << " N" << p.N << " C" << p.C << ' ' << p.H << 'x' << p.W << " -> K" << p.K << ' '
        << p.P << 'x' << p.Q << ", " << p.R << 'x' << p.S << " stride " << p.stride_h << ',' << p.stride_w << " pad " << p.pad_h << ','
        << p.pad_w << " dilation " << p.dilation_h << ',' << p.dilation_w << " groups " << p.groups;
+  if (p.allow_tf32) text << " tf32";
   if (p.padding_mode != PaddingMode::kZeros) text << " padding " << name_of(p.padding_mode);
   return text.str();
 }
@@ -50,8 +51,8 @@ bool fits_32_bits(const Problem& p) {
   const int64_t reach =
       std::max({last_position(p.P, p.stride_h, p.pad_h, p.R, p.dilation_h), last_position(p.Q, p.stride_w, p.pad_w, p.S, p.dilation_w),
                 p.H + p.pad_h + p.R * p.dilation_h, p.W + p.pad_w + p.S * p.dilation_w});
-  const int64_t offsets =
-      std::max({span(p.x, p.N, p.C, p.H, p.W), span(p.w, p.K, p.channels_per_group(), p.R, p.S), span(p.y, p.N, p.K, p.P, p.Q)});
+  const int64_t of_w = p.pass == Pass::kActivationGrad ? span(p.w, p.N, p.K, p.P, p.Q) : span(p.w, p.K, p.channels_per_group(), p.R, p.S);
+  const int64_t offsets = std::max({span(p.x, p.N, p.C, p.H, p.W), of_w, span(p.y, p.N, p.K, p.P, p.Q)});
   return std::max({reduction, rows, reach, offsets, p.stride_h, p.stride_w}) < kIndexLimit;
 }
 

@@ -5,6 +5,9 @@
 // x is [N, C, H, W], w is [K, C/groups, R, S], y is [N, K, P, Q]. fprop computes y, dgrad x and wgrad w from the other two; a
 // transposed convolution is a dgrad. `pad` is the padding before the first row and column: what lies behind the last one
 // follows from the sizes, so that one-sided padding and output_padding need no special case.
+//
+// bias_grad has y alone. activation_grad computes x from y, the gradient of an activation's result, and from w, that result; all are
+// [N, K, P, Q].
 #pragma once
 
 #include <cstdint>
@@ -15,9 +18,13 @@
 
 namespace cnn::conv2d {
 
-enum class Pass { kFprop, kDgrad, kWgrad, kBiasGrad };
+enum class Pass { kFprop, kDgrad, kWgrad, kBiasGrad, kActivationGrad };
 constexpr const char* name_of(Pass pass) {
-  return pass == Pass::kFprop ? "fprop" : pass == Pass::kDgrad ? "dgrad" : pass == Pass::kWgrad ? "wgrad" : "bias_grad";
+  return pass == Pass::kFprop      ? "fprop"
+         : pass == Pass::kDgrad    ? "dgrad"
+         : pass == Pass::kWgrad    ? "wgrad"
+         : pass == Pass::kBiasGrad ? "bias_grad"
+                                   : "activation_grad";
 }
 
 // What a pixel of x outside the image is: 0, or the one inside that it is taken for (torch.nn.functional.pad's modes).
@@ -35,6 +42,7 @@ struct Problem {
   int64_t N = 0, C = 0, H = 0, W = 0, K = 0, R = 0, S = 0, P = 0, Q = 0;
   int64_t stride_h = 1, stride_w = 1, pad_h = 0, pad_w = 0, dilation_h = 1, dilation_w = 1, groups = 1;
   PaddingMode padding_mode = PaddingMode::kZeros;
+  bool allow_tf32 = false;  // fp32 may be multiplied with ten bits after the point, on tensor cores
   Strides x, w, y;
 
   int64_t channels_per_group() const { return C / groups; }

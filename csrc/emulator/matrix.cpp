@@ -56,6 +56,23 @@ void multiply_16816(void* const* lanes) {
   for (int lane = 0; lane < kWarpSize; ++lane) give_sums(*static_cast<Operands16816*>(lanes[lane]), lane / 4, lane % 4, product);
 }
 
+template <float (*kToFloat)(std::uint16_t)>
+void multiply_short(void* const* lanes) {
+  Product<16, 8, 8, float> product;
+  for (int lane = 0; lane < kWarpSize; ++lane) {
+    auto& of = *static_cast<OperandsShort*>(lanes[lane]);
+    const int g = lane / 4, t = lane % 4;
+    for (int half = 0; half < 2; ++half) {
+      const auto value = [&](std::uint32_t two) { return kToFloat(std::uint16_t(two >> 16 * half)); };
+      for (int i = 0; i < 2; ++i) product.a[g + i * 8][2 * t + half] = value(of.a[i]);
+      product.b[2 * t + half][g] = value(of.b);
+    }
+    take_sums(of, g, t, product);
+  }
+  product.multiply();
+  for (int lane = 0; lane < kWarpSize; ++lane) give_sums(*static_cast<OperandsShort*>(lanes[lane]), lane / 4, lane % 4, product);
+}
+
 void multiply_1688(void* const* lanes) {
   Product<16, 8, 8, float> product;
   const auto value = [](std::uint32_t bits) { return std::bit_cast<float>(bits & ~0x1fffu); };
@@ -106,11 +123,11 @@ struct Instruction {
   const char* name;
   int multiply_adds;
 };
-constexpr Instruction kHalves{"mma.m16n8k16", 16 * 8 * 16}, kTf32{"mma.m16n8k8", 16 * 8 * 8}, kDoubles{"mma.m8n8k4", 8 * 8 * 4};
+constexpr Instruction kHalves{"mma.m16n8k16", 16 * 8 * 16}, kShort{"mma.m16n8k8", 16 * 8 * 8}, kDoubles{"mma.m8n8k4", 8 * 8 * 4};
 }  // namespace
 
 int multiply_adds_of(const char* operation) {
-  for (const Instruction& instruction : {kHalves, kTf32, kDoubles})
+  for (const Instruction& instruction : {kHalves, kShort, kDoubles})
     if (std::strcmp(operation, instruction.name) == 0) return instruction.multiply_adds;
   return 0;
 }
@@ -124,7 +141,11 @@ void exchange_matrices(MatrixRow& lane, int matrices, bool transposed) {
 }
 void multiply_float16(Operands16816& lane) { active_worker->compute(kHalves.name, &lane, multiply_16816<half_to_float>, CNN_SITE); }
 void multiply_bfloat16(Operands16816& lane) { active_worker->compute(kHalves.name, &lane, multiply_16816<bfloat16_to_float>, CNN_SITE); }
-void multiply_tfloat32(Operands1688& lane) { active_worker->compute(kTf32.name, &lane, multiply_1688, CNN_SITE); }
+void multiply_short_float16(OperandsShort& lane) { active_worker->compute(kShort.name, &lane, multiply_short<half_to_float>, CNN_SITE); }
+void multiply_short_bfloat16(OperandsShort& lane) {
+  active_worker->compute(kShort.name, &lane, multiply_short<bfloat16_to_float>, CNN_SITE);
+}
+void multiply_tfloat32(Operands1688& lane) { active_worker->compute(kShort.name, &lane, multiply_1688, CNN_SITE); }
 void multiply_float64(Operands884& lane) { active_worker->compute(kDoubles.name, &lane, multiply_884, CNN_SITE); }
 #undef CNN_SITE
 

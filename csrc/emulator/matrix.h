@@ -16,6 +16,10 @@ struct Operands16816 {
   std::uint32_t a[4], b[2];  // two halves each
   float sum[4];
 };
+struct OperandsShort {  // 16x8x8 of halves
+  std::uint32_t a[2], b;
+  float sum[4];
+};
 struct Operands1688 {
   std::uint32_t a[4], b[2];  // bits of floats, of which the last 13 are not looked at
   float sum[4];
@@ -28,6 +32,8 @@ struct Operands884 {
 void exchange_matrices(MatrixRow& lane, int matrices, bool transposed);
 void multiply_float16(Operands16816& lane);
 void multiply_bfloat16(Operands16816& lane);
+void multiply_short_float16(OperandsShort& lane);
+void multiply_short_bfloat16(OperandsShort& lane);
 void multiply_tfloat32(Operands1688& lane);
 void multiply_float64(Operands884& lane);
 

@@ -39,7 +39,6 @@ py::dict row(const Kernel& kernel, const char* op, const PassNames& passes) {
   d["op"] = op;
   d["passes"] = passes;
   d["family"] = kernel.family;
-  d["dtype"] = short_name(kernel.dtype);
   d["threads"] = kernel.threads;
   d["shared_bytes"] = kernel.shared_bytes;
   d["index_bits"] = kernel.index_bits;
@@ -84,10 +83,10 @@ py::object tile_of(const conv2d::Kernel& kernel) {
 }
 
 py::dict plan_conv2d(const std::string& pass, const std::string& dtype, const SizeMap& sizes, Pair stride, Pair padding, Pair dilation,
-                     int64_t groups, bool channels_last, const std::string& kernel, const std::string& padding_mode) {
+                     int64_t groups, bool channels_last, const std::string& kernel, const std::string& padding_mode, bool allow_tf32) {
   using namespace conv2d;
   Problem p;
-  p.pass = parse_name(pass, {Pass::kFprop, Pass::kDgrad, Pass::kWgrad, Pass::kBiasGrad}, "pass");
+  p.pass = parse_name(pass, {Pass::kFprop, Pass::kDgrad, Pass::kWgrad, Pass::kBiasGrad, Pass::kActivationGrad}, "pass");
   p.dtype = parse_dtype(dtype);
   p.N = size_named(sizes, "N"), p.C = size_named(sizes, "C"), p.H = size_named(sizes, "H"), p.W = size_named(sizes, "W");
   p.K = size_named(sizes, "K"), p.R = size_named(sizes, "R"), p.S = size_named(sizes, "S");
@@ -98,9 +97,11 @@ py::dict plan_conv2d(const std::string& pass, const std::string& dtype, const Si
   p.groups = groups;
   p.padding_mode = parse_name(padding_mode, {PaddingMode::kZeros, PaddingMode::kReflect, PaddingMode::kReplicate, PaddingMode::kCircular},
                               "padding_mode");
+  p.allow_tf32 = allow_tf32;
   p.x = dense_strides(p.C, p.H, p.W, channels_last);
   p.w = dense_strides(groups > 0 ? p.C / groups : p.C, p.R, p.S, channels_last);
   p.y = dense_strides(p.K, p.P, p.Q, channels_last);
+  if (p.pass == Pass::kActivationGrad) p.w = p.y;
   const Plan chosen = plan(p, kernel);
   py::dict d = explained(explain(p, kernel), chosen, p);
   const Configuration& c = chosen.configuration;
@@ -149,11 +150,13 @@ py::list catalogue() {
     py::list passes;
     for (conv2d::Pass pass : kernel.passes) passes.append(conv2d::name_of(pass));
     py::dict d = row(kernel, "conv2d", passes);
+    d["dtype"] = conv2d::arithmetic_of(kernel);
     d["tile"] = tile_of(kernel);
     all.append(d);
   }
   for (const pool2d::Kernel& kernel : pool2d::catalogue()) {
     py::dict d = row(kernel, "pool2d", py::make_tuple(pool2d::name_of(kernel.op)));
+    d["dtype"] = short_name(kernel.dtype);
     d["tile"] = py::none();  // of the problem's making
     all.append(d);
   }
@@ -322,7 +325,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("catalogue", &catalogue, "Every compiled kernel, one dict each.");
   m.def("plan_conv2d", &plan_conv2d, py::arg("pass_"), py::arg("dtype"), py::arg("sizes"), py::arg("stride"), py::arg("padding"),
         py::arg("dilation"), py::arg("groups") = 1, py::arg("channels_last") = false, py::arg("kernel") = "",
-        py::arg("padding_mode") = "zeros",
+        py::arg("padding_mode") = "zeros", py::arg("allow_tf32") = false,
         "The kernel for a convolution pass of dense tensors, its configuration, and why every other candidate was not taken.");
   m.def("plan_pool2d", &plan_pool2d, py::arg("op"), py::arg("dtype"), py::arg("sizes"), py::arg("stride"), py::arg("padding"),
         py::arg("dilation") = Pair{1, 1}, py::arg("channels_last") = false, py::arg("kernel") = "", py::arg("indices") = "window",

@@ -125,11 +125,11 @@ __global__ void half_warp_masks(int* out) {
 __device__ int matrix_value(unsigned lane, int place) { return int((lane * 8 + unsigned(place)) * 2654435761u >> 20) % 41 - 20; }
 
 // Two warps multiply matrices of which every register's place has a value of its own, and add to sums that are there.
-template <class T>
+template <class T, bool kShort = false>
 __global__ void multiply_matrices(int* out) {
   using Shape = cnn::MatrixShape<T>;
-  constexpr int kHalves = sizeof(T) == 2 ? 2 : 1;
-  typename Shape::Operand a[Shape::kA], b[Shape::kB];
+  constexpr int kHalves = sizeof(T) == 2 ? 2 : 1, kA = Shape::kA / (kShort ? 2 : 1), kB = Shape::kB / (kShort ? 2 : 1);
+  typename Shape::Operand a[kA], b[kB];
   typename Shape::Sum sum[Shape::kSums];
   const auto operand = [](int place) {
     if constexpr (sizeof(T) == 8) return double(matrix_value(threadIdx.x, place));
@@ -140,10 +140,11 @@ __global__ void multiply_matrices(int* out) {
       return unsigned(low.bits) | unsigned(high.bits) << 16;
     }
   };
-  for (int i = 0; i < Shape::kA; ++i) a[i] = operand(i);
-  for (int i = 0; i < Shape::kB; ++i) b[i] = operand(Shape::kA + i);
-  for (int i = 0; i < Shape::kSums; ++i) sum[i] = matrix_value(threadIdx.x, kHalves * (Shape::kA + Shape::kB) + i);
-  cnn::mma<T>(sum, a, b);
+  for (int i = 0; i < kA; ++i) a[i] = operand(i);
+  for (int i = 0; i < kB; ++i) b[i] = operand(kA + i);
+  for (int i = 0; i < Shape::kSums; ++i) sum[i] = matrix_value(threadIdx.x, kHalves * (kA + kB) + i);
+  if constexpr (kShort) cnn::mma_short<T>(sum, a, b);
+  else cnn::mma<T>(sum, a, b);
   for (int i = 0; i < Shape::kSums; ++i) out[threadIdx.x * Shape::kSums + i] = int(sum[i]);
 }
 
@@ -327,6 +328,8 @@ const std::map<std::string, Case> cases = {
     {"warp_operations_disagree", {1, 32, 0, warp_operations_disagree}},
     {"multiply_f16", {1, 64, 0, multiply_matrices<__half>}},
     {"multiply_bf16", {1, 64, 0, multiply_matrices<__nv_bfloat16>}},
+    {"multiply_short_f16", {1, 64, 0, multiply_matrices<__half, true>}},
+    {"multiply_short_bf16", {1, 64, 0, multiply_matrices<__nv_bfloat16, true>}},
     {"multiply_tf32", {1, 64, 0, multiply_matrices<float>}},
     {"multiply_f64", {1, 64, 0, multiply_matrices<double>}},
     {"load_1", {1, 64, 0, load_matrices<1, false>}},

@@ -81,6 +81,17 @@ PROBLEMS: tuple[Conv2dProblem, ...] = (
         _all(1, 16, 3, 18, 24, 1, 17, padding=(0, 8), layout="channels_last"),
     ),
     *conv2d_group(
+        "dense: up to 64 channels resident: tiles of 8 to 128 columns, one less, one more, strides, long halos",
+        _all(1, 64, 16, 8, 64, 3, 3, padding=(1, 1), layout="channels_last"),
+        _all(2, 40, 9, 17, 24, 3, 3, padding=(1, 1), layout="channels_last"),
+        _all(1, 16, 2, 129, 16, 3, 3, padding=(1, 1), layout="channels_last"),
+        _all(1, 18, 17, 7, 33, 3, 2, padding=(2, 1), layout="channels_last"),
+        _all(1, 12, 4, 31, 1, 2, 5, padding=(1, 2), layout="channels_last"),
+        _fprop(2, 32, 19, 18, 64, 3, 3, stride=(2, 3), padding=(1, 1), layout="channels_last"),
+        _fprop(1, 64, 17, 20, 40, 5, 5, stride=(2, 2), dilation=(2, 3), padding=(4, 6), layout="channels_last"),
+        _fprop(2, 24, 15, 33, 16, 3, 3, stride=(1, 4), padding=(1, 1)),
+    ),
+    *conv2d_group(
         "dense: images or weights alone channels_last",
         _all(2, 24, 9, 8, 40, 3, 3, padding=(1, 1), layout="channels_last_images"),
         _all(2, 24, 9, 8, 40, 3, 3, padding=(1, 1), layout="channels_last_weights"),

@@ -83,6 +83,16 @@ PROBLEMS: tuple[Conv2dProblem, ...] = (
         ),
     ),
     *conv2d_group(
+        "first layer: strips of every stride, filters of every width",
+        *(
+            sizes(1, 3, 19, 37, 24, 3, S, stride=(2, stride), padding=(1, S // 2), layout=layout, **_PASSES)
+            for S, stride in ((3, 1), (4, 3), (5, 2), (6, 4), (9, 5), (8, 6), (2, 8))
+            for layout in ("contiguous", "channels_last")
+        ),
+        *_both(1, 3, 9, 10, 65, 3, 3, **_PAD),
+        *_both(1, 4, 9, 10, 130, 5, 5, padding=(2, 2)),
+    ),
+    *conv2d_group(
         "first layer: several tiles of a block, a sum over many slabs",
         *_both(3, 3, 40, 44, 32, 3, 3, **_PAD),
         *_both(1, 1, 60, 61, 16, 3, 3, **_PAD),

@@ -97,6 +97,28 @@ PROBLEMS: tuple[Conv2dProblem, ...] = (
     ),
 )
 
+_STACKS = conv2d_group(
+    "grouped: stacks of groups side by side, the last of one, groups with gaps between them",
+    *(
+        sizes(2, C, 9, 17, K, 3, 3, groups=groups, padding=(1, 1), passes=("fprop", "dgrad"), **rest, layout=layout)
+        for C, K, groups, rest in (
+            (128, 128, 16, {}),
+            (24, 24, 3, {}),
+            (128, 128, 8, {}),
+            (128, 128, 4, {}),
+            (96, 96, 3, {}),
+            (128, 128, 2, {}),
+            (96, 96, 2, {}),
+            (48, 96, 2, {"stride": (2, 2)}),
+            (72, 48, 3, {"stride": (3, 2)}),
+            (64, 64, 8, {"stride": (2, 3)}),
+            (64, 64, 4, {"dilation": (2, 3)}),
+        )
+        for layout in ("contiguous", "channels_last")
+    ),
+)
+PROBLEMS += _STACKS
+
 CHECK_PROBLEMS: tuple[Conv2dProblem, ...] = (
     *conv2d_group(
         "grouped: halos on all sides, a last tile that is not full, two slabs",

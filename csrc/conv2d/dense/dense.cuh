@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "conv2d/dense/dense.h"
-#include "conv2d/gemm/host.h"
+#include "conv2d/gemm/stack_host.h"
 #include "conv2d/plan.h"
 
 namespace cnn::conv2d {
@@ -31,6 +31,7 @@ void add_dense_kernels(std::vector<Kernel>& catalogue) {
   add_gemm_rows<T, Dense, GemmTileName::k128x64>(catalogue);
   add_gemm_rows<T, Dense, GemmTileName::k256x16>(catalogue);
   add_tensor_gemm_rows<T, Dense>(catalogue);
+  add_stack_rows<T, ResidentDense>(catalogue);
 }
 
 }  // namespace cnn::conv2d

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "common/cost.h"
+#include "conv2d/direct/activation_grad.cuh"
 #include "conv2d/direct/bias_grad.cuh"
 #include "conv2d/direct/gather.cuh"
 #include "conv2d/direct/wgrad.cuh"
@@ -236,6 +237,60 @@ void run_bias_grad(const Kernel& kernel, const Problem& p, const Configuration& 
   sum_slabs<T>({a.workspace, configuration.slabs, {1, 1, 1, p.K}, a.out, {0, 0, 0, 1}}, a.stream);
 }
 
+inline double activation_grad_cost(const Kernel& kernel, const Problem& p) {
+  constexpr double kInstructions = 4;  // per element: compare, select, and its part of the addresses
+  const double elements = double(p.K) * double(p.output_pixels());
+  Work work;
+  work.instructions = elements * kInstructions * (kernel.index_bits == 64 ? kWideIndexFactor : 1);
+  work.dram_bytes = work.l2_bytes = work.l1_bytes = 3 * elements * size_of(p.dtype);
+  work.blocks = double(kernel.configure(kernel, p).blocks), work.threads = kernel.threads;
+  return microseconds(work);
+}
+
+// Elements of 16 bytes, where what the activation gave, its gradient and the result, which begin at these addresses, lie alike.
+inline int activation_grad_vector(const Problem& p, std::initializer_list<const void*> addresses) {
+  const int vector = 16 / size_of(p.dtype);
+  const int64_t elements = p.K * p.output_pixels();
+  const auto dense = [&](const Strides& s) {
+    const bool last = p.x_is_channels_last();
+    const int64_t pixel = last ? p.K : 1, channel = last ? 1 : p.P * p.Q;
+    return (p.N == 1 || s.d0 == p.K * p.P * p.Q) && (p.K == 1 || s.d1 == channel) && (p.P == 1 || s.d2 == p.Q * pixel) &&
+           (p.Q == 1 || s.d3 == pixel);
+  };
+  if (elements % vector != 0 || !dense(p.x) || !dense(p.w) || !dense(p.y)) return 1;
+  for (const void* address : addresses)
+    if (reinterpret_cast<std::uintptr_t>(address) % 16 != 0) return 1;
+  return vector;
+}
+
+inline Configuration configure_activation_grad(const Kernel&, const Problem& p) {
+  Configuration c;
+  c.blocks = ceil_div(p.K * p.output_pixels(), int64_t(kActivationGradThreads) * activation_grad_vector(p, {}));
+  return c;
+}
+
+template <class T, class Index>
+void run_activation_grad(const Kernel& kernel, const Problem& p, const Configuration&, const Arguments& a) {
+  const int64_t elements = p.K * p.output_pixels();
+  if (elements == 0) return;
+  ActivationGradParams<Index> q{};
+  q.y = a.w, q.dy = a.y, q.dz = a.out;
+  q.elements = Index(elements), q.slope = a.epilogue.slope, q.most = a.epilogue.most;
+  const bool last = p.x_is_channels_last();
+  const int64_t extents[3] = {last ? p.P : p.K, last ? p.Q : p.P, last ? p.K : p.Q};
+  const auto in_order = [&](const Strides& s, Index(&to)[4]) {
+    const int64_t of[4] = {s.d0, last ? s.d2 : s.d1, last ? s.d3 : s.d2, last ? s.d1 : s.d3};
+    for (int i = 0; i < 4; ++i) to[i] = Index(of[i]);
+  };
+  for (int i = 0; i < 3; ++i) q.extents[i] = FastDiv<Index>(extents[i]);
+  in_order(p.w, q.y_strides), in_order(p.y, q.dy_strides);
+  const int vector = activation_grad_vector(p, {a.x, a.y, a.out});
+  const LaunchShape shape{dim3(unsigned(ceil_div(elements, int64_t(kActivationGradThreads) * vector))), dim3(kActivationGradThreads), 0,
+                          a.stream};
+  if (vector > 1) launch(kernel.name.c_str(), shape, activation_grad_kernel<T, Index, 16 / int(sizeof(T))>, q);
+  else launch(kernel.name.c_str(), shape, activation_grad_kernel<T, Index, 1>, q);
+}
+
 template <class T, class Tile, class Index>
 Kernel direct_row(const char* what, std::vector<Pass> passes) {
   Kernel row{};
@@ -288,6 +343,22 @@ void add_bias_grad(std::vector<Kernel>& catalogue) {
   catalogue.push_back(row);
 }
 
+template <class T, class Index>
+void add_activation_grad(std::vector<Kernel>& catalogue) {
+  Kernel row{};
+  row.name = std::string("conv2d_activation_grad_") + short_name(TypeTraits<T>::kDType) + (sizeof(Index) == 8 ? "_i64" : "");
+  row.family = "direct";
+  row.dtype = TypeTraits<T>::kDType;
+  row.passes = {Pass::kActivationGrad};
+  row.threads = kActivationGradThreads;
+  row.index_bits = int(sizeof(Index)) * 8;
+  row.why_not = why_not_direct;
+  row.cost = activation_grad_cost;
+  row.configure = configure_activation_grad;
+  row.run = run_activation_grad<T, Index>;
+  catalogue.push_back(row);
+}
+
 // Wide tiles for many channels, narrow ones for few; one of each kind with 64-bit indices, for tensors beyond 2^31 elements.
 template <class T>
 void add_direct_kernels(std::vector<Kernel>& catalogue) {
@@ -301,6 +372,8 @@ void add_direct_kernels(std::vector<Kernel>& catalogue) {
   add_wgrad<T, Tile<64, 64, 8, 8, 4>, int64_t>(catalogue);
   add_bias_grad<T, int32_t>(catalogue);
   add_bias_grad<T, int64_t>(catalogue);
+  add_activation_grad<T, int32_t>(catalogue);
+  add_activation_grad<T, int64_t>(catalogue);
 }
 
 }  // namespace cnn::conv2d

@@ -7,7 +7,7 @@ namespace cnn::conv2d {
 
 struct Kernel;
 
-constexpr int kBiasGradThreads = 256;
+constexpr int kBiasGradThreads = 256, kActivationGradThreads = 256;
 
 template <class T>
 void add_direct_kernels(std::vector<Kernel>& catalogue);

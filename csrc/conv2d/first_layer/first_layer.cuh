@@ -18,6 +18,7 @@
 
 #include "conv2d/eligibility.h"
 #include "conv2d/first_layer/first_layer.h"
+#include "conv2d/gemm/strip_host.h"
 #include "conv2d/grouped/gather_shape.h"
 #include "conv2d/grouped/wgrad_shape.h"
 #include "conv2d/plan.h"
@@ -223,6 +224,7 @@ template <class T>
 void add_first_layer_kernels(std::vector<Kernel>& catalogue) {
   first_layer::add<T, 3>(catalogue);
   first_layer::add<T, 4>(catalogue);
+  add_strip_row<T>(catalogue);
 }
 
 }  // namespace cnn::conv2d

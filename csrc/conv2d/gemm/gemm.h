@@ -104,9 +104,9 @@ struct GemmParams {
   FastDiv<int32_t> planes_div, out_units, out_units_last;  // vectors of a staged row, in full column tiles and in the last one
 };
 
-// The tiles there are: rows x columns. Those of the tensor cores (tensor.cuh) have their results in warps_m x warps_n warps, the others
-// (tile.cuh) tm x tn results in a thread.
-enum class GemmTileName { k256x64, k128x64, k256x16, kTensor128x256, kTensor128x128, kTensor128x64, kTensor64x64 };
+// The tiles there are: rows x columns. Those of the tensor cores (tensor.cuh, resident.cuh) have their results in warps_m x warps_n warps,
+// the others (tile.cuh) tm x tn results in a thread.
+enum class GemmTileName { k256x64, k128x64, k256x16, kTensor128x256, kTensor128x128, kTensor128x64, kTensor64x64, kResident128x64 };
 struct GemmTileShape {
   int bm, bn, tm, tn, threads;
   int stages;  // steps that are in shared memory at once
@@ -124,6 +124,7 @@ constexpr GemmTileShape shape_of(GemmTileName name) {
     case GemmTileName::kTensor128x128: return {128, 128, 16, 8, 128, 4, 2, 2, 2};
     case GemmTileName::kTensor128x64: return {128, 64, 8, 8, 128, 4, 3, 2, 2};
     case GemmTileName::kTensor64x64: return {64, 64, 4, 8, 128, 4, 4, 2, 2};
+    case GemmTileName::kResident128x64: return {128, 64, 8, 8, 128, 1, 3, 4, 1};
   }
   return {};
 }
@@ -165,9 +166,7 @@ template <class T>
 void launch_gemm(const char* name, GemmTileName tile, bool planar, const GemmParams& params, int blocks, int shared_bytes,
                  cudaStream_t stream);
 
-// The types that the tiles of the tensor cores are compiled for. `in` is dense along the channels.
-template <class T>
-constexpr bool tensor_cores_have = sizeof(T) == 2;
+// On tensor cores: `in` is dense along the channels.
 constexpr int kMostTensorTaps = 16;  // of an axis: bits of half a mask
 template <class T>
 void launch_tensor_gemm(const char* name, GemmTileName tile, const GemmParams& params, int blocks, int shared_bytes, cudaStream_t stream);

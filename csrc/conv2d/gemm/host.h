@@ -6,6 +6,7 @@
 #include <string>
 
 #include "common/cost.h"
+#include "common/matrix.h"
 #include "conv2d/eligibility.h"
 #include "conv2d/gemm/gemm.h"
 #include "conv2d/pack_images/pack_images.h"
@@ -138,6 +139,7 @@ inline double gemm_steps(const GemmParams& q) {
 struct GemmOptions {
   bool keep_operands = false;  // an item may do all columns, a block keep the filter: for one tap
   bool rectangles = false;     // rows may be rectangles, for taps that fall on padding
+  bool slabs = true;           // the reduction may be cut
 };
 
 inline GemmPlan plan_gemm(const Problem& p, GemmTileName name, const GemmOptions& options) {
@@ -228,7 +230,7 @@ inline GemmPlan plan_gemm(const Problem& p, GemmTileName name, const GemmOptions
   }
   // The reduction is cut where there are few tiles, into slabs of eight steps at least.
   constexpr int kLeastSteps = 8;
-  if (q.column_tiles_per_item == 1 && q.parts == 1 && items < kTargetBlocks) {
+  if (options.slabs && q.column_tiles_per_item == 1 && q.parts == 1 && items < kTargetBlocks) {
     const int64_t most = int64_t(steps / double(std::max<int64_t>(1, row_items / q.groups)) / kLeastSteps);
     q.slabs = int(std::max<int64_t>(1, std::min({most, ceil_div(kTargetBlocks, items), int64_t(64)})));
     items *= q.slabs;
@@ -302,8 +304,7 @@ inline int filter_unit(const GemmParams& q, const Problem& p, const void* filter
                      size);
 }
 
-inline int out_vector(const GemmPlan& plan, const void* out, int size) {
-  const GemmParams& q = plan.params;
+inline int out_vector(const GemmParams& q, const void* out, int size) {
   const int64_t address = reinterpret_cast<std::intptr_t>(out);
   const int64_t n = int64_t(size) * q.out_n, c = int64_t(size) * q.out_c, h = int64_t(size) * q.out_h, w = int64_t(size) * q.out_w;
   int unit;
@@ -323,6 +324,33 @@ inline int out_vector(const GemmPlan& plan, const void* out, int size) {
   return unit == 16 ? 16 / size : unit == 8 ? 8 / size : 1;
 }
 
+// Launches the packing of the filter into `packed`, where it is read from then on.
+template <class T>
+void pack_filter(GemmParams& q, const Problem& p, void* packed, cudaStream_t stream) {
+  PackFilterParams f{};
+  f.filter = q.filter, f.packed = packed;
+  f.filter_group = q.filter_group, f.filter_k = q.filter_k, f.filter_n = q.filter_n, f.filter_r = q.filter_r, f.filter_s = q.filter_s;
+  f.groups = q.groups, f.k = q.in_channels, f.n = q.columns, f.taps = int(p.R * p.S);
+  f.pitch = int(round_up(q.columns, 8));
+  f.n_before_k = q.filter_k < q.filter_n;
+  f.width = FastDiv<int32_t>(p.S);
+  static const std::string pack = std::string("conv2d_pack_filter_") + short_name(TypeTraits<T>::kDType);
+  launch_pack_filter<T>(pack.c_str(), f, stream);
+  q.filter = packed;
+  q.filter_n = 1, q.filter_k = f.pitch, q.filter_s = f.k * f.pitch, q.filter_r = int(p.S) * q.filter_s;
+  q.filter_group = f.taps * q.filter_s;
+}
+
+// How results of `size` bytes each go to `out`.
+inline void set_stores(GemmParams& q, const GemmTileShape& tile, const void* out, int size) {
+  q.out_vector = out_vector(q, out, size);
+  q.planes_div = FastDiv<int32_t>(q.planes);
+  const int last = q.columns - (q.column_tiles - 1) * tile.bn;
+  const int rows = staged_rows(tile, q.parts, size);
+  q.out_units = FastDiv<int32_t>(q.out_planar ? rows * q.planes / q.out_vector : tile.bn / q.out_vector);
+  q.out_units_last = q.out_planar ? q.out_units : FastDiv<int32_t>(ceil_div(last, q.out_vector));
+}
+
 template <class T>
 void run_gemm(const Kernel& kernel, const Problem& p, GemmTileName name, const GemmOptions& options, const Arguments& a) {
   const GemmView view(p);
@@ -333,28 +361,10 @@ void run_gemm(const Kernel& kernel, const Problem& p, GemmTileName name, const G
   q.in = view.fprop ? a.x : a.y;
   q.filter = a.w, q.epilogue = a.epilogue, q.out = a.out;
   if (q.slabs > 1) q.partial = static_cast<float*>(a.workspace), q.epilogue = {};  // which sum_slabs has
-  if (plan.packs_filter) {
-    PackFilterParams f{};
-    f.filter = a.w, f.packed = static_cast<unsigned char*>(a.workspace) + round_up(plan.partial_bytes, 16);
-    f.filter_group = q.filter_group, f.filter_k = q.filter_k, f.filter_n = q.filter_n, f.filter_r = q.filter_r, f.filter_s = q.filter_s;
-    f.groups = q.groups, f.k = q.in_channels, f.n = q.columns, f.taps = int(p.R * p.S);
-    f.pitch = int(round_up(q.columns, 8));
-    f.n_before_k = q.filter_k < q.filter_n;
-    f.width = FastDiv<int32_t>(p.S);
-    static const std::string pack = std::string("conv2d_pack_filter_") + short_name(TypeTraits<T>::kDType);
-    launch_pack_filter<T>(pack.c_str(), f, a.stream);
-    q.filter = f.packed;
-    q.filter_n = 1, q.filter_k = f.pitch, q.filter_s = f.k * f.pitch, q.filter_r = int(p.S) * q.filter_s;
-    q.filter_group = f.taps * q.filter_s;
-  }
+  if (plan.packs_filter) pack_filter<T>(q, p, static_cast<unsigned char*>(a.workspace) + round_up(plan.partial_bytes, 16), a.stream);
   q.image_unit = image_unit(plan, p, q.in);
   q.filter_unit = filter_unit(q, p, q.filter);
-  q.out_vector = out_vector(plan, q.partial ? a.workspace : a.out, q.partial ? 4 : size);
-  q.planes_div = FastDiv<int32_t>(q.planes);
-  const int last = q.columns - (q.column_tiles - 1) * tile.bn;
-  const int rows = staged_rows(tile, q.parts, q.partial ? 4 : size);
-  q.out_units = FastDiv<int32_t>(q.out_planar ? rows * q.planes / q.out_vector : tile.bn / q.out_vector);
-  q.out_units_last = q.out_planar ? q.out_units : FastDiv<int32_t>(ceil_div(last, q.out_vector));
+  set_stores(q, tile, q.partial ? a.workspace : a.out, q.partial ? 4 : size);
   if constexpr (tensor_cores_have<T>) {
     if (tile.is_tensor()) launch_tensor_gemm<T>(kernel.name.c_str(), name, q, plan.blocks, plan.shared_bytes, a.stream);
   }
@@ -384,6 +394,7 @@ inline Configuration configure_gemm(const Problem& p, GemmTileName name, const G
 inline std::string why_not_gemm(const Problem& p, GemmTileName name) {
   const GemmView view(p);
   if (shape_of(name).is_tensor()) {
+    if (std::string why = why_not_tensor_cores(p); !why.empty()) return why;
     if (view.in.d1 != 1 && view.in_channels * p.groups > 1) return "the image it reads is not channels_last, nor packed so";
     if (std::max(p.R, p.S) > kMostTensorTaps)
       return "filter " + std::to_string(p.R) + "x" + std::to_string(p.S) + ": built for up to " + std::to_string(kMostTensorTaps) +
@@ -408,13 +419,16 @@ inline Work cuda_core_step(const GemmTileShape& tile, int depth, int size) {
   return work;
 }
 
-// The same on tensor cores: mma and ldmatrix, of which each warp has two turns (tensor.cuh).
-inline Work tensor_core_step(const GemmTileShape& tile) {
+// The same on tensor cores: mma and ldmatrix, of which each warp has two turns (tensor.cuh). Floats are rounded, and those of a filter that
+// is not dense along the reduction are loaded one by one.
+inline Work tensor_core_step(const GemmTileShape& tile, int size, bool filter_inner) {
   const double warps = tile.threads / 32, rows = double(tile.bm) / tile.warps_m / 16, columns = double(tile.bn) / tile.warps_n / 8;
-  const double loads = 2 * (rows + columns / 2) * warps;  // of 512 bytes
+  const double registers = 2 * (4 * rows + 2 * columns) * warps;  // of operands
+  const bool one_by_one = size == 4 && !filter_inner;
+  const double loads = 2 * (rows + (one_by_one ? 2 * columns : columns / 2)) * warps;
   Work work;
-  work.instructions = 32 * (2 * rows * columns * warps + loads);
-  work.l1_bytes = 512 * loads;
+  work.instructions = 32 * (2 * rows * columns * warps + loads + (size == 4 ? registers : 0));
+  work.l1_bytes = 128 * registers;
   work.matrix_clocks = 2 * rows * columns * warps * kMatrixClocks;
   return work;
 }
@@ -424,7 +438,7 @@ inline double gemm_cost(const Problem& p, GemmTileName name, const GemmOptions& 
   const GemmPlan plan = plan_gemm(p, name, options);
   const GemmParams& q = plan.params;
   const int size = size_of(p.dtype), depth = std::min(kGemmRowBytes / size, int(round_up(q.in_channels, kGemmTurn)));
-  const Work step = tile.is_tensor() ? tensor_core_step(tile) : cuda_core_step(tile, depth, size);
+  const Work step = tile.is_tensor() ? tensor_core_step(tile, size, q.filter_inner) : cuda_core_step(tile, depth, size);
   // A step's copies, for a unit: 20 instructions on CUDA cores (offset, bounds, two addresses, the copy, the loop), and 100 of each thread
   // for the walk. On tensor cores 128 x 128 has 131 to 137 beside its products and their loads in the machine code, for 8 copies: 6 for
   // each and 85 for the walk.
@@ -481,11 +495,12 @@ struct GemmRow {
 template <class T, class Family, GemmTileName kTile>
 void add_gemm_rows(std::vector<Kernel>& catalogue) {
   const GemmTileShape tile = shape_of(kTile);
-  const std::string rest = name_of(kTile) + "_" + short_name(TypeTraits<T>::kDType);
   Kernel row{};
-  row.name = std::string("conv2d_") + Family::kName + "_" + rest;
+  row.tf32 = tile.is_tensor() && sizeof(T) == 4;
   row.family = Family::kName;
   row.dtype = TypeTraits<T>::kDType;
+  const std::string rest = name_of(kTile) + "_" + arithmetic_of(row);
+  row.name = std::string("conv2d_") + Family::kName + "_" + rest;
   row.passes = Family::passes();
   row.bm = tile.bm, row.bn = tile.bn, row.bk = kGemmRowBytes / int(sizeof(T)), row.tm = tile.tm, row.tn = tile.tn;
   row.threads = tile.threads;

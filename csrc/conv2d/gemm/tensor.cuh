@@ -11,8 +11,12 @@
 //
 // Shared memory, in 16-byte chunks of 8 halves or 4 floats:
 //   image, and the filter where it is dense along the reduction:   [row][4 chunks]; chunk c lies at c ^ (row / 2 % 4)
-//   the filter where it is dense along the columns:                [k][BN / 8 chunks]; chunk c lies at c ^ (k % 8)
-// so that the eight rows of a matrix, and the eight threads whose copies are a wavefront, meet in no bank.
+//   halves of a filter that is dense along the columns:            [k][BN / 8 chunks]; chunk c lies at c ^ (k % 8)
+//   floats of one:                                                 [k][BN / 4 chunks]; chunk c lies at c ^ (k % 4 * 2)
+// so that the eight rows of a matrix, the eight threads whose copies are a wavefront, and the lanes that read floats of four rows and
+// eight columns, meet in no bank. These are read one by one: ldmatrix turns matrices of halves alone.
+//
+// Floats are multiplied as tf32, to which they are rounded in registers.
 //
 // A thread copies the same chunk of every so-many-th row. Of each of these rows of the image it has the offset, which a step moves by one
 // number for all of them, and a bit for each tap that reads inside the image, as CUTLASS's "optimized" iterators of conv2d do.
@@ -51,14 +55,14 @@ __device__ __forceinline__ void copy_chunk(unsigned char* to, const T* from, int
   if (unit == kGemmChunkBytes) {
     copy_async<kGemmChunkBytes>(to, from, valid);
   } else if (unit == 8) {
-    CNN_UNROLL
+    CNN_GPU_UNROLL
     for (int i = 0; i < 2; ++i) copy_async<8>(to + 8 * i, from + i * (8 / int(sizeof(T))), max(0, min(8, valid - 8 * i)));
   } else if (unit == 4) {
-    CNN_UNROLL
+    CNN_GPU_UNROLL
     for (int i = 0; i < 4; ++i) copy_async<4>(to + 4 * i, from + i * (4 / int(sizeof(T))), max(0, min(4, valid - 4 * i)));
   } else if constexpr (sizeof(T) == 2) {
     Vector<T, 8> chunk;
-    CNN_UNROLL
+    CNN_GPU_UNROLL
     for (int i = 0; i < 8; ++i) chunk.value[i] = 2 * i < valid ? from[i] : T(0.0f);
     *reinterpret_cast<Vector<T, 8>*>(to) = chunk;
   }
@@ -73,7 +77,8 @@ struct TensorLoader {
   static constexpr int kFilterChunks = kFilterInner ? 4 : Tile::BN / kChunk, kFilterTogether = Tile::kThreads / kFilterChunks;
   static constexpr int kFilterTimes = (kFilterInner ? Tile::BN : kDepth) / kFilterTogether;
   static constexpr int kFilterRowBytes = kFilterChunks * kGemmChunkBytes;
-  static_assert(Tile::BM % kRowsTogether == 0 && kRowsTogether % 8 == 0 && kFilterTogether % 8 == 0, "a thread's rows are swizzled alike");
+  static_assert(Tile::BM % kRowsTogether == 0 && kRowsTogether % 8 == 0 && kFilterTogether % (kFilterInner ? 8 : kChunk) == 0,
+                "a thread's rows are swizzled alike");
 
   const GemmParams& p;
   int image[kImageRows];      // offsets
@@ -94,7 +99,7 @@ struct TensorLoader {
 
     const int row = thread / 4, image_chunk = thread % 4;
     image_to = shared + row * kGemmRowBytes + (image_chunk ^ (row / 2 % 4)) * kGemmChunkBytes;
-    CNN_UNROLL
+    CNN_GPU_UNROLL
     for (int i = 0; i < kImageRows; ++i) {
       const GemmPosition at = gemm_position<Tile::BM>(p, item.row_tile, row + i * kRowsTogether);
       const int h = h_class.first_in + at.h * p.h.in_per_out, w0 = w_class.first_in + at.w * p.w.in_per_out;
@@ -104,7 +109,7 @@ struct TensorLoader {
     }
 
     const int filter_row = thread / kFilterChunks, filter_chunk = thread % kFilterChunks;
-    const int swizzled = filter_chunk ^ (kFilterInner ? filter_row / 2 % 4 : filter_row % 8);
+    const int swizzled = filter_chunk ^ (kFilterInner ? filter_row / 2 % 4 : filter_row % kChunk * (8 / kChunk));
     filter_to = shared + Tile::kStages * Tile::BM * kGemmRowBytes + filter_row * kFilterRowBytes + swizzled * kGemmChunkBytes;
     const int n = item.column_tile * Tile::BN + (kFilterInner ? filter_row : filter_chunk * kChunk);
     const int k = chunk * kDepth + (kFilterInner ? filter_chunk * kChunk : filter_row);
@@ -117,7 +122,7 @@ struct TensorLoader {
   __device__ __forceinline__ void copy(int slot) {
     const int image_left = p.in_channels - chunk * kDepth - int(threadIdx.x) % 4 * kChunk;
     const int image_valid = max(0, min(kGemmChunkBytes, image_left * kSize));
-    CNN_UNROLL
+    CNN_GPU_UNROLL
     for (int i = 0; i < kImageRows; ++i) {
       const bool reads = taps[i] >> tap_h & taps[i] >> (kMostTensorTaps + tap_w) & 1u;
       copy_chunk<kWhole>(image_to + (slot * Tile::BM + i * kRowsTogether) * kGemmRowBytes, static_cast<const T*>(p.in) + image[i],
@@ -126,7 +131,7 @@ struct TensorLoader {
     const int left = kFilterInner ? p.in_channels - chunk * kDepth - int(threadIdx.x) % kFilterChunks * kChunk
                                   : p.in_channels - chunk * kDepth - int(threadIdx.x) / kFilterChunks;
     const int filter_valid = max(0, min(kGemmChunkBytes, (kFilterInner ? left : columns_left) * kSize));
-    CNN_UNROLL
+    CNN_GPU_UNROLL
     for (int i = 0; i < kFilterTimes; ++i) {
       const bool exists = i * kFilterTogether < (kFilterInner ? columns_left : left);
       copy_chunk<kWhole>(filter_to + slot * Tile::BN * kGemmRowBytes + i * kFilterTogether * kFilterRowBytes,
@@ -154,7 +159,7 @@ struct TensorLoader {
       image_step += to_h * p.h.in_per_tap * p.in_h + to_w * p.w.in_per_tap * p.in_w;
       filter_step += to_h * p.h.tap_step * p.filter_r + to_w * p.w.tap_step * p.filter_s;
     }
-    CNN_UNROLL
+    CNN_GPU_UNROLL
     for (int i = 0; i < kImageRows; ++i) image[i] += image_step;
     filter += filter_step;
   }
@@ -173,39 +178,60 @@ struct TensorResults {
   __device__ static __forceinline__ int warp_n() { return int(threadIdx.x) / 32 % Tile::kWarpsN; }
 
   __device__ __forceinline__ void clear() {
-    CNN_UNROLL
-    for (int m = 0; m < kRows; ++m) CNN_UNROLL
-    for (int n = 0; n < kColumns; ++n) CNN_UNROLL
+    CNN_GPU_UNROLL
+    for (int m = 0; m < kRows; ++m) CNN_GPU_UNROLL
+    for (int n = 0; n < kColumns; ++n) CNN_GPU_UNROLL
     for (int i = 0; i < 4; ++i) sum[m][n][i] = 0;
   }
 
   // sum += image * filter of one step.
   __device__ __forceinline__ void multiply(const unsigned char* image, const unsigned char* filter) {
-    CNN_UNROLL
+    CNN_GPU_UNROLL
     for (int turn = 0; turn < kTurns; ++turn) {
       std::uint32_t a[kRows][4], b[kColumns][2];
       const int row = warp_m() * Tile::kSegmentRows + lane() % 16;
       const unsigned char* const rows = image + row * kGemmRowBytes + ((2 * turn + lane() / 16) ^ (row / 2 % 4)) * kGemmChunkBytes;
-      CNN_UNROLL
+      CNN_GPU_UNROLL
       for (int m = 0; m < kRows; ++m) ldmatrix<4>(a[m], rows + m * 16 * kGemmRowBytes);
-      CNN_UNROLL
-      for (int n = 0; n < kColumns; n += 2) {
-        std::uint32_t two[4];
-        if constexpr (kFilterInner) {
-          const int column = warp_n() * Tile::kWarpColumns + lane() / 16 * 8 + lane() % 8;
-          ldmatrix<4>(two, filter + (column + n * 8) * kGemmRowBytes + ((2 * turn + lane() / 8 % 2) ^ (column / 2 % 4)) * kGemmChunkBytes);
-        } else {
-          constexpr int kChunks = Tile::BN / 8;
-          const int k = turn * 16 + lane() % 16, chunk = warp_n() * (Tile::kWarpColumns / 8) + lane() / 16;
-          ldmatrix<4, true>(two, filter + k * kChunks * kGemmChunkBytes + ((chunk + n) ^ (lane() % 8)) * kGemmChunkBytes);
-        }
-        b[n][0] = two[0], b[n][1] = two[1], b[n + 1][0] = two[2], b[n + 1][1] = two[3];
+      CNN_GPU_UNROLL
+      for (int n = 0; n < kColumns; n += 2) load_filter(b[n], b[n + 1], filter, turn, n);
+      if constexpr (sizeof(T) == 4) {
+        CNN_GPU_UNROLL
+        for (int m = 0; m < kRows; ++m) CNN_GPU_UNROLL
+        for (int i = 0; i < 4; ++i) a[m][i] = to_tfloat32(a[m][i]);
+        CNN_GPU_UNROLL
+        for (int n = 0; n < kColumns; ++n) CNN_GPU_UNROLL
+        for (int i = 0; i < 2; ++i) b[n][i] = to_tfloat32(b[n][i]);
       }
-      CNN_UNROLL
+      CNN_GPU_UNROLL
       for (int m = 0; m < kRows; ++m) {
-        CNN_UNROLL
+        CNN_GPU_UNROLL
         for (int n = 0; n < kColumns; ++n) mma<T>(sum[m][n], a[m], b[n]);
       }
+    }
+  }
+
+  // Fragments n and n + 1 of the filter for one turn.
+  __device__ static __forceinline__ void load_filter(std::uint32_t (&first)[2], std::uint32_t (&second)[2], const unsigned char* filter,
+                                                     int turn, int n) {
+    constexpr int kChunk = kGemmChunkBytes / int(sizeof(T)), kChunks = Tile::BN / kChunk, kChunksOfWarp = Tile::kWarpColumns / kChunk;
+    if constexpr (kFilterInner || sizeof(T) == 2) {
+      std::uint32_t two[4];
+      if constexpr (kFilterInner) {
+        const int column = warp_n() * Tile::kWarpColumns + lane() / 16 * 8 + lane() % 8;
+        ldmatrix<4>(two, filter + (column + n * 8) * kGemmRowBytes + ((2 * turn + lane() / 8 % 2) ^ (column / 2 % 4)) * kGemmChunkBytes);
+      } else {
+        const int k = turn * 16 + lane() % 16, chunk = warp_n() * kChunksOfWarp + lane() / 16;
+        ldmatrix<4, true>(two, filter + (k * kChunks + ((chunk + n) ^ (lane() % 8))) * kGemmChunkBytes);
+      }
+      first[0] = two[0], first[1] = two[1], second[0] = two[2], second[1] = two[3];
+    } else {
+      const int k = turn * 8 + lane() % 4, chunk = warp_n() * kChunksOfWarp + lane() / 16, in_chunk = lane() / 4 % 4;
+      const auto read = [&](int further, int fragment) {
+        const int at = (k + further) * kChunks + ((chunk + 2 * fragment) ^ (lane() % 4 * 2));
+        return reinterpret_cast<const std::uint32_t*>(filter + at * kGemmChunkBytes)[in_chunk];
+      };
+      first[0] = read(0, n), first[1] = read(4, n), second[0] = read(0, n + 1), second[1] = read(4, n + 1);
     }
   }
 
@@ -218,24 +244,24 @@ struct TensorResults {
     const int first_row = segment * Tile::kSegmentRows % rows + lane() / 4, first_column = warp_n() * Tile::kWarpColumns + lane() % 4 * 2;
     const int per_plane = p.parts > 1 ? 1 : p.planes, columns = Tile::BN / per_plane;
     using Two = Vector<To, 2>;
-    CNN_UNROLL
+    CNN_GPU_UNROLL
     for (int n = 0; n < kColumns; ++n) {
       const int column = first_column + n * 8;
       const float factor[2] = {table.factor[column], table.factor[column + 1]};
       const float offset[2] = {table.offset[column], table.offset[column + 1]};
-      CNN_UNROLL
+      CNN_GPU_UNROLL
       for (int m = 0; m < kRows; ++m) {
-        CNN_UNROLL
+        CNN_GPU_UNROLL
         for (int half = 0; half < 2; ++half) {
           const int row = first_row + m * 16 + half * 8;
           Two two;
-          CNN_UNROLL
+          CNN_GPU_UNROLL
           for (int i = 0; i < 2; ++i) two.value[i] = narrow<To>(sum[m][n][2 * half + i] * factor[i] + offset[i]);
           if (!p.out_planar) {
             *reinterpret_cast<Two*>(staging + staged_row(Tile::kShape, row * p.parts + part, int(sizeof(To))) + column * int(sizeof(To))) =
                 two;
           } else {
-            CNN_UNROLL
+            CNN_GPU_UNROLL
             for (int i = 0; i < 2; ++i) {
               const int at = per_plane == 1 ? column + i : p.planes_div.quotient(column + i);
               const int plane = per_plane == 1 ? part : column + i - at * per_plane, byte = row * int(sizeof(To));

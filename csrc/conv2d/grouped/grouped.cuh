@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "conv2d/eligibility.h"
+#include "conv2d/gemm/stack_host.h"
 #include "conv2d/grouped/gather_shape.h"
 #include "conv2d/grouped/grouped.h"
 #include "conv2d/grouped/wgrad_shape.h"
@@ -143,6 +144,7 @@ void add_grouped_kernels(std::vector<Kernel>& catalogue) {
   grouped::add_gather<T, 4, 4>(catalogue);
   grouped::add_wgrad<T, 8, 3>(catalogue);
   grouped::add_wgrad<T, 4, 3>(catalogue);
+  add_stack_rows<T, ResidentGrouped>(catalogue);
 }
 
 }  // namespace cnn::conv2d

@@ -212,8 +212,8 @@ struct ThreadTile {
 // Channels dense. A stage is y[BK][BM] and x[BK][BN]: rows of a pixel's channels, as they lie in memory. A thread copies the same channels
 // of every so-many-th pixel; where the pixels of a stage are is worked out once for the block, in a table.
 //
-// kSwizzled: chunk c of a pixel's 16-byte chunks lies at c ^ (pixel % 8), so that the same chunk of eight pixels meets in no bank
-// (tensor.cuh).
+// kSwizzled: chunk c of a pixel's 16-byte chunks lies at c ^ (pixel % 8), so that the same chunk of eight pixels meets in no bank; of
+// floats at c ^ (pixel % 4 * 2), for the same eight of four pixels (tensor.cuh).
 template <class T, bool kSwizzled = false>
 struct ChannelsLast {
   using Element = T;
@@ -251,7 +251,7 @@ struct ChannelsLast {
 
   static CNN_HOST_DEVICE int stage_length(int bm, int bn, int bk) { return (bm + bn) * bk; }
   // Where a pixel's element lies in its row of the stage.
-  __device__ static __forceinline__ int in_row(int pixel, int element) { return kSwizzled ? element ^ (pixel % 8 * kVector) : element; }
+  __device__ static __forceinline__ int in_row(int pixel, int element) { return kSwizzled ? element ^ (pixel % kVector * 8) : element; }
 
   // Says where the pixels of the stage from `first` on are; to be seen by the others after a barrier.
   __device__ static __forceinline__ void prepare(const TiledWgradParams& p, const BlockOfWgrad& block, Pixels& pixels, int first,

@@ -1,15 +1,16 @@
-// The tiled weight gradient on tensor cores: another layout of kernel.cuh, for halves whose channels are dense.
+// The tiled weight gradient on tensor cores: another layout of kernel.cuh, where channels are dense.
 //
 //              BN columns           Each of 8 warps has 64 filters x 32 columns, as 4 x 4 fragments of mma (common/matrix.h), of one of the
-//            +-----------+          slices of the block, which take turns with 16 pixels each: a tile of 128 x 128 has one slice, 64 x 64
-//   BK px    |  x (tap)  |          has four. Both operands lie in shared memory as pixels' rows of channels, across the sum, and are
-//            +-----------+          turned by ldmatrix as they are loaded.
+//            +-----------+          slices of the block, which take turns with 16 pixels each (8 of floats): a tile of 128 x 128 has one
+//            slice, 64 x 64
+//   BK px    |  x (tap)  |          has four. Both operands lie in shared memory as pixels' rows of channels, across the sum. Halves are
+//            +-----------+          turned by ldmatrix as they are loaded, floats are loaded one by one and rounded to tf32.
 // +--------+ +-----------+
 // | y | BM | |  results  | BM
 // +--------+ +-----------+
 //   BK px
 //
-// Per 16 pixels and warp: 6 loads of four matrices for 16 multiplications.
+// Per 16 multiplications of a warp: 6 loads of four matrices, or 24 of floats.
 #pragma once
 
 #include "common/matrix.h"
@@ -38,11 +39,11 @@ struct WarpTile {
   float sum[kRows][kColumns][4];
 
   __device__ __forceinline__ void clear() {
-    CNN_UNROLL
+    CNN_GPU_UNROLL
     for (int i = 0; i < kRows; ++i) {
-      CNN_UNROLL
+      CNN_GPU_UNROLL
       for (int j = 0; j < kColumns; ++j) {
-        CNN_UNROLL
+        CNN_GPU_UNROLL
         for (int e = 0; e < 4; ++e) sum[i][j][e] = 0;
       }
     }
@@ -58,6 +59,7 @@ struct ChannelsLastTensor : ChannelsLast<T, true> {
 
   // results += y^T x over this warp's slice of the stage.
   __device__ static __forceinline__ void multiply(WarpTile& results, const WarpPlace& at, const T* stage, int bm, int bn, int bk) {
+    if constexpr (sizeof(T) == 4) return multiply_floats(results, at, stage, bm, bn, bk);
     const int lane = int(threadIdx.x) % 32, swizzle = lane % 8 * 8;
     // Of four 8x8 matrices in rows of pixels: filters come in pairs first and then pixels, columns the other way round.
     const T* y = stage + (at.slice * kDepth + lane / 16 * 8 + lane % 8) * bm;
@@ -66,32 +68,62 @@ struct ChannelsLastTensor : ChannelsLast<T, true> {
     CNN_NO_UNROLL
     for (int pixel = at.slice * kDepth; pixel < bk; pixel += at.slices * kDepth) {
       std::uint32_t a[WarpTile::kRows][4], b[WarpTile::kColumns][2];
-      CNN_UNROLL
+      CNN_GPU_UNROLL
       for (int i = 0; i < WarpTile::kRows; ++i) ldmatrix<4, true>(a[i], y + ((filter + i * 16) ^ swizzle));
-      CNN_UNROLL
+      CNN_GPU_UNROLL
       for (int j = 0; j < WarpTile::kColumns; j += 2) {
         std::uint32_t two[4];
         ldmatrix<4, true>(two, x + ((column + j * 8) ^ swizzle));
         b[j][0] = two[0], b[j][1] = two[1], b[j + 1][0] = two[2], b[j + 1][1] = two[3];
       }
-      CNN_UNROLL
+      CNN_GPU_UNROLL
       for (int i = 0; i < WarpTile::kRows; ++i) {
-        CNN_UNROLL
+        CNN_GPU_UNROLL
         for (int j = 0; j < WarpTile::kColumns; ++j) mma<T>(results.sum[i][j], a[i], b[j]);
       }
       y += at.slices * kDepth * bm, x += at.slices * kDepth * bn;
     }
   }
 
+  // The same of floats, each of which goes to one lane.
+  __device__ static __forceinline__ void multiply_floats(WarpTile& results, const WarpPlace& at, const T* stage, int bm, int bn, int bk) {
+    const int lane = int(threadIdx.x) % 32, swizzle = lane % 4 * 8;
+    const T* y = stage + (at.slice * kDepth + lane % 4) * bm + lane / 4;
+    const T* x = stage + bk * bm + (at.slice * kDepth + lane % 4) * bn + lane / 4;
+    CNN_NO_UNROLL
+    for (int pixel = at.slice * kDepth; pixel < bk; pixel += at.slices * kDepth) {
+      std::uint32_t a[WarpTile::kRows][4], b[WarpTile::kColumns][2];
+      CNN_GPU_UNROLL
+      for (int i = 0; i < WarpTile::kRows; ++i) {
+        CNN_GPU_UNROLL
+        for (int e = 0; e < 4; ++e) a[i][e] = rounded(y + e / 2 * 4 * bm + ((at.m + i * 16 + e % 2 * 8) ^ swizzle));
+      }
+      CNN_GPU_UNROLL
+      for (int j = 0; j < WarpTile::kColumns; ++j) {
+        CNN_GPU_UNROLL
+        for (int e = 0; e < 2; ++e) b[j][e] = rounded(x + e * 4 * bn + ((at.n + j * 8) ^ swizzle));
+      }
+      CNN_GPU_UNROLL
+      for (int i = 0; i < WarpTile::kRows; ++i) {
+        CNN_GPU_UNROLL
+        for (int j = 0; j < WarpTile::kColumns; ++j) mma<T>(results.sum[i][j], a[i], b[j]);
+      }
+      y += at.slices * kDepth * bm, x += at.slices * kDepth * bn;
+    }
+  }
+  __device__ static __forceinline__ std::uint32_t rounded(const T* from) {
+    return to_tfloat32(*reinterpret_cast<const std::uint32_t*>(from));
+  }
+
   // The fragments' rows into the slice's: pairs of columns of eight rows, which begin in different banks.
   __device__ static __forceinline__ void keep(const WarpTile& results, const WarpPlace& at, float* slice, int, int bn) {
     const int lane = int(threadIdx.x) % 32;
-    CNN_UNROLL
+    CNN_GPU_UNROLL
     for (int i = 0; i < WarpTile::kRows; ++i) {
-      CNN_UNROLL
+      CNN_GPU_UNROLL
       for (int half = 0; half < 2; ++half) {
         float* const row = slice + sums_row(at.m + i * 16 + half * 8 + lane / 4, bn, ChannelsLast<T>::kRun) + at.n + lane % 4 * 2;
-        CNN_UNROLL
+        CNN_GPU_UNROLL
         for (int j = 0; j < WarpTile::kColumns; ++j)
           *reinterpret_cast<float2*>(row + j * 8) = make_float2(results.sum[i][j][2 * half], results.sum[i][j][2 * half + 1]);
       }

@@ -180,8 +180,8 @@ void set_cost(WgradSchedule& s, const Problem& p, const WgradUnits& units, doubl
   constexpr double kReads = Layout::kChannelsLast ? 2.0 * kThreadTile / kVector : 2.0 * kThreadTile / 4;
   constexpr double kConversions = sizeof(T) == 2 ? 2.0 * kThreadTile : 0;
   constexpr double kSteps = Layout::kChannelsLast ? 6 : 9;
-  // On tensor cores a warp has 35 for 16 pixels, counted there too.
-  constexpr double kTensorInstructions = 35.0 / 16;
+  // On tensor cores a warp has 35 for 16 pixels of halves, 70 for 8 of floats, counted there too.
+  constexpr double kTensorInstructions = sizeof(T) == 2 ? 35.0 / 16 : 70.0 / 8;
   constexpr double kPerPixel = Layout::kTensor ? kTensorInstructions : kThreadTile * kThreadTile + kReads + kConversions + kSteps;
   // For a copied unit: the read of a table, four additions and two comparisons of its place, two addresses, the copy, the loop. A value
   // that goes through a register is also loaded and stored.
@@ -213,7 +213,7 @@ void set_cost(WgradSchedule& s, const Problem& p, const WgradUnits& units, doubl
   work.l1_bytes = s.asked + tiles * rounded * bm * bn / (kThreadTile * kThreadTile) * 2 * kThreadTile * size;
   if (Layout::kTensor) {
     work.l1_bytes = s.asked + tiles * rounded * bm * bn / (64 * 32) * (64 + 32) * size;
-    work.matrix_clocks = tiles * rounded * bm * bn / (16 * 16 * 8) * kMatrixClocks;
+    work.matrix_clocks = tiles * rounded * bm * bn / (16 * MatrixShape<T>::kDepth * 8) * kMatrixClocks;
   }
   work.blocks = tiles * double(s.slabs);
   work.threads = kTiledWgradThreads;
@@ -354,7 +354,10 @@ void run_tiled_wgrad(const Kernel& kernel, const Problem& p, const Configuration
 
 template <class Layout, WgradFamily kFamily>
 struct TiledWgradRow {
-  static std::string why_not(const Kernel&, const Problem& p) { return why_not_tiled_wgrad(kFamily, Layout::kChannelsLast, p); }
+  static std::string why_not(const Kernel&, const Problem& p) {
+    const std::string why = Layout::kTensor ? why_not_tensor_cores(p) : "";
+    return why.empty() ? why_not_tiled_wgrad(kFamily, Layout::kChannelsLast, p) : why;
+  }
   static double cost(const Kernel&, const Problem& p) { return schedule_tiled_wgrad<Layout>(p).cost; }
   static Configuration configure(const Kernel&, const Problem& p) { return configure_tiled_wgrad<Layout>(p); }
   static void run(const Kernel& kernel, const Problem& p, const Configuration& configuration, const Arguments& a) {
@@ -365,9 +368,10 @@ struct TiledWgradRow {
 template <class T, class Layout, class Row>
 void add_tiled_wgrad_row(std::vector<Kernel>& catalogue, WgradFamily family, const char* layout) {
   Kernel row{};
-  row.name = std::string("conv2d_") + name_of(family) + "_wgrad_" + layout + "_" + short_name(TypeTraits<T>::kDType);
   row.family = name_of(family);
   row.dtype = TypeTraits<T>::kDType;
+  row.tf32 = Layout::kTensor && sizeof(T) == 4;
+  row.name = std::string("conv2d_") + name_of(family) + "_wgrad_" + layout + "_" + arithmetic_of(row);
   row.passes = {Pass::kWgrad};
   row.tm = row.tn = kThreadTile;
   row.threads = kTiledWgradThreads;
@@ -377,13 +381,13 @@ void add_tiled_wgrad_row(std::vector<Kernel>& catalogue, WgradFamily family, con
   catalogue.push_back(row);
 }
 
-// For channels dense, for rows of pixels dense, and one that packs such rows; of halves the first and the last on tensor cores too.
+// For channels dense, for rows of pixels dense, and one that packs such rows; the first and the last on tensor cores too.
 template <class T, WgradFamily kFamily>
 void add_tiled_wgrad_rows(std::vector<Kernel>& catalogue) {
   add_tiled_wgrad_row<T, ChannelsLast<T>, TiledWgradRow<ChannelsLast<T>, kFamily>>(catalogue, kFamily, "nhwc");
   add_tiled_wgrad_row<T, Planar<T>, TiledWgradRow<Planar<T>, kFamily>>(catalogue, kFamily, "nchw");
   add_tiled_wgrad_row<T, ChannelsLast<T>, PackedRow<T, TiledWgradRow<ChannelsLast<T>, kFamily>>>(catalogue, kFamily, "packed");
-  if constexpr (sizeof(T) == 2) {
+  if constexpr (tensor_cores_have<T>) {
     add_tiled_wgrad_row<T, ChannelsLastTensor<T>, TiledWgradRow<ChannelsLastTensor<T>, kFamily>>(catalogue, kFamily, "tensor");
     add_tiled_wgrad_row<T, ChannelsLastTensor<T>, PackedRow<T, TiledWgradRow<ChannelsLastTensor<T>, kFamily>>>(catalogue, kFamily,
                                                                                                                "packed_tensor");

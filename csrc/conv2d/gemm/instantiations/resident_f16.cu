@@ -1,0 +1,7 @@
+// The implicit GEMM with everything resident in f16.
+#include "conv2d/gemm/resident_launch.cuh"
+
+namespace cnn::conv2d {
+template void launch_stack<__half>(const char*, int, const StackParams&, int, int, cudaStream_t);
+template void launch_strip<__half>(const char*, const StripParams&, int, int, cudaStream_t);
+}  // namespace cnn::conv2d

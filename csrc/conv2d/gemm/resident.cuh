@@ -1,0 +1,77 @@
+// The implicit GEMM where everything that a tile needs is in shared memory at once: all taps of the filter, for as long as the block runs,
+// and the halo of the image under the tile. For few channels: stack.cuh (dense layers and groups), strip.cuh (first layers).
+//
+//   filter   +---------+     A block has one tile of columns and goes through tiles of 128 results of one image, a rectangle each. Its
+//   all taps | columns |     halo is copied once, and every tap's operand is the same halo, read from another pixel on: ldmatrix takes
+//            +---------+     the address of each row of a matrix from a lane.
+//   +----+   +---------+
+//   |    |   | warp    |     A warp has 32 rows x 64 columns.
+//   |halo|   | warp    |
+//   |    |   | ..      |     128 rows x 64 columns
+//   +----+   +---------+
+//
+// Operands says what lies in shared memory, and multiplies: Params, Results, load_filter, load_halo.
+//
+// Bytes per item: the halo from L2, 128 x columns written. In flight: a halo in each of the blocks beside each other.
+#pragma once
+
+#include "conv2d/gemm/resident.h"
+#include "conv2d/gemm/tensor.cuh"
+
+namespace cnn::conv2d {
+
+using ResidentTile = TensorTile<GemmTileName::kResident128x64>;
+
+// Where chunk `chunk` of row (or pixel) `row` lies, which has 2^log of them: rows shorter than 128 bytes share these, and chunks are
+// exchanged by the row, so that the same chunk of eight neighbours meets in no bank.
+__device__ __forceinline__ int resident_chunk(int row, int chunk, int log) {
+  return (row << log) + (chunk ^ (row >> (3 - log) & ((1 << log) - 1)));
+}
+
+// Where a tile's image, and the pixel under its first result, are.
+struct TileOrigin {
+  int n, h, w;
+
+  __device__ __forceinline__ TileOrigin(const GemmParams& p, const Halo& halo, const GemmItem& item) {
+    const int across = item.row_tile % p.tiles_w, rest = item.row_tile / p.tiles_w;
+    n = rest / p.tiles_h;
+    h = rest % p.tiles_h * p.tile_h * p.h.in_per_out + halo.origin_h;
+    w = across * p.tile_w * p.w.in_per_out + halo.origin_w;
+  }
+};
+
+template <class Operands>
+__global__ void __launch_bounds__(ResidentTile::kThreads, ResidentTile::kBlocks)
+    resident_gemm_kernel(const __grid_constant__ typename Operands::Params r) {
+  using T = typename Operands::Element;
+  CNN_DYNAMIC_SHARED(shared, unsigned char);
+  CNN_SHARED(table, GemmStoreTable<ResidentTile>);
+  const GemmParams& p = r.gemm;
+  unsigned char *const filter = shared, *const halo = shared + r.filter_bytes, *const staging = halo;
+
+  // The same columns in all of the block's items.
+  {
+    const GemmItem item = gemm_item(p, int(blockIdx.x));
+    Operands::load_filter(r, item, filter);
+    table.template set_columns<T>(p, item, item.column_tile);
+  }
+  typename Operands::Results results(r);
+
+  CNN_NO_UNROLL
+  for (int index = int(blockIdx.x); index < p.items; index += int(gridDim.x)) {
+    const GemmItem item = gemm_item(p, index);
+    Operands::load_halo(r, item, halo);
+    commit_async();
+    table.set_rows(p, item);
+    wait_async<0>();
+    __syncthreads();
+
+    results.clear();
+    results.multiply(r, halo, filter);
+    __syncthreads();  // the results are staged where the halo was
+    store_results<T, ResidentTile, ResidentTile::kSegments>(p, 0, item.column_tile, 0, table, staging,
+                                                            [&](int segment) { results.template stage<T>(p, 0, segment, table, staging); });
+  }
+}
+
+}  // namespace cnn::conv2d

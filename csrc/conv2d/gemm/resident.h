@@ -1,0 +1,57 @@
+// The implicit GEMM with everything resident: launch parameters of resident.cuh, stack.cuh and strip.cuh.
+#pragma once
+
+#include "conv2d/gemm/gemm.h"
+
+namespace cnn::conv2d {
+
+// The pixels of the image under a tile of results, as they lie in shared memory: of each row of them first every `phases`-th column from
+// the first one on, then those from the second one on, and so on. So neighbouring results read neighbouring places, whatever the stride.
+struct Halo {
+  int height, width;  // in the units that have a place: pixels, or of a strip (strip.cuh) pairs of them
+  int phase_width, pitch;
+  FastDiv<int32_t> width_div, phases;
+  int origin_h, origin_w;  // in pixels, from the image's pixel in_per_out * (the tile's first result)
+
+  // Where row `row`, column `column` lies.
+  __device__ __forceinline__ int place(int row, int column) const {
+    int phase;
+    const int in_phase = phases.divmod(column, phase);
+    return row * pitch + phase * phase_width + in_phase;
+  }
+};
+
+// Of groups side by side (stack.cuh).
+struct StackParams {
+  GemmParams gemm;   // one of its groups is a stack of the problem's; rows are rectangles, and there are no slabs
+  int filter_bytes;  // the halo lies behind the filter
+  Halo halo;
+  // The filter: rows of 16-byte chunks, of 8 channels that are dense in it. Rows are columns of the product (filter_inner) or its channels.
+  int filter_rows, filter_chunks;   // of one group, those that exist; chunks in channels
+  int filter_row, filter_of_group;  // elements from one row, and from one group of the stack, to the next
+  int stacked;                      // groups
+  int taps;
+  FastDiv<int32_t> taps_across;
+  int tap_h, tap_w;  // pixels of the image from one tap to the next; negative: in the opposite order
+  int log_chunks;    // of a pixel
+  int turns;         // 16 channels each
+};
+
+// Of a first layer's strip of quads of channels (strip.cuh).
+struct StripParams {
+  GemmParams gemm;
+  int filter_bytes;
+  Halo halo;                // its units are chunks of two pixels
+  FastDiv<int32_t> pixels;  // of a row of the halo
+  int chunk_pixels;         // from the first pixel of a chunk to that of the next: 2, or 1 where results may begin at any pixel
+  int taps_h, taps_w;
+  int turns;  // of a row of the filter: four taps each
+};
+
+// `group`: channels of a group as the kernel has them, 8, 16, 32 or 64.
+template <class T>
+void launch_stack(const char* name, int group, const StackParams& params, int blocks, int shared_bytes, cudaStream_t stream);
+template <class T>
+void launch_strip(const char* name, const StripParams& params, int blocks, int shared_bytes, cudaStream_t stream);
+
+}  // namespace cnn::conv2d

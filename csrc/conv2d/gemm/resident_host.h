@@ -1,0 +1,105 @@
+// The host side of resident.cuh: how the work is cut. stack_host.h and strip_host.h have the rest.
+#pragma once
+
+#include "conv2d/gemm/host.h"
+#include "conv2d/gemm/resident.h"
+
+namespace cnn::conv2d {
+
+constexpr GemmTileName kResidentName = GemmTileName::kResident128x64;
+constexpr GemmTileShape kResidentTile = shape_of(kResidentName);
+constexpr GemmOptions kResidentOptions{.slabs = false};
+
+// Params: StackParams or StripParams.
+template <class Params>
+struct ResidentPlan {
+  GemmPlan plan;  // as plan_gemm has it; its parameters are those of `params` once these are cut
+  Params params{};
+  int blocks = 0, shared_bytes = 0;
+  Work work;
+};
+
+// Rows are rectangles of so many columns.
+inline void cut_rows(GemmParams& q, int tile_w) {
+  q.flat = false, q.tile_w = tile_w, q.tile_h = kResidentTile.bm / tile_w;
+  q.tiles_h = int(ceil_div(q.h.positions, q.tile_h)), q.tiles_w = int(ceil_div(q.w.positions, q.tile_w));
+  q.row_tiles = q.batch * q.tiles_h * q.tiles_w, q.items = q.row_tiles * q.groups * q.column_items;
+  q.tile_w_div = FastDiv<int32_t>(tile_w);
+}
+
+// Of so many units in a row, of which neighbouring results are `phases` apart.
+inline void set_places(Halo& halo, int height, int width, int phases) {
+  halo.height = height, halo.width = width;
+  halo.phases = FastDiv<int32_t>(phases), halo.phase_width = int(ceil_div(width, phases));
+  halo.pitch = phases * halo.phase_width;
+  halo.width_div = FastDiv<int32_t>(width);
+}
+
+// The blocks: each has one tile of columns, and goes through its tiles of rows. `halo_bytes`: of shared memory.
+template <class Params>
+void set_blocks(ResidentPlan<Params>& plan, const GemmParams& q, int halo_bytes, int size) {
+  constexpr int kPerMultiprocessor = 228 * 1024, kTable = 4 * 1024;
+  plan.shared_bytes = plan.params.filter_bytes + std::max(halo_bytes, staging_bytes(kResidentTile, q.out_planar, 1, size));
+  const int64_t beside = std::clamp<int64_t>(kPerMultiprocessor / (plan.shared_bytes + kTable), 1, kResidentTile.blocks);
+  const int64_t columns = int64_t(q.groups) * q.column_items;
+  const int64_t most = std::max<int64_t>(1, int64_t(kMultiprocessors) * beside / columns);
+  plan.blocks = int(ceil_div(q.row_tiles, ceil_div(q.row_tiles, most)) * columns);
+}
+
+// What one turn of 16 channels is for each of a tile's warps, which has 2 x 16 rows: loads of matrices and multiplications.
+struct ResidentTurn {
+  double loads, products, clocks;  // clocks: of a product
+};
+
+// `turns` of all items, `copies` of chunks or values with so many instructions each.
+inline Work resident_work(const Problem& p, const GemmParams& q, int blocks, double turns, const ResidentTurn& turn, double copies,
+                          double instructions, double copied_bytes) {
+  // Instructions of each thread beside products: 3 for a load with its address, 8 for a turn's part of the walk over the taps.
+  constexpr double kLoad = 3, kWalk = 8, kStore = 4;
+  const double warps = kResidentTile.threads / 32.0, size = size_of(p.dtype);
+  const double results = double(q.batch) * q.h.positions * q.w.positions * q.columns * q.groups;
+  Work work;
+  work.instructions = 32 * warps * turns * (turn.products + kLoad * turn.loads + kWalk) + copies * instructions + results * kStore;
+  work.matrix_clocks = warps * turns * turn.products * turn.clocks;
+  work.l1_bytes = 512 * warps * turns * turn.loads + copied_bytes + 2 * size * results;
+  work.l2_bytes = copied_bytes + size * results;
+  work.dram_bytes = p.tensor_bytes();
+  work.blocks = blocks, work.threads = kResidentTile.threads;
+  return work;
+}
+
+// The narrowest tiles that fit and are the fastest: `by` plans with tiles of so many columns.
+template <class By>
+auto plan_resident(By by) {
+  auto best = by(8);
+  for (int tile_w = 16; tile_w <= kResidentTile.bm; tile_w *= 2) {
+    auto plan = by(tile_w);
+    const bool fits = plan.shared_bytes <= kGemmMostShared, best_fits = best.shared_bytes <= kGemmMostShared;
+    if (fits && (!best_fits || microseconds(plan.work) < microseconds(best.work))) best = plan;
+  }
+  return best;
+}
+
+inline std::string why_not_resident(const Problem& p) {
+  if (std::string why = why_not_tuned(p); !why.empty()) return why;
+  if (std::max(p.stride_h, p.stride_w) > kMostClasses)
+    return "stride " + std::to_string(std::max(p.stride_h, p.stride_w)) + ": built for strides up to " + std::to_string(kMostClasses);
+  return {};
+}
+
+// A row of the catalogue. Of halves alone: `T`.
+template <class T>
+Kernel resident_row(const char* family, const std::string& name, std::vector<Pass> passes) {
+  Kernel row{};
+  row.name = "conv2d_" + name + "_" + short_name(TypeTraits<T>::kDType);
+  row.family = family;
+  row.dtype = TypeTraits<T>::kDType;
+  row.passes = std::move(passes);
+  row.bm = kResidentTile.bm, row.bn = kResidentTile.bn, row.bk = MatrixShape<T>::kDepth;
+  row.tm = kResidentTile.tm, row.tn = kResidentTile.tn;
+  row.threads = kResidentTile.threads;
+  row.index_bits = 32;
+  return row;
+}
+
+}  // namespace cnn::conv2d

@@ -1,0 +1,152 @@
+// First layers on tensor cores (resident.cuh): images of up to 4 channels, which lie in shared memory as a strip of quads of channels, 8
+// bytes to a pixel, filled up with zeros. So 16 neighbouring values are four taps of a row of the filter: ldmatrix reads them where they
+// lie, each row of a matrix from the pixel under its result on, and no column of an im2col is ever written.
+//
+//   a row of the halo   | r g b 0 | r g b 0 | r g b 0 | r g b 0 | ...     a chunk: two pixels
+//   result q, turn 0    [-- q * stride -------------------------]         four taps; result q + 1 begins `stride` pixels further on
+//
+// A matrix's row begins with a chunk. With an even stride that is every second pixel; with an odd one results begin at any pixel, and
+// every pixel has a chunk of its own, it and the next one. The taps of a turn that are beyond the filter are zeros in both operands: a NaN
+// under one of them is none of this result's.
+//
+// Shared memory, in chunks:
+//   filter   [row of the filter, turn][64 columns][2]: taps 0 and 1, 2 and 3
+//   halo     [place]
+//
+// Per item: 128 * 64 * taps_h * 16 * turns products, of which channels * taps_w to 16 * turns are the layer's: 147 of 224 for 7x7.
+#pragma once
+
+#include "conv2d/gemm/resident.cuh"
+
+namespace cnn::conv2d {
+
+template <class T>
+struct StripOperands {
+  using Element = T;
+  using Params = StripParams;
+  static constexpr int kThreads = ResidentTile::kThreads, kQuad = 4, kColumns = 64, kTurnBytes = kColumns * 2 * kGemmChunkBytes;
+  static constexpr int kTapsOfTurn = 4;
+
+  // All taps of a tile of filters, whichever way they lie.
+  __device__ static __forceinline__ void load_filter(const Params& r, const GemmItem& item, unsigned char* filter) {
+    const GemmParams& p = r.gemm;
+    const int columns_left = p.columns - item.column_tile * kColumns;
+    const T* const from = static_cast<const T*>(p.filter) + item.column_tile * kColumns * p.filter_n;
+    CNN_NO_UNROLL
+    for (int e = int(threadIdx.x); e < r.taps_h * r.turns * kColumns * 2; e += kThreads) {
+      const int half = e % 2, column = e / 2 % kColumns, row = e / (2 * kColumns);
+      const int tap_h = row / r.turns, first_tap = row % r.turns * kTapsOfTurn + half * 2;
+      Vector<T, 8> chunk;
+      CNN_GPU_UNROLL
+      for (int i = 0; i < 8; ++i) {
+        const int tap = first_tap + i / kQuad, channel = i % kQuad;
+        const bool exists = column < columns_left && tap < r.taps_w && channel < p.in_channels;
+        chunk.value[i] =
+            exists ? __ldg(from + column * p.filter_n + tap_h * p.filter_r + tap * p.filter_s + channel * p.filter_k) : narrow<T>(0.0f);
+      }
+      *reinterpret_cast<Vector<T, 8>*>(filter + row * kTurnBytes + resident_chunk(column, half, 1) * kGemmChunkBytes) = chunk;
+    }
+  }
+
+  // The halo, zeros outside of the image. Of planes a thread has the channels of a pixel, so that neighbours read neighbouring pixels; else
+  // one channel, so that they read the values that lie side by side.
+  __device__ static __forceinline__ void load_halo(const Params& r, const GemmItem& item, unsigned char* halo) {
+    const GemmParams& p = r.gemm;
+    const TileOrigin origin(p, r.halo, item);
+    const T* const image = static_cast<const T*>(p.in) + origin.n * p.in_n;
+    const auto read = [&](int h, int w, int channel) {
+      const bool inside = unsigned(h) < unsigned(p.h.in_extent) && unsigned(w) < unsigned(p.w.in_extent) && channel < p.in_channels;
+      return inside ? __ldg(image + h * p.in_h + w * p.in_w + channel * p.in_c) : narrow<T>(0.0f);
+    };
+    // A pixel is in one chunk, or the first of its own and the second of the one before.
+    const auto write = [&](int row, int pixel, int offset, auto value) {
+      const auto to = [&](int chunk, int half) {
+        return halo + r.halo.place(row, chunk) * kGemmChunkBytes + half * (kGemmChunkBytes / 2) + offset;
+      };
+      if (r.chunk_pixels == 2) {
+        *reinterpret_cast<decltype(value)*>(to(pixel / 2, pixel % 2)) = value;
+      } else {
+        if (pixel < r.halo.width) *reinterpret_cast<decltype(value)*>(to(pixel, 0)) = value;
+        if (pixel > 0) *reinterpret_cast<decltype(value)*>(to(pixel - 1, 1)) = value;
+      }
+    };
+    const int pixels = r.halo.height * r.pixels.divisor;
+    if (p.in_c == 1) {
+      CNN_NO_UNROLL
+      for (int e = int(threadIdx.x); e < kQuad * pixels; e += kThreads) {
+        int pixel;
+        const int row = r.pixels.divmod(e / kQuad, pixel), channel = e % kQuad;
+        write(row, pixel, channel * int(sizeof(T)), read(origin.h + row, origin.w + pixel, channel));
+      }
+    } else {
+      CNN_NO_UNROLL
+      for (int e = int(threadIdx.x); e < pixels; e += kThreads) {
+        int pixel;
+        const int row = r.pixels.divmod(e, pixel);
+        Vector<T, kQuad> quad;
+        CNN_GPU_UNROLL
+        for (int channel = 0; channel < kQuad; ++channel) quad.value[channel] = read(origin.h + row, origin.w + pixel, channel);
+        write(row, pixel, 0, quad);
+      }
+    }
+  }
+
+  struct Results : TensorResults<T, ResidentTile, true> {
+    using Base = TensorResults<T, ResidentTile, true>;
+    using Base::kRows, Base::lane, Base::sum, Base::warp_m;
+    static constexpr int kFragments = kColumns / 8;
+
+    int first[kRows];  // chunks under tap (0, 0), of this lane's rows in ldmatrix
+
+    __device__ __forceinline__ explicit Results(const Params& r) {
+      CNN_GPU_UNROLL
+      for (int m = 0; m < kRows; ++m) {
+        int column;
+        const int row = r.gemm.tile_w_div.divmod(warp_m() * ResidentTile::kSegmentRows + m * 16 + lane() % 16, column);
+        first[m] = row * r.gemm.h.in_per_out * r.halo.pitch + column;
+      }
+    }
+
+    __device__ __forceinline__ void multiply(const Params& r, const unsigned char* halo, const unsigned char* filter) {
+      const int across = 2 / r.chunk_pixels;  // chunks from taps 0 and 1 to taps 2 and 3
+      CNN_NO_UNROLL
+      for (int row = 0; row < r.taps_h; ++row) {
+        CNN_NO_UNROLL
+        for (int turn = 0; turn < r.turns; ++turn) {
+          const int chunk = (2 * turn + lane() / 16) * across;
+          multiply_turn(r.halo.place(row, chunk), r.taps_w - turn * kTapsOfTurn, halo, filter);
+          filter += kTurnBytes;
+        }
+      }
+    }
+
+   private:
+    // `taps`: that are left; there are four in a turn.
+    __device__ __forceinline__ void multiply_turn(int shift, int taps, const unsigned char* halo, const unsigned char* filter) {
+      std::uint32_t a[kRows][4];
+      CNN_GPU_UNROLL
+      for (int m = 0; m < kRows; ++m) {
+        ldmatrix<4>(a[m], halo + (first[m] + shift) * kGemmChunkBytes);
+        // Registers 0 and 1 are of tap 0 in the first two lanes of four and of tap 1 in the others, registers 2 and 3 of taps 2 and 3.
+        CNN_GPU_UNROLL
+        for (int i = 0; i < 4; ++i)
+          if (i / 2 * 2 + lane() % 4 / 2 >= taps) a[m][i] = 0;
+      }
+      CNN_GPU_UNROLL
+      for (int n = 0; n < kFragments; n += 2) {
+        std::uint32_t four[4];
+        ldmatrix<4>(four, filter + resident_chunk(n * 8 + lane() / 16 * 8 + lane() % 8, lane() / 8 % 2, 1) * kGemmChunkBytes);
+        CNN_GPU_UNROLL
+        for (int m = 0; m < kRows; ++m) {
+          CNN_GPU_UNROLL
+          for (int of = 0; of < 2; ++of) {
+            const std::uint32_t columns[2] = {four[2 * of], four[2 * of + 1]};
+            mma<T>(sum[m][n + of], a[m], columns);
+          }
+        }
+      }
+    }
+  };
+};
+
+}  // namespace cnn::conv2d
