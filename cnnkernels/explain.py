@@ -110,6 +110,14 @@ def explain(fn: Callable[..., Any] | str, *args: Any, backend: str | None = None
             name, asked, None, f"torch takes these arguments, backend {chosen!r} does not: {refusal}", ()
         )
     problems = _problems(name, prepared)
+    note = ""
+    if epilogue is not None:
+        apart = epilogue.why_apart(*prepared)
+        note = (
+            f"what follows runs by torch's operators: {apart}" if apart else "what follows runs in the forward's kernel"
+        )
+        if not apart and epilogue.activation and epilogue.is_told_by_its_result:
+            problems |= _activation_grad_problem(*prepared)
     image: Tensor = prepared[0]
     forward = _tuned(image, next(iter(problems)))
     if asked == "auto" and forward is not None:
@@ -120,12 +128,6 @@ def explain(fn: Callable[..., Any] | str, *args: Any, backend: str | None = None
         passes = tuple(_pass_plan(problem, role, chosen, image, indices) for problem, role in problems.items())
     except ImportError as missing:
         return Explanation(name, asked, chosen, why, (), f"no plan to show: {missing}")
-    note = ""
-    if epilogue is not None:
-        apart = epilogue.why_apart(*prepared)
-        note = (
-            f"what follows runs by torch's operators: {apart}" if apart else "what follows runs in the forward's kernel"
-        )
     return Explanation(name, asked, chosen, why, passes, note)
 
 
@@ -234,6 +236,15 @@ def _conv2d_problems(
     return {
         Problem(f"conv2d_{op}", input.dtype, input.shape[0], channels, filters, *g): role for op, role in roles.items()
     }
+
+
+def _activation_grad_problem(
+    input: Tensor, weight: Tensor, bias: Tensor | None, g: Conv2dGeometry
+) -> dict[Problem, str]:
+    """What a gradient makes of an activation that ran in a convolution's kernel."""
+    alike = Conv2dGeometry(g.output, (1, 1), g.output, (1, 1), (0, 0), (1, 1), 1, g.channels_last)
+    K = weight.shape[0]
+    return {Problem("conv2d_activation_grad", input.dtype, input.shape[0], K, K, *alike): "gradient of the activation"}
 
 
 def _pool2d_problems(name: str, input: Tensor, g: Pool2dGeometry) -> dict[Problem, str]:

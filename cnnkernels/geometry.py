@@ -292,7 +292,6 @@ def allows_tf32(input: Tensor) -> bool:
     return input.is_cuda and input.dtype == torch.float32 and fp32_precision() == "tf32"
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[attr-defined,untyped-decorator]
 def fp32_precision() -> str:
     """How convolutions multiply fp32: "tf32" or "ieee", as torch.backends.cudnn.conv.fp32_precision says (allow_tf32 sets it, too).
 
@@ -300,6 +299,10 @@ def fp32_precision() -> str:
     """
     cudnn: Any = torch.backends.cudnn
     return "tf32" if cudnn.conv.fp32_precision == "tf32" else "ieee"
+
+
+# What torch.compiler.assume_constant_result does, which would import the compiler for it: tracing does not look inside.
+fp32_precision._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _check_padding_mode(mode: str, image: Pair, before: Pair, after: Pair) -> None:

@@ -139,6 +139,87 @@ def test_gradients_of_every_order_go_through() -> None:
     assert torch.autograd.gradgradcheck(fused, inputs, fast_mode=True)
 
 
+LINES = ("relu", "relu6", "leaky_relu")  # activations whose gradient can be told from what they gave
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("activation", [None, *LINES])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_activation_of_straight_lines_is_fused_under_gradients_too(
+    dtype: torch.dtype, activation: str | None, form: torch.memory_format
+) -> None:
+    """The forward is the one without gradients, bit for bit, and the backward that of the same roundings by torch."""
+    x, w, b, residual = (
+        random(*size, dtype=dtype, seed=seed) * 2
+        for seed, size in enumerate(((2, 8, 5, 6), (12, 8, 3, 3), (12,), (2, 12, 5, 6)))
+    )
+    x, residual = x.contiguous(memory_format=form), residual.contiguous(memory_format=form)
+    options = {"padding": 1, "backend": "emulator"}
+    plain = functional.conv2d(x, w, b, activation=activation, residual=residual, **options)
+    leaves = [tensor.clone().requires_grad_() for tensor in (x, w, b, residual)]
+    with trace() as launched:
+        y = functional.conv2d(*leaves[:3], activation=activation, residual=leaves[3], **options)
+    assert torch.equal(y, plain)
+    assert len([name for name in launched if "pack" not in name and "sum" not in name]) == 1
+    gradient = random(*y.shape, dtype=dtype, seed=9)
+    with trace() as launched:
+        y.backward(gradient)
+    assert [name for name in launched if "activation" in name] == [
+        "conv2d_activation_grad_" + {2: "bf16", 4: "f32"}[dtype.itemsize]
+    ] * (activation is not None)
+    z = y.detach().clone().requires_grad_()
+    (before,) = (
+        (gradient,) if activation is None else torch.autograd.grad(ACTIVATIONS[activation](z, 0.01), z, gradient)
+    )
+    assert torch.equal(leaves[3].grad, before)
+    for leaf, expected in zip(
+        leaves,
+        torch.autograd.grad(functional.conv2d(leaves[0], leaves[1], leaves[2], **options), leaves[:3], before),
+        strict=False,
+    ):
+        assert torch.equal(leaf.grad, expected)
+
+
+@pytest.mark.parametrize("activation", LINES)
+def test_second_derivatives_of_fused_activations(activation: str) -> None:
+    x, w, b, residual = (
+        random(*size, seed=i).double().requires_grad_()
+        for i, size in enumerate(((1, 2, 4, 4), (3, 2, 3, 3), (3,), (1, 3, 4, 4)))
+    )
+
+    def fused(*tensors: Tensor) -> Tensor:
+        return functional.conv2d(
+            *tensors[:3], padding=1, activation=activation, residual=tensors[3], backend="emulator"
+        )
+
+    assert torch.autograd.gradcheck(fused, (x, w, b, residual), fast_mode=True)
+    assert torch.autograd.gradgradcheck(fused, (x, w, b, residual), fast_mode=True)
+    y = fused(x, w, b, residual)
+    batched = torch.autograd.grad(y, (x, w), torch.ones(2, *y.shape).double(), is_grads_batched=True)
+    for several, one in zip(batched, torch.autograd.grad(fused(x, w, b, residual).sum(), (x, w)), strict=True):
+        close(several, one.expand_as(several))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("activation", LINES)
+def test_activation_grad_of_special_values_is_torchs(activation: str, dtype: torch.dtype) -> None:
+    special = torch.tensor([0.0, -0.0, 6.0, 5.5, -1.0, 1e-5, torch.inf, -torch.inf, torch.nan], dtype=dtype)
+    y, dy = (tensor.reshape(1, 9, 3, 3).clone() for tensor in torch.meshgrid(special, special, indexing="ij"))
+    aten = torch.ops.aten
+    expected = {
+        "relu": lambda: aten.threshold_backward(dy, y, 0),
+        "relu6": lambda: aten.hardtanh_backward(dy, y, 0.0, 6.0),
+        "leaky_relu": lambda: aten.leaky_relu_backward(dy, y, 0.25, True),
+    }[activation]()
+    for last in (False, True):
+        got = torch.ops.cnnkernels.conv2d_activation_grad(dy, y, activation, 0.25, last)
+        torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)
+    with pytest.raises(RuntimeError, match="the gradient of an activation can be told from its result for relu"):
+        torch.ops.cnnkernels.conv2d_activation_grad(dy, y, "silu", 0.25, False)
+    with pytest.raises(RuntimeError, match=r"not for 'leaky_relu' with -0\.5"):
+        torch.ops.cnnkernels.conv2d_activation_grad(dy, y, "leaky_relu", -0.5, False)
+
+
 def test_transforms_of_torch_func() -> None:
     x, w, residual = random(3, 1, 2, 5, 5), random(4, 2, 3, 3, seed=1), random(3, 1, 4, 3, 3, seed=2)
 
@@ -188,8 +269,13 @@ def test_explain_says_where_what_follows_runs() -> None:
     x, w = random(1, 3, 5, 5), random(4, 3, 3, 3)
     fused = cnnkernels.explain(functional.conv2d, x, w, activation="relu", backend="emulator")
     assert fused.note == "what follows runs in the forward's kernel"
-    apart = cnnkernels.explain(functional.conv2d, x, w.requires_grad_(), activation="relu", backend="emulator")
-    assert apart.note.endswith("torch's operators: a gradient or a transform needs the values in between")
+    w.requires_grad_()
+    trained = cnnkernels.explain(functional.conv2d, x, w, activation="relu", backend="emulator")
+    assert trained.note == fused.note
+    assert [plan.name for plan in trained.passes] == ["fprop", "dgrad", "wgrad", "activation_grad"]
+    apart = cnnkernels.explain(functional.conv2d, x, w, activation="silu", backend="emulator")
+    assert apart.note.endswith("torch's operators: a gradient needs the values in between")
+    assert [plan.name for plan in apart.passes] == ["fprop", "dgrad", "wgrad"]
 
 
 # --- convert(fuse=True).

@@ -95,7 +95,15 @@ def _conv2d_case(
         layout = layout_of(role, problem.layout) if len(shapes[role]) == 4 else "contiguous"
         scale = 4 if role == "output" else 1  # for relu6 to have something to cut
         return make_operand(
-            shapes[role], dtype, generator, values=values, layout=layout, device=device, scale=scale, density=density, tf32=tf32
+            shapes[role],
+            dtype,
+            generator,
+            values=values,
+            layout=layout,
+            device=device,
+            scale=scale,
+            density=density,
+            tf32=tf32,
         )
 
     operands = {role: operand(role) for role in _CONV2D_OPERANDS[name]}

@@ -297,7 +297,7 @@ def activation_grad(grad_output: Tensor, output: Tensor, activation: str, negati
     """The gradient before an activation (`out`, which has no gaps), from the one behind it and from what it gave."""
     from cnnkernels.triton.kernels.activation_grad import activation_grad_kernel
 
-    order = sorted(range(4), key=lambda axis: (-out.stride(axis), axis))
+    order = sorted(range(4), key=lambda axis: (-out.stride()[axis], axis))
     extents = [out.shape[axis] for axis in order]
     strides = [[tensor.stride(axis) for axis in order] for tensor in (output, grad_output)]
     alike = all(

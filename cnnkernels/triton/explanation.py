@@ -27,7 +27,7 @@ def explained(problem: Problem, kernel: str, indices: str) -> dict[str, Any]:
     windows = (p.filter, p.stride, p.padding)
     index = tensor(p.N, p.K, *p.output, dtype=torch.uint8 if indices == "window" else torch.int64)
     with recording() as record:
-        if p.op.startswith("conv2d_") and p.op != "conv2d_bias_grad":
+        if p.op in ("conv2d_fprop", "conv2d_dgrad", "conv2d_wgrad"):
             w = tensor(p.K, p.C // p.groups, *p.filter)
             tensors, size = {
                 "fprop": ((x, w, None), p.output),
@@ -38,6 +38,8 @@ def explained(problem: Problem, kernel: str, indices: str) -> dict[str, Any]:
             getattr(operators, p.op)(*arguments, **forced, padding_mode=p.padding_mode)
         elif p.op == "conv2d_bias_grad":
             operators.conv2d_bias_grad(y, **forced)
+        elif p.op == "conv2d_activation_grad":
+            operators.conv2d_activation_grad(y, y, "relu", 0.0, p.channels_last, **forced)
         elif p.op == "max_pool2d":
             arguments = (x, p.output, *windows, p.dilation)
             if indices == "none":
@@ -59,7 +61,7 @@ def explained(problem: Problem, kernel: str, indices: str) -> dict[str, Any]:
     first, choice = record.launches[0], record.choices[0] if record.choices else None
     return {
         "kernel": first.name,
-        "family": choice.family if choice else "sums",
+        "family": choice.family if choice else "elementwise" if p.op == "conv2d_activation_grad" else "sums",
         "tile": choice.tile.shape if choice else None,
         "grid": first.grid,
         "threads": 32 * first.kwargs["num_warps"],

@@ -37,7 +37,9 @@ def activation_grad_kernel(
     value = tl.load(y, mask=exists, other=0.0)
     gradient = tl.load(dy, mask=exists, other=0.0)
     if ACTIVATION == "leaky_relu":
-        bent = narrow(gradient.to(tl.float64 if out.dtype.element_ty == tl.float64 else tl.float32) * slope, out.dtype.element_ty)
+        bent = narrow(
+            gradient.to(tl.float64 if out.dtype.element_ty == tl.float64 else tl.float32) * slope, out.dtype.element_ty
+        )
         result = tl.where(value > 0, gradient, bent)
     elif ACTIVATION == "relu6":
         result = tl.where((value <= 0) | (value >= 6), 0.0, gradient)

@@ -8,7 +8,6 @@
 // alike in all three tensors, or one element. Bytes: y and dy once, dz once. FMAs: a product per element.
 #pragma once
 
-#include "common/fastdiv.h"
 #include "common/launch.h"
 #include "common/vector.h"
 #include "conv2d/direct/direct.h"
@@ -16,15 +15,15 @@
 
 namespace cnn::conv2d {
 
-template <class Index>
 struct ActivationGradParams {
   const void *y, *dy;
   void* dz;
-  Index elements;
+  int64_t elements;
   double slope, most;
+  bool alike;  // the tensors lie alike, are aligned to 16 bytes, and have as many elements as whole such vectors
   // Of the dimensions in dz's order, the last one innermost.
-  FastDiv<Index> extents[3];  // of the second to the fourth
-  Index y_strides[4], dy_strides[4];
+  int64_t extents[3];  // of the second to the fourth
+  int64_t y_strides[4], dy_strides[4];
 };
 
 template <class T>
@@ -34,29 +33,31 @@ __device__ __forceinline__ T activation_gradient(T value, T gradient, Accumulato
   return y > 0 ? gradient : narrow<T>(dy * slope);
 }
 
-// kVector > 1: the tensors lie alike, and the elements are a multiple of it.
-template <class T, class Index, int kVector>
-__global__ void __launch_bounds__(kActivationGradThreads, 1) activation_grad_kernel(const ActivationGradParams<Index> p) {
-  const Index first = (Index(blockIdx.x) * kActivationGradThreads + Index(threadIdx.x)) * kVector;
-  if (first >= p.elements) return;
+template <class T>
+__global__ void __launch_bounds__(kActivationGradThreads, 1) activation_grad_kernel(const __grid_constant__ ActivationGradParams p) {
+  constexpr int kVector = 16 / int(sizeof(T));
+  using Several = Vector<T, kVector>;
+  const int64_t thread = int64_t(blockIdx.x) * kActivationGradThreads + int64_t(threadIdx.x);
   const auto slope = Accumulator<T>(p.slope), most = Accumulator<T>(p.most);
-  T* const to = static_cast<T*>(p.dz) + first;
-  if constexpr (kVector > 1) {
-    Vector<T, kVector> y = load_vector<kVector>(static_cast<const T*>(p.y) + first);
-    const Vector<T, kVector> dy = load_vector<kVector>(static_cast<const T*>(p.dy) + first);
+  if (p.alike) {
+    const int64_t first = thread * kVector;
+    if (first >= p.elements) return;
+    Several y = load_vector<kVector>(static_cast<const T*>(p.y) + first);
+    const Several dy = load_vector<kVector>(static_cast<const T*>(p.dy) + first);
     CNN_UNROLL
     for (int i = 0; i < kVector; ++i) y.value[i] = activation_gradient(y.value[i], dy.value[i], slope, most);
-    *reinterpret_cast<Vector<T, kVector>*>(to) = y;
-  } else {
-    Index at[4], rest = first;
-    CNN_UNROLL
-    for (int i = 3; i > 0; --i) rest = p.extents[i - 1].divmod(rest, at[i]);
-    at[0] = rest;
-    Index y = 0, dy = 0;
-    CNN_UNROLL
-    for (int i = 0; i < 4; ++i) y += at[i] * p.y_strides[i], dy += at[i] * p.dy_strides[i];
-    *to = activation_gradient(static_cast<const T*>(p.y)[y], static_cast<const T*>(p.dy)[dy], slope, most);
+    *reinterpret_cast<Several*>(static_cast<T*>(p.dz) + first) = y;
+    return;
   }
+  if (thread >= p.elements) return;
+  int64_t y = 0, dy = 0, rest = thread;
+  CNN_UNROLL
+  for (int i = 3; i >= 0; --i) {
+    const int64_t at = i > 0 ? rest % p.extents[i - 1] : rest;
+    if (i > 0) rest /= p.extents[i - 1];
+    y += at * p.y_strides[i], dy += at * p.dy_strides[i];
+  }
+  static_cast<T*>(p.dz)[thread] = activation_gradient(static_cast<const T*>(p.y)[y], static_cast<const T*>(p.dy)[dy], slope, most);
 }
 
 }  // namespace cnn::conv2d

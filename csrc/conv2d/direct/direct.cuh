@@ -241,54 +241,53 @@ inline double activation_grad_cost(const Kernel& kernel, const Problem& p) {
   constexpr double kInstructions = 4;  // per element: compare, select, and its part of the addresses
   const double elements = double(p.K) * double(p.output_pixels());
   Work work;
-  work.instructions = elements * kInstructions * (kernel.index_bits == 64 ? kWideIndexFactor : 1);
+  work.instructions = elements * kInstructions;
   work.dram_bytes = work.l2_bytes = work.l1_bytes = 3 * elements * size_of(p.dtype);
   work.blocks = double(kernel.configure(kernel, p).blocks), work.threads = kernel.threads;
   return microseconds(work);
 }
 
-// Elements of 16 bytes, where what the activation gave, its gradient and the result, which begin at these addresses, lie alike.
-inline int activation_grad_vector(const Problem& p, std::initializer_list<const void*> addresses) {
-  const int vector = 16 / size_of(p.dtype);
-  const int64_t elements = p.K * p.output_pixels();
+// Whether what the activation gave, its gradient and the result, which begin at these addresses, lie alike and in whole vectors.
+inline bool activation_grad_alike(const Problem& p, std::initializer_list<const void*> addresses) {
+  constexpr int kVectorBytes = 16;
+  const bool last = p.x_is_channels_last();
+  const int64_t pixel = last ? p.K : 1, channel = last ? 1 : p.P * p.Q;
   const auto dense = [&](const Strides& s) {
-    const bool last = p.x_is_channels_last();
-    const int64_t pixel = last ? p.K : 1, channel = last ? 1 : p.P * p.Q;
     return (p.N == 1 || s.d0 == p.K * p.P * p.Q) && (p.K == 1 || s.d1 == channel) && (p.P == 1 || s.d2 == p.Q * pixel) &&
            (p.Q == 1 || s.d3 == pixel);
   };
-  if (elements % vector != 0 || !dense(p.x) || !dense(p.w) || !dense(p.y)) return 1;
-  for (const void* address : addresses)
-    if (reinterpret_cast<std::uintptr_t>(address) % 16 != 0) return 1;
-  return vector;
+  return p.K * p.output_pixels() * size_of(p.dtype) % kVectorBytes == 0 && dense(p.x) && dense(p.w) && dense(p.y) &&
+         std::all_of(addresses.begin(), addresses.end(),
+                     [](const void* at) { return reinterpret_cast<std::uintptr_t>(at) % kVectorBytes == 0; });
+}
+
+inline int64_t activation_grad_blocks(const Problem& p, bool alike) {
+  return ceil_div(p.K * p.output_pixels(), int64_t(kActivationGradThreads) * (alike ? 16 / size_of(p.dtype) : 1));
 }
 
 inline Configuration configure_activation_grad(const Kernel&, const Problem& p) {
   Configuration c;
-  c.blocks = ceil_div(p.K * p.output_pixels(), int64_t(kActivationGradThreads) * activation_grad_vector(p, {}));
+  c.blocks = activation_grad_blocks(p, activation_grad_alike(p, {}));
   return c;
 }
 
-template <class T, class Index>
+template <class T>
 void run_activation_grad(const Kernel& kernel, const Problem& p, const Configuration&, const Arguments& a) {
-  const int64_t elements = p.K * p.output_pixels();
-  if (elements == 0) return;
-  ActivationGradParams<Index> q{};
+  ActivationGradParams q{};
   q.y = a.w, q.dy = a.y, q.dz = a.out;
-  q.elements = Index(elements), q.slope = a.epilogue.slope, q.most = a.epilogue.most;
+  q.elements = p.K * p.output_pixels(), q.slope = a.epilogue.slope, q.most = a.epilogue.most;
+  if (q.elements == 0) return;
+  q.alike = activation_grad_alike(p, {a.w, a.y, a.out});
   const bool last = p.x_is_channels_last();
-  const int64_t extents[3] = {last ? p.P : p.K, last ? p.Q : p.P, last ? p.K : p.Q};
-  const auto in_order = [&](const Strides& s, Index(&to)[4]) {
+  const auto in_order = [&](const Strides& s, int64_t (&to)[4]) {
     const int64_t of[4] = {s.d0, last ? s.d2 : s.d1, last ? s.d3 : s.d2, last ? s.d1 : s.d3};
-    for (int i = 0; i < 4; ++i) to[i] = Index(of[i]);
+    std::copy(of, of + 4, to);
   };
-  for (int i = 0; i < 3; ++i) q.extents[i] = FastDiv<Index>(extents[i]);
+  const int64_t extents[3] = {last ? p.P : p.K, last ? p.Q : p.P, last ? p.K : p.Q};
+  std::copy(extents, extents + 3, q.extents);
   in_order(p.w, q.y_strides), in_order(p.y, q.dy_strides);
-  const int vector = activation_grad_vector(p, {a.x, a.y, a.out});
-  const LaunchShape shape{dim3(unsigned(ceil_div(elements, int64_t(kActivationGradThreads) * vector))), dim3(kActivationGradThreads), 0,
-                          a.stream};
-  if (vector > 1) launch(kernel.name.c_str(), shape, activation_grad_kernel<T, Index, 16 / int(sizeof(T))>, q);
-  else launch(kernel.name.c_str(), shape, activation_grad_kernel<T, Index, 1>, q);
+  const LaunchShape shape{dim3(unsigned(activation_grad_blocks(p, q.alike))), dim3(kActivationGradThreads), 0, a.stream};
+  launch(kernel.name.c_str(), shape, activation_grad_kernel<T>, q);
 }
 
 template <class T, class Tile, class Index>
@@ -343,19 +342,19 @@ void add_bias_grad(std::vector<Kernel>& catalogue) {
   catalogue.push_back(row);
 }
 
-template <class T, class Index>
+template <class T>
 void add_activation_grad(std::vector<Kernel>& catalogue) {
   Kernel row{};
-  row.name = std::string("conv2d_activation_grad_") + short_name(TypeTraits<T>::kDType) + (sizeof(Index) == 8 ? "_i64" : "");
+  row.name = std::string("conv2d_activation_grad_") + short_name(TypeTraits<T>::kDType);
   row.family = "direct";
   row.dtype = TypeTraits<T>::kDType;
   row.passes = {Pass::kActivationGrad};
   row.threads = kActivationGradThreads;
-  row.index_bits = int(sizeof(Index)) * 8;
+  row.index_bits = 64;
   row.why_not = why_not_direct;
   row.cost = activation_grad_cost;
   row.configure = configure_activation_grad;
-  row.run = run_activation_grad<T, Index>;
+  row.run = run_activation_grad<T>;
   catalogue.push_back(row);
 }
 
@@ -372,8 +371,7 @@ void add_direct_kernels(std::vector<Kernel>& catalogue) {
   add_wgrad<T, Tile<64, 64, 8, 8, 4>, int64_t>(catalogue);
   add_bias_grad<T, int32_t>(catalogue);
   add_bias_grad<T, int64_t>(catalogue);
-  add_activation_grad<T, int32_t>(catalogue);
-  add_activation_grad<T, int64_t>(catalogue);
+  add_activation_grad<T>(catalogue);
 }
 
 }  // namespace cnn::conv2d

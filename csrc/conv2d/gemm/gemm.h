@@ -124,7 +124,7 @@ constexpr GemmTileShape shape_of(GemmTileName name) {
     case GemmTileName::kTensor128x128: return {128, 128, 16, 8, 128, 4, 2, 2, 2};
     case GemmTileName::kTensor128x64: return {128, 64, 8, 8, 128, 4, 3, 2, 2};
     case GemmTileName::kTensor64x64: return {64, 64, 4, 8, 128, 4, 4, 2, 2};
-    case GemmTileName::kResident128x64: return {128, 64, 8, 8, 128, 1, 3, 4, 1};
+    case GemmTileName::kResident128x64: return {128, 64, 8, 8, 128, 1, 4, 4, 1};
   }
   return {};
 }

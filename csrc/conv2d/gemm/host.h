@@ -419,15 +419,15 @@ inline Work cuda_core_step(const GemmTileShape& tile, int depth, int size) {
   return work;
 }
 
-// The same on tensor cores: mma and ldmatrix, of which each warp has two turns (tensor.cuh). Floats are rounded, and those of a filter that
-// is not dense along the reduction are loaded one by one.
+// The same on tensor cores: mma and ldmatrix, of which each warp has two turns (tensor.cuh). Floats are rounded, by two instructions each,
+// and those of a filter that is not dense along the reduction are loaded one by one.
 inline Work tensor_core_step(const GemmTileShape& tile, int size, bool filter_inner) {
   const double warps = tile.threads / 32, rows = double(tile.bm) / tile.warps_m / 16, columns = double(tile.bn) / tile.warps_n / 8;
   const double registers = 2 * (4 * rows + 2 * columns) * warps;  // of operands
   const bool one_by_one = size == 4 && !filter_inner;
   const double loads = 2 * (rows + (one_by_one ? 2 * columns : columns / 2)) * warps;
   Work work;
-  work.instructions = 32 * (2 * rows * columns * warps + loads + (size == 4 ? registers : 0));
+  work.instructions = 32 * (2 * rows * columns * warps + loads + (size == 4 ? 2 * registers : 0));
   work.l1_bytes = 128 * registers;
   work.matrix_clocks = 2 * rows * columns * warps * kMatrixClocks;
   return work;

@@ -69,8 +69,7 @@ __global__ void __launch_bounds__(ResidentTile::kThreads, ResidentTile::kBlocks)
     results.clear();
     results.multiply(r, halo, filter);
     __syncthreads();  // the results are staged where the halo was
-    store_results<T, ResidentTile, ResidentTile::kSegments>(p, 0, item.column_tile, 0, table, staging,
-                                                            [&](int segment) { results.template stage<T>(p, 0, segment, table, staging); });
+    results.template store<T>(p, 0, item.column_tile, 0, table, staging);
   }
 }
 

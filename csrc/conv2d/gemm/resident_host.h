@@ -46,20 +46,20 @@ void set_blocks(ResidentPlan<Params>& plan, const GemmParams& q, int halo_bytes,
   plan.blocks = int(ceil_div(q.row_tiles, ceil_div(q.row_tiles, most)) * columns);
 }
 
-// What one turn of 16 channels is for each of a tile's warps, which has 2 x 16 rows: loads of matrices and multiplications.
+// What one turn of 16 channels is for each of a tile's warps, which has 2 x 16 rows: loads of matrices, multiplications, of so many clocks
+// each, and instructions in all, counted in the machine code.
 struct ResidentTurn {
-  double loads, products, clocks;  // clocks: of a product
+  double loads, products, clocks, instructions;
 };
 
 // `turns` of all items, `copies` of chunks or values with so many instructions each.
 inline Work resident_work(const Problem& p, const GemmParams& q, int blocks, double turns, const ResidentTurn& turn, double copies,
                           double instructions, double copied_bytes) {
-  // Instructions of each thread beside products: 3 for a load with its address, 8 for a turn's part of the walk over the taps.
-  constexpr double kLoad = 3, kWalk = 8, kStore = 4;
+  constexpr double kStore = 4;
   const double warps = kResidentTile.threads / 32.0, size = size_of(p.dtype);
   const double results = double(q.batch) * q.h.positions * q.w.positions * q.columns * q.groups;
   Work work;
-  work.instructions = 32 * warps * turns * (turn.products + kLoad * turn.loads + kWalk) + copies * instructions + results * kStore;
+  work.instructions = 32 * warps * turns * turn.instructions + copies * instructions + results * kStore;
   work.matrix_clocks = warps * turns * turn.products * turn.clocks;
   work.l1_bytes = 512 * warps * turns * turn.loads + copied_bytes + 2 * size * results;
   work.l2_bytes = copied_bytes + size * results;

@@ -29,7 +29,7 @@ inline StripPlan plan_strip(const Problem& p, int tile_w) {
 
   // A value of the halo takes some 20 instructions: its pixel, bounds, the address, its place.
   constexpr double kValue = 20;
-  const ResidentTurn turn{2 + 4, 2 * 8, kMatrixClocks};
+  const ResidentTurn turn{2 + 4, 2 * 8, kMatrixClocks, 57};
   const double values = double(q.items) * r.halo.height * pixels * double(p.C) + double(plan.blocks) * r.filter_bytes / size;
   plan.work = resident_work(p, q, plan.blocks, double(q.items) * r.taps_h * r.turns, turn, values, kValue, values * size);
   return plan;

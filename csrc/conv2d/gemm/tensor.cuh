@@ -235,39 +235,52 @@ struct TensorResults {
     }
   }
 
-  // To where store.cuh has them; the warps of one segment do, of halves those of all.
+  // Staged and written as store.cuh has it: of floats the warps of one segment after the other, of halves all.
   template <class To>
-  __device__ __forceinline__ void stage(const GemmParams& p, int part, int segment, const GemmStoreTable<Tile>& table,
+  __device__ __forceinline__ void store(const GemmParams& p, int slab, int column_tile, int part, const GemmStoreTable<Tile>& table,
                                         unsigned char* staging) const {
-    if (warp_m() != segment) return;
-    const int rows = staged_rows(Tile::kShape, p.parts, int(sizeof(To)));
-    const int first_row = segment * Tile::kSegmentRows % rows + lane() / 4, first_column = warp_n() * Tile::kWarpColumns + lane() % 4 * 2;
-    const int per_plane = p.parts > 1 ? 1 : p.planes, columns = Tile::BN / per_plane;
+    const int rows = staged_rows(Tile::kShape, p.parts, int(sizeof(To))), segments = rows < Tile::BM ? Tile::kSegments : 1;
+    CNN_NO_UNROLL
+    for (int segment = 0; segment < segments; ++segment) {
+      if (segments == 1 || warp_m() == segment) stage<To>(p, part, warp_m() * Tile::kSegmentRows % rows, rows, table, staging);
+      if (segments > 1 || part + 1 == p.parts) write_results<To>(p, slab, column_tile, segment * Tile::kSegmentRows, rows, table, staging);
+    }
+  }
+
+ private:
+  // A lane has pairs of columns of every eighth row, from `first_row` on.
+  template <class To>
+  __device__ __forceinline__ void stage(const GemmParams& p, int part, int first_row, int rows, const GemmStoreTable<Tile>& table,
+                                        unsigned char* staging) const {
+    constexpr int kSize = int(sizeof(To));
     using Two = Vector<To, 2>;
+    first_row += lane() / 4;
+    const int per_plane = p.parts > 1 ? 1 : p.planes, columns = Tile::BN / per_plane;
     CNN_GPU_UNROLL
     for (int n = 0; n < kColumns; ++n) {
-      const int column = first_column + n * 8;
+      const int column = warp_n() * Tile::kWarpColumns + lane() % 4 * 2 + n * 8;
       const float factor[2] = {table.factor[column], table.factor[column + 1]};
       const float offset[2] = {table.offset[column], table.offset[column + 1]};
-      CNN_GPU_UNROLL
-      for (int m = 0; m < kRows; ++m) {
+      const auto result = [&](int m, int half, int i) { return narrow<To>(sum[m][n][2 * half + i] * factor[i] + offset[i]); };
+      if (!p.out_planar) {
         CNN_GPU_UNROLL
+        for (int m = 0; m < kRows; ++m) CNN_GPU_UNROLL
         for (int half = 0; half < 2; ++half) {
-          const int row = first_row + m * 16 + half * 8;
-          Two two;
+          const int row = (first_row + m * 16 + half * 8) * p.parts + part;
+          *reinterpret_cast<Two*>(staging + staged_row(Tile::kShape, row, kSize) +
+                                  column * kSize) = {{result(m, half, 0), result(m, half, 1)}};
+        }
+      } else {
+        CNN_GPU_UNROLL
+        for (int i = 0; i < 2; ++i) {
+          const int at = per_plane == 1 ? column + i : p.planes_div.quotient(column + i);
+          const int plane = per_plane == 1 ? part : column + i - at * per_plane, mask = Tile::chunk_mask(at, per_plane);
+          unsigned char* const line = staging + (plane * columns + at) * rows * kSize;
           CNN_GPU_UNROLL
-          for (int i = 0; i < 2; ++i) two.value[i] = narrow<To>(sum[m][n][2 * half + i] * factor[i] + offset[i]);
-          if (!p.out_planar) {
-            *reinterpret_cast<Two*>(staging + staged_row(Tile::kShape, row * p.parts + part, int(sizeof(To))) + column * int(sizeof(To))) =
-                two;
-          } else {
-            CNN_GPU_UNROLL
-            for (int i = 0; i < 2; ++i) {
-              const int at = per_plane == 1 ? column + i : p.planes_div.quotient(column + i);
-              const int plane = per_plane == 1 ? part : column + i - at * per_plane, byte = row * int(sizeof(To));
-              const int place = (byte / 16 ^ Tile::chunk_mask(at, per_plane)) * 16 + byte % 16;
-              *reinterpret_cast<To*>(staging + (plane * columns + at) * rows * int(sizeof(To)) + place) = two.value[i];
-            }
+          for (int m = 0; m < kRows; ++m) CNN_GPU_UNROLL
+          for (int half = 0; half < 2; ++half) {
+            const int byte = (first_row + m * 16 + half * 8) * kSize;
+            *reinterpret_cast<To*>(line + (byte / 16 ^ mask) * 16 + byte % 16) = result(m, half, i);
           }
         }
       }
@@ -312,12 +325,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) tensor_gemm_ker
     __syncthreads();  // the staged results may lie where stages were, and the tables are set
 
     unsigned char* const staging = shared + p.staging;
-    if (p.partial)
-      store_results<float, Tile, Tile::kSegments>(p, item().slab, item().column_tile, part, table, staging,
-                                                  [&](int segment) { results.template stage<float>(p, part, segment, table, staging); });
-    else
-      store_results<T, Tile, Tile::kSegments>(p, item().slab, item().column_tile, part, table, staging,
-                                              [&](int segment) { results.template stage<T>(p, part, segment, table, staging); });
+    if (sizeof(T) == 4 || p.partial) results.template store<float>(p, item().slab, item().column_tile, part, table, staging);
+    else results.template store<T>(p, item().slab, item().column_tile, part, table, staging);
   }
 }
 

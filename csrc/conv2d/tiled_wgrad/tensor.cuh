@@ -85,28 +85,28 @@ struct ChannelsLastTensor : ChannelsLast<T, true> {
     }
   }
 
-  // The same of floats, each of which goes to one lane.
+  // The same of floats, each of which goes to one lane. Eight neighbouring filters or columns lie side by side, as one of the four runs
+  // that the pixel's swizzle exchanges.
   __device__ static __forceinline__ void multiply_floats(WarpTile& results, const WarpPlace& at, const T* stage, int bm, int bn, int bk) {
-    const int lane = int(threadIdx.x) % 32, swizzle = lane % 4 * 8;
-    const T* y = stage + (at.slice * kDepth + lane % 4) * bm + lane / 4;
-    const T* x = stage + bk * bm + (at.slice * kDepth + lane % 4) * bn + lane / 4;
+    constexpr int kRun = 8, kRuns = 4;
+    const int lane = int(threadIdx.x) % 32;
+    const T* y = stage + (at.slice * kDepth + lane % 4) * bm + at.m + lane / 4;
+    const T* x = stage + bk * bm + (at.slice * kDepth + lane % 4) * bn + at.n + lane / 4;
+    int run[kRuns];
+    CNN_GPU_UNROLL
+    for (int i = 0; i < kRuns; ++i) run[i] = (i ^ (lane % 4)) * kRun;
     CNN_NO_UNROLL
     for (int pixel = at.slice * kDepth; pixel < bk; pixel += at.slices * kDepth) {
-      std::uint32_t a[WarpTile::kRows][4], b[WarpTile::kColumns][2];
+      std::uint32_t b[WarpTile::kColumns][2];
+      CNN_GPU_UNROLL
+      for (int j = 0; j < WarpTile::kColumns; ++j) b[j][0] = rounded(x + run[j]), b[j][1] = rounded(x + 4 * bn + run[j]);
       CNN_GPU_UNROLL
       for (int i = 0; i < WarpTile::kRows; ++i) {
+        const T* const of = y + i / 2 * (kRun * kRuns);
+        const int low = run[i % 2 * 2], high = run[i % 2 * 2 + 1];
+        const std::uint32_t a[4] = {rounded(of + low), rounded(of + high), rounded(of + 4 * bm + low), rounded(of + 4 * bm + high)};
         CNN_GPU_UNROLL
-        for (int e = 0; e < 4; ++e) a[i][e] = rounded(y + e / 2 * 4 * bm + ((at.m + i * 16 + e % 2 * 8) ^ swizzle));
-      }
-      CNN_GPU_UNROLL
-      for (int j = 0; j < WarpTile::kColumns; ++j) {
-        CNN_GPU_UNROLL
-        for (int e = 0; e < 2; ++e) b[j][e] = rounded(x + e * 4 * bn + ((at.n + j * 8) ^ swizzle));
-      }
-      CNN_GPU_UNROLL
-      for (int i = 0; i < WarpTile::kRows; ++i) {
-        CNN_GPU_UNROLL
-        for (int j = 0; j < WarpTile::kColumns; ++j) mma<T>(results.sum[i][j], a[i], b[j]);
+        for (int j = 0; j < WarpTile::kColumns; ++j) mma<T>(results.sum[i][j], a, b[j]);
       }
       y += at.slices * kDepth * bm, x += at.slices * kDepth * bn;
     }

@@ -180,8 +180,8 @@ void set_cost(WgradSchedule& s, const Problem& p, const WgradUnits& units, doubl
   constexpr double kReads = Layout::kChannelsLast ? 2.0 * kThreadTile / kVector : 2.0 * kThreadTile / 4;
   constexpr double kConversions = sizeof(T) == 2 ? 2.0 * kThreadTile : 0;
   constexpr double kSteps = Layout::kChannelsLast ? 6 : 9;
-  // On tensor cores a warp has 35 for 16 pixels of halves, 70 for 8 of floats, counted there too.
-  constexpr double kTensorInstructions = sizeof(T) == 2 ? 35.0 / 16 : 70.0 / 8;
+  // On tensor cores a warp has 35 for 16 pixels of halves, 112 for 8 of floats, counted there too.
+  constexpr double kTensorInstructions = sizeof(T) == 2 ? 35.0 / 16 : 112.0 / 8;
   constexpr double kPerPixel = Layout::kTensor ? kTensorInstructions : kThreadTile * kThreadTile + kReads + kConversions + kSteps;
   // For a copied unit: the read of a table, four additions and two comparisons of its place, two addresses, the copy, the loop. A value
   // that goes through a register is also loaded and stored.
