@@ -14,6 +14,8 @@ STRIDED = "n2 c64 28x28 k64 3x3 stride 2 pad 1"
 APART = "n1 c64 16x16 k128 2x2 stride 2"  # taps that do not overlap: one product
 POINTWISE = "n4 c128 28x28 k256 1x1"
 DILATED = "n1 c64 24x24 k64 3x3 pad 12 dilation 12"
+FEW = "n1 c64 16x32 k64 3x3 pad 1"
+FEW_STRIDED = "n1 c32 32x64 k32 3x3 stride 2 pad 1"
 
 CASES = (
     *(
@@ -31,12 +33,39 @@ CASES = (
     Case(POINTWISE, "dgrad", "bf16", "channels_last", "conv2d_pointwise_tensor_128x128_bf16", 2),
     Case(POINTWISE, "wgrad", "bf16", "channels_last", "conv2d_pointwise_wgrad_tensor_bf16", 8),
     Case(DILATED, "fprop", "bf16", "channels_last", "conv2d_dilated_tensor_64x64_bf16", 1),
+    *(
+        Case(DENSE, name, "tf32", layout, f"conv2d_dense_{packed}tensor_{tile}_tf32", 3)
+        for tile in ("128x256", "128x128", "128x64", "64x64")
+        for name, layout, packed in (("fprop", "channels_last", ""), ("dgrad", "channels_last", ""))
+    ),
+    Case(DENSE, "fprop", "tf32", "nchw", "conv2d_dense_packed_tensor_64x64_tf32", 3),
+    Case(STRIDED, "dgrad", "tf32", "channels_last", "conv2d_transposed_tensor_128x64_tf32", 1),
+    Case(APART, "dgrad", "tf32", "channels_last", "conv2d_transposed_tensor_128x128_tf32", 1),
+    Case(DENSE, "wgrad", "tf32", "channels_last", "conv2d_dense_wgrad_tensor_tf32", 4),
+    Case(DENSE, "wgrad", "tf32", "nchw", "conv2d_dense_wgrad_packed_tensor_tf32", 4),
+    Case(FEW, "fprop", "bf16", "channels_last", "conv2d_dense_resident_bf16", 1),
+    Case(FEW, "dgrad", "bf16", "channels_last", "conv2d_dense_resident_bf16", 1),
+    Case(FEW, "fprop", "f16", "nchw", "conv2d_dense_resident_packed_f16", 1),
+    Case(FEW_STRIDED, "fprop", "bf16", "channels_last", "conv2d_dense_resident_bf16", 1),
+    *(
+        Case(f"n1 c128 16x16 k128 3x3 pad 1 groups {groups}", name, "bf16", "channels_last", "conv2d_grouped_resident_bf16", 1)
+        for groups in (16, 8, 4)
+        for name in ("fprop", "dgrad")
+    ),
+    Case("n1 c96 16x16 k96 3x3 stride 2 pad 1 groups 2", "fprop", "bf16", "channels_last", "conv2d_grouped_resident_bf16", 1),
+)  # fmt: skip
+
+# The filters of first layers, by the stride that their strip lies in shared memory for.
+STRIPS = tuple(
+    Case(f"n1 c3 {size} k64 {filter}", "fprop", "bf16", layout, "conv2d_first_layer_tensor_bf16", 1)
+    for size, filter in (("16x32", "3x3 pad 1"), ("38x69", "7x7 stride 2"), ("32x64", "4x4 stride 4"), ("39x71", "11x11 stride 4"))
+    for layout in ("channels_last", "nchw")
 )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def launches() -> dict[Case, list[Launch]]:
-    return launches_of(CASES)
+    return launches_of((*CASES, *STRIPS))
 
 
 @pytest.mark.checked_emulator
@@ -52,6 +81,28 @@ def test_no_bank_conflicts_and_whole_sectors(launches: dict[Case, list[Launch]],
     assert {site.width for site in moved if site.access == "async copy"} == {16}
     assert {site.width for site in moved if site.access == "store"} == {16}
     assert sum(site.least_sectors for site in moved) >= 0.9 * sum(site.sectors for site in moved)
+
+
+@pytest.mark.checked_emulator
+@pytest.mark.parametrize("case", STRIPS, ids=str)
+def test_a_strip_is_read_without_conflicts(launches: dict[Case, list[Launch]], case: Case) -> None:
+    """ldmatrix from the strip and the filter, and the staged results; the image comes by neighbouring values, which share sectors."""
+    (launch,) = launches[case]
+    assert launch.kernel == case.kernel
+    assert launch.matrix_products > 0
+    assert conflicts([site for site in sites(launch, "shared") if site.access == "load" and site.width == 16]) == 0
+    assert conflicts(sites(launch, "shared")) < 0.1
+    moved = sites(launch, "global")
+    assert {site.width for site in moved if site.access == "store"} == {16}
+
+
+@pytest.mark.checked_emulator
+def test_groups_are_multiplied_with_their_own_columns_alone(launches: dict[Case, list[Launch]]) -> None:
+    for case in CASES:
+        if "grouped" in case.kernel and "stride" not in case.problem and case.name == "fprop":
+            channels = 128 // int(case.problem.split()[-1])
+            (launch,) = launches[case]
+            assert launch.matrix_multiply_adds == 16 * 16 * 9 * 128 * channels, case
 
 
 @pytest.mark.checked_emulator

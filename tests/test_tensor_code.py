@@ -19,7 +19,7 @@ from cnnkernels.profile import resources
 
 LIBRARY = Path(cnnkernels.__file__).parent / "lib" / "libcnnkernels_cuda.so"
 ARCHITECTURES = ("sm_80", "sm_90a")
-TENSOR_KERNEL = re.compile(r"tensor_gemm_kernel|ChannelsLastTensor")
+TENSOR_KERNEL = re.compile(r"tensor_gemm_kernel|ChannelsLastTensor|resident_gemm_kernel")
 REGISTERS, THREADS_OF_WARP = 65536, 32
 
 
@@ -73,8 +73,9 @@ def test_main_loops_are_matrix_instructions_fed_from_shared_memory(architecture:
     for of in main_loops(architecture):
         seen += 1
         assert of.loop["HMMA"] >= 16, of
-        assert of.loop["LDSM"] >= of.loop["HMMA"] / 4, of  # four registers each, for two to four instructions
-        assert of.whole["LDGSTS"] > 0, of
+        # ldmatrix gives four registers each, for two to four instructions; floats across the sum are loaded one by one.
+        assert of.loop["LDSM"] >= of.loop["HMMA"] / 4 or of.loop["LDS"] >= of.loop["HMMA"] / 2, of
+        assert of.whole["LDGSTS"] > 0 or "StripOperands" in of.kernel, of
         assert not of.whole["LDL"] and not of.whole["STL"], of
         # Where the copies are in the loop, it has those and little more: an addition and a predicate for each.
         if of.loop["LDGSTS"]:
@@ -86,8 +87,10 @@ def test_main_loops_are_matrix_instructions_fed_from_shared_memory(architecture:
 def test_registers_allow_the_blocks_that_the_plan_counts_on(architecture: str) -> None:
     # TensorTile<kName>: threads and blocks of a multiprocessor, as csrc/conv2d/gemm/gemm.h has them; the weight gradient's kernel has one tile.
     tiles = {3: (256, 1), 4: (128, 2), 5: (128, 3), 6: (128, 4)}
+    resident, wgrad = (128, 4), (256, 2)
     for name, facts in compiled(architecture).items():
         of_tile = re.search(r"GemmTileNameE(\d)", name)
-        threads, blocks = tiles[int(of_tile[1])] if of_tile else (256, 2)
+        other = resident if "resident" in name else wgrad
+        threads, blocks = tiles[int(of_tile[1])] if of_tile else other
         assert facts.registers * threads * blocks <= REGISTERS, (name, facts)
         assert not facts.spills, (name, facts)

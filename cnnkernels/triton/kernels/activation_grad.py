@@ -34,12 +34,11 @@ def activation_grad_kernel(
         i_1, i_0 = rest % outer, rest // outer
         y += i_0 * y_0 + i_1 * y_1 + i_2 * y_2 + i_3 * y_3
         dy += i_0 * dy_0 + i_1 * dy_1 + i_2 * dy_2 + i_3 * dy_3
-    value = tl.load(y, mask=exists, other=0.0)
+    ACCUMULATOR: tl.constexpr = tl.float64 if out.dtype.element_ty == tl.float64 else tl.float32
+    value = tl.load(y, mask=exists, other=0.0).to(ACCUMULATOR)  # the interpreter would compare a bfloat16's bits
     gradient = tl.load(dy, mask=exists, other=0.0)
     if ACTIVATION == "leaky_relu":
-        bent = narrow(
-            gradient.to(tl.float64 if out.dtype.element_ty == tl.float64 else tl.float32) * slope, out.dtype.element_ty
-        )
+        bent = narrow(gradient.to(ACCUMULATOR) * slope, out.dtype.element_ty)
         result = tl.where(value > 0, gradient, bent)
     elif ACTIVATION == "relu6":
         result = tl.where((value <= 0) | (value >= 6), 0.0, gradient)

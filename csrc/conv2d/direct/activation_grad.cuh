@@ -19,8 +19,8 @@ struct ActivationGradParams {
   const void *y, *dy;
   void* dz;
   int64_t elements;
-  double slope, most;
-  bool alike;  // the tensors lie alike, are aligned to 16 bytes, and have as many elements as whole such vectors
+  double slope, most;  // most: NaN of an activation that has no upper end
+  bool alike;          // the tensors lie alike, are aligned to 16 bytes, and have as many elements as whole such vectors
   // Of the dimensions in dz's order, the last one innermost.
   int64_t extents[3];  // of the second to the fourth
   int64_t y_strides[4], dy_strides[4];

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "common/cost.h"
@@ -275,7 +277,8 @@ template <class T>
 void run_activation_grad(const Kernel& kernel, const Problem& p, const Configuration&, const Arguments& a) {
   ActivationGradParams q{};
   q.y = a.w, q.dy = a.y, q.dz = a.out;
-  q.elements = p.K * p.output_pixels(), q.slope = a.epilogue.slope, q.most = a.epilogue.most;
+  q.elements = p.K * p.output_pixels(), q.slope = a.epilogue.slope;
+  q.most = std::isinf(a.epilogue.most) ? std::numeric_limits<double>::quiet_NaN() : a.epilogue.most;
   if (q.elements == 0) return;
   q.alike = activation_grad_alike(p, {a.w, a.y, a.out});
   const bool last = p.x_is_channels_last();
