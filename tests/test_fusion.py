@@ -209,7 +209,8 @@ def test_activation_grad_of_special_values_is_torchs(activation: str, dtype: tor
     aten = torch.ops.aten
     expected = {
         "relu": lambda: aten.threshold_backward(dy, y, 0),
-        "relu6": lambda: aten.hardtanh_backward(dy, y, 0.0, 6.0),
+        # As torch has it on a GPU, where a NaN is on neither side; on a CPU its vectors have it outside.
+        "relu6": lambda: torch.where((y <= 0) | (y >= 6), torch.zeros_like(dy), dy),
         "leaky_relu": lambda: aten.leaky_relu_backward(dy, y, 0.25, True),
     }[activation]()
     for last in (False, True):

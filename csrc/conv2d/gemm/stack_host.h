@@ -91,8 +91,9 @@ inline std::string why_not_stack(const Problem& p) {
   const int64_t channels = std::max(p.channels_per_group(), p.filters_per_group());
   if (channels > kWidestStack) return std::to_string(channels) + " channels: built for up to " + std::to_string(kWidestStack);
   if (p.pass == Pass::kDgrad && p.stride_h * p.stride_w != 1) return "dgrad with a stride: the transposed kernels have it";
-  if (p.R * p.S * kWidestStack * stack_group(p) * size_of(p.dtype) > kGemmMostShared) return "the filter does not fit into shared memory";
-  if (plan_stack(p).shared_bytes > kGemmMostShared) return "filter and halo do not fit into shared memory";
+  if (p.R * p.S * kWidestStack * stack_group(p) * size_of(p.dtype) > kResidentMostShared)
+    return "the filter does not fit into shared memory";
+  if (plan_stack(p).shared_bytes > kResidentMostShared) return "filter and halo do not fit into shared memory";
   return {};
 }
 

@@ -47,7 +47,7 @@ struct StripRow {
     if (p.C > kMostChannels) return std::to_string(p.C) + " channels: built for up to " + std::to_string(kMostChannels);
     if (p.R * p.S == 1) return "1x1 filter";
     if (p.dilation_h * p.dilation_w != 1) return "a dilation: neighbouring taps are neighbouring pixels";
-    if (plan_strip(p).shared_bytes > kGemmMostShared) return "filter and halo do not fit into shared memory";
+    if (plan_strip(p).shared_bytes > kResidentMostShared) return "filter and halo do not fit into shared memory";
     return {};
   }
   static double cost(const Kernel&, const Problem& p) { return microseconds(plan_strip(p).work); }
