@@ -15,7 +15,7 @@ APART = "n1 c64 16x16 k128 2x2 stride 2"  # taps that do not overlap: one produc
 POINTWISE = "n4 c128 28x28 k256 1x1"
 DILATED = "n1 c64 24x24 k64 3x3 pad 12 dilation 12"
 FEW = "n1 c64 16x32 k64 3x3 pad 1"
-FEW_STRIDED = "n1 c32 32x64 k32 3x3 stride 2 pad 1"
+FEW_STRIDED = "n1 c32 32x64 k64 3x3 stride 2 pad 1"
 
 CASES = (
     *(
@@ -52,7 +52,7 @@ CASES = (
         for groups in (16, 8, 4)
         for name in ("fprop", "dgrad")
     ),
-    Case("n1 c96 16x16 k96 3x3 stride 2 pad 1 groups 2", "fprop", "bf16", "channels_last", "conv2d_grouped_resident_bf16", 1),
+    Case("n1 c128 32x32 k128 3x3 stride 2 pad 1 groups 8", "fprop", "bf16", "channels_last", "conv2d_grouped_resident_bf16", 1),
 )  # fmt: skip
 
 # The filters of first layers, by the stride that their strip lies in shared memory for.

@@ -29,10 +29,12 @@ inline void cut_rows(GemmParams& q, int tile_w) {
   q.tile_w_div = FastDiv<int32_t>(tile_w);
 }
 
-// Of so many units in a row, of which neighbouring results are `phases` apart.
-inline void set_places(Halo& halo, int height, int width, int phases) {
+// Of so many units in a row, of which neighbouring results are `phases` apart, and so many lie in 128 bytes. As many as those are written
+// together, some of every phase: phases begin where their parts of the banks lie side by side.
+inline void set_places(Halo& halo, int height, int width, int phases, int in_line) {
   halo.height = height, halo.width = width;
   halo.phases = FastDiv<int32_t>(phases), halo.phase_width = int(ceil_div(width, phases));
+  while (phases > 1 && halo.phase_width % in_line != std::max(1, in_line / phases) % in_line) ++halo.phase_width;
   halo.pitch = phases * halo.phase_width;
   halo.width_div = FastDiv<int32_t>(width);
 }

@@ -59,8 +59,10 @@ inline StackPlan plan_stack(const Problem& p, int tile_w) {
   r.filter_bytes = r.taps * kWidestStack * plan.group * size;
 
   const int reach_h = int(p.R - 1) * r.tap_h, reach_w = int(p.S - 1) * r.tap_w;
-  set_places(r.halo, (q.tile_h - 1) * q.h.in_per_out + std::abs(reach_h) + 1, (q.tile_w - 1) * q.w.in_per_out + std::abs(reach_w) + 1,
-             q.w.in_per_out);
+  // Under a stride in whole lines: what is copied together is then always as many pixels of every phase.
+  const int in_line = 8 >> r.log_chunks, halo_w = (q.tile_w - 1) * q.w.in_per_out + std::abs(reach_w) + 1;
+  set_places(r.halo, (q.tile_h - 1) * q.h.in_per_out + std::abs(reach_h) + 1, q.w.in_per_out > 1 ? int(round_up(halo_w, in_line)) : halo_w,
+             q.w.in_per_out, in_line);
   r.halo.origin_h = q.h.classes[0].first_in + std::min(0, reach_h), r.halo.origin_w = q.w.classes[0].first_in + std::min(0, reach_w);
   set_blocks(plan, q, r.halo.height * r.halo.pitch * (kGemmChunkBytes << r.log_chunks), size);
 

@@ -48,8 +48,8 @@ struct StripOperands {
     }
   }
 
-  // The halo, zeros outside of the image. Of planes a thread has the channels of a pixel, so that neighbours read neighbouring pixels; else
-  // one channel, so that they read the values that lie side by side.
+  // The halo, zeros outside of the image. Of planes a thread has the channels of a pixel, or of a chunk's two where chunks overlap, so that
+  // neighbours read neighbouring pixels; else one channel, so that they read the values that lie side by side.
   __device__ static __forceinline__ void load_halo(const Params& r, const GemmItem& item, unsigned char* halo) {
     const GemmParams& p = r.gemm;
     const TileOrigin origin(p, r.halo, item);
@@ -58,35 +58,40 @@ struct StripOperands {
       const bool inside = unsigned(h) < unsigned(p.h.in_extent) && unsigned(w) < unsigned(p.w.in_extent) && channel < p.in_channels;
       return inside ? __ldg(image + h * p.in_h + w * p.in_w + channel * p.in_c) : narrow<T>(0.0f);
     };
-    // A pixel is in one chunk, or the first of its own and the second of the one before.
-    const auto write = [&](int row, int pixel, int offset, auto value) {
-      const auto to = [&](int chunk, int half) {
-        return halo + r.halo.place(row, chunk) * kGemmChunkBytes + half * (kGemmChunkBytes / 2) + offset;
-      };
-      if (r.chunk_pixels == 2) {
-        *reinterpret_cast<decltype(value)*>(to(pixel / 2, pixel % 2)) = value;
-      } else {
-        if (pixel < r.halo.width) *reinterpret_cast<decltype(value)*>(to(pixel, 0)) = value;
-        if (pixel > 0) *reinterpret_cast<decltype(value)*>(to(pixel - 1, 1)) = value;
-      }
-    };
-    const int pixels = r.halo.height * r.pixels.divisor;
+    const auto to = [&](int row, int chunk) { return halo + r.halo.place(row, chunk) * kGemmChunkBytes; };
+    constexpr int kQuadBytes = kGemmChunkBytes / 2;
     if (p.in_c == 1) {
       CNN_NO_UNROLL
-      for (int e = int(threadIdx.x); e < kQuad * pixels; e += kThreads) {
+      for (int e = int(threadIdx.x); e < kQuad * r.halo.height * r.pixels.divisor; e += kThreads) {
         int pixel;
-        const int row = r.pixels.divmod(e / kQuad, pixel), channel = e % kQuad;
-        write(row, pixel, channel * int(sizeof(T)), read(origin.h + row, origin.w + pixel, channel));
+        const int row = r.pixels.divmod(e / kQuad, pixel), channel = e % kQuad, offset = channel * int(sizeof(T));
+        const T value = read(origin.h + row, origin.w + pixel, channel);
+        if (r.chunk_pixels == 2) {
+          *reinterpret_cast<T*>(to(row, pixel / 2) + pixel % 2 * kQuadBytes + offset) = value;
+        } else {  // the first of its own chunk, and the second of the one before
+          if (pixel < r.halo.width) *reinterpret_cast<T*>(to(row, pixel) + offset) = value;
+          if (pixel > 0) *reinterpret_cast<T*>(to(row, pixel - 1) + kQuadBytes + offset) = value;
+        }
       }
-    } else {
+    } else if (r.chunk_pixels == 2) {
       CNN_NO_UNROLL
-      for (int e = int(threadIdx.x); e < pixels; e += kThreads) {
+      for (int e = int(threadIdx.x); e < r.halo.height * r.pixels.divisor; e += kThreads) {
         int pixel;
         const int row = r.pixels.divmod(e, pixel);
         Vector<T, kQuad> quad;
         CNN_GPU_UNROLL
         for (int channel = 0; channel < kQuad; ++channel) quad.value[channel] = read(origin.h + row, origin.w + pixel, channel);
-        write(row, pixel, 0, quad);
+        *reinterpret_cast<Vector<T, kQuad>*>(to(row, pixel / 2) + pixel % 2 * kQuadBytes) = quad;
+      }
+    } else {
+      CNN_NO_UNROLL
+      for (int e = int(threadIdx.x); e < r.halo.height * r.halo.width; e += kThreads) {
+        int pixel;
+        const int row = r.halo.width_div.divmod(e, pixel);
+        Vector<T, 2 * kQuad> chunk;
+        CNN_GPU_UNROLL
+        for (int i = 0; i < 2 * kQuad; ++i) chunk.value[i] = read(origin.h + row, origin.w + pixel + i / kQuad, i % kQuad);
+        *reinterpret_cast<Vector<T, 2 * kQuad>*>(to(row, pixel)) = chunk;
       }
     }
   }

@@ -23,7 +23,7 @@ inline StripPlan plan_strip(const Problem& p, int tile_w) {
   const int pixels = (q.tile_w - 1) * q.w.in_per_out + kTapsOfTurn * r.turns;
   r.pixels = FastDiv<int32_t>(pixels);
   set_places(r.halo, (q.tile_h - 1) * q.h.in_per_out + r.taps_h, r.chunk_pixels == 2 ? pixels / 2 : pixels - 1,
-             q.w.in_per_out / r.chunk_pixels);
+             q.w.in_per_out / r.chunk_pixels, 8);
   r.halo.origin_h = q.h.classes[0].first_in, r.halo.origin_w = q.w.classes[0].first_in;
   set_blocks(plan, q, r.halo.height * r.halo.pitch * kGemmChunkBytes, size);
 

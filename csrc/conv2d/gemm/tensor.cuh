@@ -267,8 +267,9 @@ struct TensorResults {
         for (int m = 0; m < kRows; ++m) CNN_GPU_UNROLL
         for (int half = 0; half < 2; ++half) {
           const int row = (first_row + m * 16 + half * 8) * p.parts + part;
-          *reinterpret_cast<Two*>(staging + staged_row(Tile::kShape, row, kSize) +
-                                  column * kSize) = {{result(m, half, 0), result(m, half, 1)}};
+          Two two;
+          two.value[0] = result(m, half, 0), two.value[1] = result(m, half, 1);
+          *reinterpret_cast<Two*>(staging + staged_row(Tile::kShape, row, kSize) + column * kSize) = two;
         }
       } else {
         CNN_GPU_UNROLL
