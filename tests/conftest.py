@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ if not torch.cuda.is_available():
 import cnnkernels
 from cnnkernels import backends, tuning
 from cnnkernels.backends import triton
+from cnnkernels.bench.flags import full_precision
 from cnnkernels.models.load import _import_torchvision
 from cnnkernels.testing import checked_emulator
 from cnnkernels.triton import configs
@@ -71,6 +73,13 @@ def place(request: pytest.FixtureRequest) -> Place:
     """Run the test on the emulator, on the GPU where there is one, and on Triton, there or under its interpreter."""
     on_gpu = request.param == "cuda" or (request.param == "triton" and not triton.INTERPRETED)
     return Place(request.param, "cuda" if on_gpu else "cpu")
+
+
+@pytest.fixture(autouse=True)
+def ieee_fp32() -> Iterator[None]:
+    """On a GPU fp32 would be tf32, for torch and for us, where a test does not say otherwise."""
+    with full_precision() if torch.cuda.is_available() else nullcontext():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,10 @@ import torch
 import cnnkernels
 from cnnkernels import ops
 
+# What compiling and loading may cost: kernels of one architecture, and the CUDA library's bytes for each architecture it has.
+MOST_KERNELS = 400
+MOST_BYTES = 40 * 2**20
+
 LIBRARIES = Path(cnnkernels.__file__).parent / "lib"
 ROOT = Path(__file__).parent.parent
 
@@ -90,3 +94,30 @@ def test_a_machine_without_compiler_is_told_so(tmp_path: Path) -> None:
     )
     assert result.returncode != 0
     assert "cnnkernels: cmake is not on PATH: pip install cmake" in result.stderr
+
+
+def test_kernels_stay_within_their_budget() -> None:
+    """Every kernel is a function of the emulator's library too, so that they can be counted without nvcc."""
+    nm = shutil.which("nm")
+    if nm is None:
+        pytest.skip("nm (binutils) is not installed")
+    symbols = subprocess.run([nm, "-C", ops.EMULATOR_LIBRARY], check=True, capture_output=True, text=True).stdout
+    kernels = {
+        name
+        for kind, name in re.findall(r"^\w* +(\w) (?:void )?(.*)$", symbols, re.MULTILINE)
+        if kind in "tTwW"
+        and re.match(r"cnn::[\w:]*_kernel[<(]", name)
+        and "lambda" not in name
+        and "[clone" not in name
+    }
+    assert len(kernels) > 100, "the library's symbols are not there: the count would say nothing"
+    assert len(kernels) <= MOST_KERNELS
+
+
+def test_the_cuda_library_stays_within_its_budget() -> None:
+    size = cuda_library().stat().st_size
+    report = (LIBRARIES / "ptxas.txt").read_text()
+    functions = set(re.findall(r"Compiling entry function '(\w+)' for '(sm_\w+)'", report))
+    architectures = {architecture for _, architecture in functions}
+    assert len(functions) <= MOST_KERNELS * len(architectures)
+    assert size <= MOST_BYTES * len(architectures)

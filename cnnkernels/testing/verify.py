@@ -9,7 +9,7 @@ in its result or its workspace, is seen.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, get_args
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cnnkernels import catalogue
 from cnnkernels.backends import triton
+from cnnkernels.bench.flags import full_precision
 from cnnkernels.explain import trace
 from cnnkernels.testing import families, oracles
 from cnnkernels.testing.cases import Case, Problem, Result, make_case
@@ -200,7 +201,7 @@ def verify(selection: Selection, advance: Callable[[str], None] = lambda _: None
     """
     records = new_records(selection)
     every = items(selection)
-    with poisoned_memory():
+    with poisoned_memory(), full_precision() if selection.device == "cuda" else nullcontext():
         for item in _firsts_of_groups(every) if selection.quick else every:
             advance(str(item))
             for record in verify_item(item, selection):
