@@ -129,6 +129,8 @@ def candidates_for(problem: Problem, backend: str) -> tuple[tuple[Candidate, ...
         for row in catalogue.kernels(name):
             if problem.pass_name not in row["passes"] or machine.DTYPES[row["dtype"]] != problem.dtype:
                 continue
+            if row["dtype"] == machine.TF32 and not problem.allow_tf32:
+                continue
             candidate = Candidate(name, row["name"])
             try:
                 problem.plan(candidate.kernel, backend=name)

@@ -2,7 +2,11 @@
 #include "conv2d/plan.h"
 
 #include <algorithm>
+#include <array>
+#include <functional>
 #include <stdexcept>
+#include <unordered_map>
+#include <utility>
 
 #include "conv2d/dense/dense.h"
 #include "conv2d/depthwise/depthwise.h"
@@ -57,10 +61,66 @@ static void require_legal(const Problem& problem) {
   if (!illegal.empty()) throw std::runtime_error("illegal convolution, " + illegal + ": " + to_string(problem));
 }
 
+// All that a plan looks at.
+struct Question {
+  std::array<int64_t, 32> problem;
+  std::string forced;
+
+  Question(const Problem& p, const std::string& name)
+      : problem{int64_t(p.pass),
+                int64_t(p.dtype),
+                p.N,
+                p.C,
+                p.H,
+                p.W,
+                p.K,
+                p.R,
+                p.S,
+                p.P,
+                p.Q,
+                p.stride_h,
+                p.stride_w,
+                p.pad_h,
+                p.pad_w,
+                p.dilation_h,
+                p.dilation_w,
+                p.groups,
+                int64_t(p.padding_mode),
+                p.allow_tf32,
+                p.x.d0,
+                p.x.d1,
+                p.x.d2,
+                p.x.d3,
+                p.w.d0,
+                p.w.d1,
+                p.w.d2,
+                p.w.d3,
+                p.y.d0,
+                p.y.d1,
+                p.y.d2,
+                p.y.d3},
+        forced(name) {}
+  bool operator==(const Question&) const = default;
+};
+struct HashOfQuestion {
+  std::size_t operator()(const Question& question) const {
+    std::size_t hash = std::hash<std::string>()(question.forced);
+    for (int64_t value : question.problem) hash = (hash ^ std::size_t(value)) * 0x100000001b3u;  // FNV-1a, word by word
+    return hash;
+  }
+};
+
+// To compare the kernels takes a hundred times as long as to launch one, and networks ask for the same problems again and again. Answers
+// are kept by each thread, until there are more than any network has layers.
 Plan plan(const Problem& problem, const std::string& forced) {
+  constexpr std::size_t kMostAnswers = 4096;
+  thread_local std::unordered_map<Question, Plan, HashOfQuestion> answers;
+  Question question(problem, forced);
+  if (const auto found = answers.find(question); found != answers.end()) return found->second;
   require_legal(problem);
   const Kernel& kernel = choose(catalogue(), problem, forced);
-  return {&kernel, kernel.configure(kernel, problem)};
+  if (answers.size() >= kMostAnswers) answers.clear();
+  return answers.emplace(std::move(question), Plan{&kernel, kernel.configure(kernel, problem)}).first->second;
 }
 
 std::vector<Candidate<Kernel>> explain(const Problem& problem, const std::string& forced) {

@@ -84,6 +84,10 @@ auto plan_resident(By by) {
   return best;
 }
 
+// Which of them it was: a launch does not compare them again.
+inline void set_tile(Configuration& c, const GemmParams& q) { c.tile[0] = q.tile_h, c.tile[1] = q.tile_w, c.tile[2] = kResidentTile.bn; }
+inline int tile_columns(const Configuration& c) { return c.tile[1]; }
+
 inline std::string why_not_resident(const Problem& p) {
   if (std::string why = why_not_tuned(p); !why.empty()) return why;
   if (std::max(p.stride_h, p.stride_w) > kMostClasses)

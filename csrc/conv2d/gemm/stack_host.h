@@ -100,9 +100,9 @@ inline std::string why_not_stack(const Problem& p) {
 }
 
 template <class T>
-void run_stack(const Kernel& kernel, const Problem& p, const Arguments& a) {
+void run_stack(const Kernel& kernel, const Problem& p, const Configuration& configuration, const Arguments& a) {
   const GemmView view(p);
-  StackPlan plan = plan_stack(p);
+  StackPlan plan = plan_stack(p, tile_columns(configuration));
   StackParams& r = plan.params;
   GemmParams &q = r.gemm, &of_group = plan.of_groups.params;
   q.in = view.fprop ? a.x : a.y, q.epilogue = a.epilogue, q.out = a.out;
@@ -145,9 +145,12 @@ struct StackRow {
     c.blocks = plan.blocks;
     c.workspace_bytes = plan.of_groups.packs_filter ? plan.of_groups.packed_bytes : 0;
     c.shared_bytes = plan.shared_bytes;
+    set_tile(c, plan.params.gemm);
     return c;
   }
-  static void run(const Kernel& kernel, const Problem& p, const Configuration&, const Arguments& a) { run_stack<T>(kernel, p, a); }
+  static void run(const Kernel& kernel, const Problem& p, const Configuration& configuration, const Arguments& a) {
+    run_stack<T>(kernel, p, configuration, a);
+  }
 };
 
 // The row for the images as they lie, and the one that packs them.

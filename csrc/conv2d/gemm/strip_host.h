@@ -56,11 +56,12 @@ struct StripRow {
     Configuration c;
     c.blocks = plan.blocks;
     c.shared_bytes = plan.shared_bytes;
+    set_tile(c, plan.params.gemm);
     return c;
   }
   template <class T>
-  static void run(const Kernel& kernel, const Problem& p, const Configuration&, const Arguments& a) {
-    StripPlan plan = plan_strip(p);
+  static void run(const Kernel& kernel, const Problem& p, const Configuration& configuration, const Arguments& a) {
+    StripPlan plan = plan_strip(p, tile_columns(configuration));
     GemmParams& q = plan.params.gemm;
     q.in = a.x, q.filter = a.w, q.epilogue = a.epilogue, q.out = a.out;
     set_stores(q, kResidentTile, a.out, int(sizeof(T)));
