@@ -244,8 +244,10 @@ def test_emulator_switches_come_back() -> None:
 
 
 def test_every_kernel_passes_on_the_first_problem_of_each_group() -> None:
-    records = verify(Selection(quick=True))
-    assert len(records) == len(kernel_passes(Selection()))
+    # fp16's kernels are bf16's with other conversions, which tests/test_random_problems.py has.
+    selection = Selection(dtypes=("f64", "f32", "tf32", "bf16"), quick=True)
+    records = verify(selection)
+    assert len(records) == len(kernel_passes(selection))
     assert {record.subject.kernel: record.failures for record in records if not record.passed} == {}
     assert all(record.exact_runs for record in records)
 
@@ -261,9 +263,10 @@ def test_what_the_plan_takes_passes_on_problems_of_every_family() -> None:
 
 
 def test_the_same_bits_under_every_schedule() -> None:
-    # Of `cnnkernels verify --schedules`'s six orders the two that differ most from the one that comes first.
+    # Of `cnnkernels verify --schedules`'s six orders the two that differ most from the one that comes first. fp32's kernels are run in
+    # several by tests/test_check.py.
     orders = (Order("reverse"), Order("random", threads=2))
-    selection = Selection(dtypes=("f32", "bf16"), quick=True, schedules=True, orders=orders)
+    selection = Selection(dtypes=("bf16",), quick=True, schedules=True, orders=orders)
     assert {record.subject.kernel: record.failures for record in verify(selection) if not record.passed} == {}
 
 
