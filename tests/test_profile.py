@@ -311,10 +311,23 @@ def test_global_accesses_have_the_banks_of_l1_too() -> None:
 
 @checked
 def test_half_precision_is_told_where_it_is_computed() -> None:
-    (one,) = profiled("n1 c3 14x14 k6 3x3", "--pass", "fprop", "--dtype", "f16")["passes"]
+    (one,) = profiled("n1 c3 14x14 k6 3x3", "--pass", "wgrad", "--dtype", "f16")["passes"]
     assert any("f16 is computed on the fp32 pipe" in remark for remark in one["launches"][0]["remarks"])
-    (one,) = profiled("n1 c3 14x14 k6 3x3", "--pass", "fprop")["passes"]
+    (one,) = profiled("n1 c3 14x14 k6 3x3", "--pass", "wgrad")["passes"]
     assert not any("fp32" in remark for remark in one["launches"][0]["remarks"])
+
+
+@checked
+def test_the_page_of_tensor_cores() -> None:
+    """A cut sum: one launch on tensor cores, one that adds the slabs; their time, their lines and their multiply-adds are printed."""
+    problem = "n1 c64 16x16 k64 3x3 pad 1"
+    result = CliRunner().invoke(
+        main, ["profile", problem, "--pass", "fprop", "--dtype", "bf16", "--layout", "channels_last"]
+    )
+    assert result.exit_code == 0, result.output
+    assert re.search(r"tensor cores .* multiply-adds .* /clk/SM", result.stdout)
+    (useful,) = re.findall(r"([\d.,]+) % of [\d.]+ M multiply-adds\s+useful", " ".join(result.stdout.split()))
+    assert 50 < float(useful) <= 100
 
 
 @checked

@@ -96,6 +96,7 @@ TRIED: dict[str, tuple[int, tuple[str, ...]]] = {
     "conv2d_depthwise_wgrad_slide_16x32": (500, ("wgrad",)),
     "conv2d_depthwise_wgrad_taps_32x16": (500, ("wgrad",)),
     "conv2d_bias_grad": (4000, ("bias_grad",)),
+    "conv2d_activation_grad": (4000, ("activation_grad",)),
     "max_pool2d_64x16": (1000, ("max",)),
     "max_pool2d_reduced_8x256": (1000, ("max",)),
     "max_pool2d_backward_64x16": (1000, ("max_backward", "adaptive_max_backward")),

@@ -37,7 +37,7 @@ def dearest_lines(launch: Launch, counted: Counted | None, resource: Resource) -
         if resource.key == "issue":
             for site in launch.sites:
                 weights[site.source] += site.instructions
-        if counted:
+        if counted and resource.key != "tensor":  # whose instructions are not counted by line
             for block, own in zip(launch.code, counted.by_block, strict=True):
                 slots32, slots64 = pipe_slots(own)
                 weights[block.source] += {"fp32": slots32, "fp64": slots64, "issue": own.total}[resource.key]

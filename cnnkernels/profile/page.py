@@ -19,6 +19,7 @@ from cnnkernels.profile.hardware import (
     L1_RATE,
     L2_BYTES_PER_SM,
     L2_RATE,
+    MATRIX_MULTIPLY_ADDS,
     SMS,
     WARP,
     WARPS_PER_SM,
@@ -149,6 +150,7 @@ _RATES = {
     "issue": f"{ISSUE.count} /clk/SM",
     "fp32": f"{FP32_LANES.count} /clk/SM",
     "fp64": f"{FP64_LANES.count} /clk/SM",
+    "tensor": f"{MATRIX_MULTIPLY_ADDS.count} /clk/SM",
 }
 
 

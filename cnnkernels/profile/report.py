@@ -109,12 +109,12 @@ class PassReport:
 
     @property
     def executed_fmas(self) -> float | None:
-        """What the machine executes: whole warps' multiply-adds, 32 lanes each. None where they could not be counted."""
+        """What the machine executes: whole warps' multiply-adds, 32 lanes each, and those of tensor cores. None where they could not be counted."""
         total = 0.0
         for report in self.launches:
             if report.issued is None:
                 return None
-            total += 32 * report.issued.fma
+            total += 32 * report.issued.fma + report.totals.matrix_multiply_adds
         return total
 
 

@@ -126,6 +126,7 @@ CHECK_PROBLEMS: tuple[Conv2dProblem, ...] = (
         *_both(1, 48, 5, 6, 48, 3, 3, groups=12, **_PAD),
         *_both(2, 16, 5, 7, 16, 3, 3, groups=4, stride=(2, 2), **_PAD),
         *_both(2, 16, 5, 7, 16, 3, 3, groups=2, stride=(2, 2), **_PAD),
+        *_both(1, 32, 3, 9, 32, 3, 3, groups=2, **_PAD),
     ),
     *conv2d_group(
         "grouped: channels in slices, results staged meanwhile",

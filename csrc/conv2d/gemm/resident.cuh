@@ -40,6 +40,36 @@ struct TileOrigin {
   }
 };
 
+// A warp's results, and where its operands begin.
+template <class T, bool kFilterInner>
+struct ResidentResults : TensorResults<T, ResidentTile, kFilterInner> {
+  using Base = TensorResults<T, ResidentTile, kFilterInner>;
+  using Base::kRows, Base::lane, Base::sum, Base::warp_m;
+
+  int first[kRows];  // places of the halo under tap (0, 0), of this lane's rows in ldmatrix
+
+  __device__ __forceinline__ ResidentResults(const GemmParams& p, const Halo& halo) {
+    CNN_GPU_UNROLL
+    for (int m = 0; m < kRows; ++m) {
+      int column;
+      const int row = p.tile_w_div.divmod(warp_m() * ResidentTile::kSegmentRows + m * 16 + lane() % 16, column);
+      first[m] = row * p.h.in_per_out * halo.pitch + column;
+    }
+  }
+
+  // Fragments n and n + 1: a times what one ldmatrix gave of the filter.
+  __device__ __forceinline__ void add(int n, const std::uint32_t (&a)[kRows][4], const std::uint32_t (&four)[4]) {
+    CNN_GPU_UNROLL
+    for (int m = 0; m < kRows; ++m) {
+      CNN_GPU_UNROLL
+      for (int of = 0; of < 2; ++of) {
+        const std::uint32_t columns[2] = {four[2 * of], four[2 * of + 1]};
+        mma<T>(sum[m][n + of], a[m], columns);
+      }
+    }
+  }
+};
+
 template <class Operands>
 __global__ void __launch_bounds__(ResidentTile::kThreads, ResidentTile::kBlocks)
     resident_gemm_kernel(const __grid_constant__ typename Operands::Params r) {

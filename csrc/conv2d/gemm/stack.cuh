@@ -61,23 +61,14 @@ struct StackOperands {
     }
   }
 
-  struct Results : TensorResults<T, ResidentTile, kFilterInner> {
-    using Base = TensorResults<T, ResidentTile, kFilterInner>;
-    using Base::kRows, Base::lane, Base::sum, Base::warp_m;
+  struct Results : ResidentResults<T, kFilterInner> {
+    using Base = ResidentResults<T, kFilterInner>;
+    using Base::kRows, Base::first, Base::lane, Base::sum;
     static constexpr int kFragments = kGroup / 8;                         // of columns, of one group
     static constexpr int kTurnsOfGroup = kGroup >= 16 ? kGroup / 16 : 1;  // of 16 channels
     static constexpr int kMostTurns = 4;
 
-    int first[kRows];  // places of the halo under tap (0, 0), of this lane's rows in ldmatrix
-
-    __device__ __forceinline__ explicit Results(const Params& r) {
-      CNN_GPU_UNROLL
-      for (int m = 0; m < kRows; ++m) {
-        int column;
-        const int row = r.gemm.tile_w_div.divmod(warp_m() * ResidentTile::kSegmentRows + m * 16 + lane() % 16, column);
-        first[m] = row * r.gemm.h.in_per_out * r.halo.pitch + column;
-      }
-    }
+    __device__ __forceinline__ explicit Results(const Params& r) : Base(r.gemm, r.halo) {}
 
     // sum += halo * filter of all taps. Taps in the opposite order begin at the far end of the halo.
     __device__ __forceinline__ void multiply(const Params& r, const unsigned char* halo, const unsigned char* filter) {
@@ -119,14 +110,7 @@ struct StackOperands {
             const int chunk = kFilterInner ? turn % kTurnsOfGroup * 2 + lane() / 8 % 2 : i + lane() / 16;
             std::uint32_t four[4];
             ldmatrix<4, !kFilterInner>(four, filter + resident_chunk(row, chunk, kLogRowChunks) * kGemmChunkBytes);
-            CNN_GPU_UNROLL
-            for (int m = 0; m < kRows; ++m) {
-              CNN_GPU_UNROLL
-              for (int of = 0; of < 2; ++of) {
-                const std::uint32_t columns[2] = {four[2 * of], four[2 * of + 1]};
-                mma<T>(sum[m][n + of], a[m], columns);
-              }
-            }
+            Base::add(n, a, four);
           }
         }
       }

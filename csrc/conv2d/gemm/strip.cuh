@@ -96,21 +96,12 @@ struct StripOperands {
     }
   }
 
-  struct Results : TensorResults<T, ResidentTile, true> {
-    using Base = TensorResults<T, ResidentTile, true>;
-    using Base::kRows, Base::lane, Base::sum, Base::warp_m;
+  struct Results : ResidentResults<T, true> {
+    using Base = ResidentResults<T, true>;
+    using Base::kRows, Base::first, Base::lane;
     static constexpr int kFragments = kColumns / 8;
 
-    int first[kRows];  // chunks under tap (0, 0), of this lane's rows in ldmatrix
-
-    __device__ __forceinline__ explicit Results(const Params& r) {
-      CNN_GPU_UNROLL
-      for (int m = 0; m < kRows; ++m) {
-        int column;
-        const int row = r.gemm.tile_w_div.divmod(warp_m() * ResidentTile::kSegmentRows + m * 16 + lane() % 16, column);
-        first[m] = row * r.gemm.h.in_per_out * r.halo.pitch + column;
-      }
-    }
+    __device__ __forceinline__ explicit Results(const Params& r) : Base(r.gemm, r.halo) {}
 
     __device__ __forceinline__ void multiply(const Params& r, const unsigned char* halo, const unsigned char* filter) {
       const int across = 2 / r.chunk_pixels;  // chunks from taps 0 and 1 to taps 2 and 3
@@ -141,14 +132,7 @@ struct StripOperands {
       for (int n = 0; n < kFragments; n += 2) {
         std::uint32_t four[4];
         ldmatrix<4>(four, filter + resident_chunk(n * 8 + lane() / 16 * 8 + lane() % 8, lane() / 8 % 2, 1) * kGemmChunkBytes);
-        CNN_GPU_UNROLL
-        for (int m = 0; m < kRows; ++m) {
-          CNN_GPU_UNROLL
-          for (int of = 0; of < 2; ++of) {
-            const std::uint32_t columns[2] = {four[2 * of], four[2 * of + 1]};
-            mma<T>(sum[m][n + of], a[m], columns);
-          }
-        }
+        Base::add(n, a, four);
       }
     }
   };
