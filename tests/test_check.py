@@ -89,7 +89,7 @@ def test_every_kernel_is_reached_by_several_problems(report: dict[str, Any]) -> 
 
 
 def test_every_run_is_repeated_under_every_schedule(report: dict[str, Any]) -> None:
-    assert {"forward", "reverse", "random 1", "random 2"} <= set(report["schedules"])
+    assert {"forward", "reverse", "random 1"} <= set(report["schedules"])
     for row in report["kernels"]:
         # An epilogue's threads share nothing.
         repeated = 0 if row["subject"]["name"] == "fused" else len(report["schedules"]) - 1
