@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from counted import Case, conflicts, launches_of, sites
 
+from cnnkernels import ops
 from cnnkernels.bench import suites
 from cnnkernels.bench.plans import plan_pass
 from cnnkernels.profile.launches import Launch
+from cnnkernels.testing.operands import rounded_to_tf32
 
 DENSE = "n1 c64 28x28 k128 3x3 pad 1"
 STRIDED = "n2 c64 28x28 k64 3x3 stride 2 pad 1"
@@ -115,6 +118,37 @@ def test_the_tensor_cores_multiply_what_is_asked_for(launches: dict[Case, list[L
     (launch,) = launches[case]
     tiles = launch.blocks_run
     assert launch.matrix_multiply_adds == tiles * 128 * 256 * 128
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(
+    ("name", "kernel"),
+    [("fprop", "dense_{}tensor_64x64"), ("dgrad", "dense_{}tensor_64x64"), ("wgrad", "dense_wgrad_{}tensor")],
+)
+def test_tf32_is_each_operand_rounded_to_nearest_once(name: str, kernel: str, channels_last: bool) -> None:
+    """The bits of operands that tf32 has no digits for change nothing but the rounding; without leave no fp32 is multiplied so."""
+    generator = torch.Generator().manual_seed(1)
+    form = torch.channels_last if channels_last else torch.contiguous_format
+    shapes = {
+        "fprop": ((2, 24, 9, 8), (40, 24, 3, 3)),
+        "dgrad": ((2, 40, 9, 8), (40, 24, 3, 3)),
+        "wgrad": ((2, 40, 9, 8), (2, 24, 9, 8)),
+    }
+    first, second = (torch.randn(shape, generator=generator).contiguous(memory_format=form) for shape in shapes[name])
+    size, bias = ((3, 3), ()) if name == "wgrad" else ((9, 8), (None,))
+    named = f"conv2d_{kernel.format('' if channels_last else 'packed_')}_tf32"
+
+    def run(first: torch.Tensor, second: torch.Tensor, **options: bool) -> torch.Tensor:
+        arguments = (first, second, *bias, size, (1, 1), (1, 1), (1, 1), 1, channels_last, named)
+        result: torch.Tensor = getattr(ops, f"conv2d_{name}")(*arguments, **options)
+        return result
+
+    result = run(first, second, allow_tf32=True)
+    rounded = [rounded_to_tf32(operand).contiguous(memory_format=form) for operand in (first, second)]
+    assert not torch.equal(rounded[0], first)
+    assert torch.equal(result, run(*rounded, allow_tf32=True))
+    with pytest.raises(RuntimeError, match="fp32 is to be multiplied as fp32"):
+        run(first, second)
 
 
 # The networks whose convolutions are dense enough for the tensor cores to be what they are for.

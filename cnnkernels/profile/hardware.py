@@ -73,7 +73,7 @@ FP32_LANES = Constant(128, "lanes / clk / SM", "fp32 add, multiply, multiply-add
 FP64_LANES = Constant(64, "lanes / clk / SM", "fp64 add, multiply, multiply-add", "documented", _THROUGHPUT)
 FP32_COMPARE_LANES = Constant(64, "lanes / clk / SM", "fp32 minimum, maximum, comparison", "documented", _THROUGHPUT)
 MATRIX_MULTIPLY_ADDS = Constant(
-    1290, "multiply-adds / clk / SM", "mma.sync of halves: those of tf32 count twice", "measured",
+    1290, "multiply-adds / clk / SM", "mma.sync of halves; tf32 would take twice the time, which is not told apart", "measured",
     "arXiv 2402.13499: mma.sync reaches 62.9 % of the tensor cores' peak, which is 2048 multiply-adds a clock (H100 data sheet); on an H800",
 )  # fmt: skip
 DIVISION_SLOTS = Constant(

@@ -110,8 +110,8 @@ struct HashOfQuestion {
   }
 };
 
-// To compare the kernels takes a hundred times as long as to launch one, and networks ask for the same problems again and again. Answers
-// are kept by each thread, until there are more than any network has layers.
+// To compare the kernels works out the schedule and the cost of each, and networks ask for the same problems again and again. Answers are
+// kept by each thread, until there are more than any network has layers.
 Plan plan(const Problem& problem, const std::string& forced) {
   constexpr std::size_t kMostAnswers = 4096;
   thread_local std::unordered_map<Question, Plan, HashOfQuestion> answers;

@@ -97,7 +97,7 @@ PROBLEMS: tuple[Conv2dProblem, ...] = (
     ),
 )
 
-_STACKS = conv2d_group(
+PROBLEMS += conv2d_group(
     "grouped: stacks of groups side by side, the last of one, groups with gaps between them",
     *(
         sizes(2, C, 9, 17, K, 3, 3, groups=groups, padding=(1, 1), passes=("fprop", "dgrad"), **rest, layout=layout)
@@ -117,8 +117,6 @@ _STACKS = conv2d_group(
         for layout in ("contiguous", "channels_last")
     ),
 )
-PROBLEMS += _STACKS
-
 CHECK_PROBLEMS: tuple[Conv2dProblem, ...] = (
     *conv2d_group(
         "grouped: halos on all sides, a last tile that is not full, two slabs",

@@ -240,7 +240,7 @@ void run_bias_grad(const Kernel& kernel, const Problem& p, const Configuration& 
 }
 
 inline double activation_grad_cost(const Kernel& kernel, const Problem& p) {
-  constexpr double kInstructions = 4;  // per element: compare, select, and its part of the addresses
+  constexpr double kInstructions = 4;  // per element, estimated from the source: compare, select, and its part of the addresses
   const double elements = double(p.K) * double(p.output_pixels());
   Work work;
   work.instructions = elements * kInstructions;

@@ -66,7 +66,7 @@ inline StackPlan plan_stack(const Problem& p, int tile_w) {
   r.halo.origin_h = q.h.classes[0].first_in + std::min(0, reach_h), r.halo.origin_w = q.w.classes[0].first_in + std::min(0, reach_w);
   set_blocks(plan, q, r.halo.height * r.halo.pitch * (kGemmChunkBytes << r.log_chunks), size);
 
-  // A chunk's copy takes some 30 instructions: its place, its pixel, bounds, two addresses.
+  // Of a chunk's copy, estimated from the source: its place, its pixel, bounds, two addresses.
   constexpr double kCopy = 30;
   // A turn of groups of 8, 16, 32 and 64 channels is 26, 29, 34 and 44 instructions.
   constexpr double kWalk = 22;

@@ -27,7 +27,7 @@ inline StripPlan plan_strip(const Problem& p, int tile_w) {
   r.halo.origin_h = q.h.classes[0].first_in, r.halo.origin_w = q.w.classes[0].first_in;
   set_blocks(plan, q, r.halo.height * r.halo.pitch * kGemmChunkBytes, size);
 
-  // A value of the halo takes some 20 instructions: its pixel, bounds, the address, its place.
+  // Of a value of the halo, estimated from the source: its pixel, bounds, the address, its place.
   constexpr double kValue = 20;
   const ResidentTurn turn{2 + 4, 2 * 8, kMatrixClocks, 57};
   const double values = double(q.items) * r.halo.height * pixels * double(p.C) + double(plan.blocks) * r.filter_bytes / size;
