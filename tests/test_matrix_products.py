@@ -43,10 +43,10 @@ CASES = (
 )  # fmt: skip
 
 PACKED = (
-    Case(DENSE, "fprop", "bf16", "nchw", "conv2d_dense_packed_128x64_bf16", 1),
+    Case(DENSE, "fprop", "f32", "nchw", "conv2d_dense_packed_128x64_f32", 1),
     Case(DENSE, "dgrad", "f32", "nchw", "conv2d_dense_packed_256x64_f32", 1),
     Case(DENSE, "wgrad", "f32", "nchw", "conv2d_dense_wgrad_packed_f32", 1),
-    Case(DILATED_ODD, "fprop", "bf16", "nchw", "conv2d_dilated_packed_256x16_bf16", 1),
+    Case(DILATED_ODD, "fprop", "f32", "nchw", "conv2d_dilated_packed_256x16_f32", 1),
     Case(DILATED_ODD, "dgrad", "f32", "nchw", "conv2d_dilated_packed_256x16_f32", 1),
 )  # fmt: skip
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from counted import Case, conflicts, launches_of, sites
@@ -55,7 +57,37 @@ CASES = (
         for groups in (16, 8, 4)
         for name in ("fprop", "dgrad")
     ),
-    Case("n1 c128 32x32 k128 3x3 stride 2 pad 1 groups 8", "fprop", "bf16", "channels_last", "conv2d_grouped_resident_bf16", 1),
+    *(
+        Case("n1 c128 32x32 k128 3x3 stride 2 pad 1 groups 8", name, "bf16", "channels_last", "conv2d_grouped_resident_bf16", 1)
+        for name in ("fprop", "dgrad")
+    ),
+    Case(FEW_STRIDED, "dgrad", "bf16", "channels_last", "conv2d_transposed_resident_bf16", 1),
+    # Rows of results that end before the tile does, and where classes interleave in a row.
+    *(
+        Case(f"n1 c64 8x16 k{k} 3x3 pad 1", "fprop", dtype, "channels_last", f"conv2d_dense_tensor_{tile}_{dtype}", 1)
+        for dtype in ("bf16", "tf32")
+        for tile, filters in (("64x64", (8, 16, 24, 32, 40, 56, 72)), ("128x128", (96, 160)), ("128x256", (64, 192)))
+        for k in filters
+    ),
+    *(Case(f"n1 c64 8x16 k{k} 3x3 pad 1", "fprop", "bf16", "channels_last", "conv2d_dense_resident_bf16", 1) for k in (8, 24, 32, 48)),
+    Case("n1 c8 32x16 k64 4x4 stride 2 pad 1", "dgrad", "bf16", "channels_last", "conv2d_transposed_tensor_64x64_bf16", 1),
+    Case("n1 c8 32x16 k32 3x3 stride 2 pad 1", "dgrad", "bf16", "channels_last", "conv2d_transposed_resident_bf16", 1),
+    Case("n1 c8 24x24 k64 3x3 stride 3 pad 1", "dgrad", "bf16", "channels_last", "conv2d_transposed_tensor_64x64_bf16", 1),
+)  # fmt: skip
+
+# Weight gradients whose sums are registers of one block: groups, and first layers.
+SUMS = (
+    *(
+        Case(f"n1 c{c} {size} k{c} 3x3 {rest}pad 1 groups {groups}", "wgrad", "bf16", "channels_last", "conv2d_grouped_wgrad_resident_bf16", 1)
+        for c, groups in ((128, 32), (128, 16), (128, 8), (128, 4), (96, 4))
+        for size, rest in (("16x16", ""), ("14x14", ""), ("28x28", "stride 2 "))
+    ),
+    Case("n1 c128 14x14 k128 3x3 pad 1 groups 8", "wgrad", "f16", "nchw", "conv2d_grouped_wgrad_packed_resident_f16", 1),
+    *(
+        Case(f"n1 c3 {size} k64 {filter}", "wgrad", "bf16", layout, f"conv2d_first_layer_wgrad_{packed}tensor_bf16", 1)
+        for size, filter in (("16x32", "3x3 pad 1"), ("38x69", "7x7 stride 2"), ("32x64", "4x4 stride 4"), ("39x71", "11x11 stride 4"))
+        for layout, packed in (("channels_last", ""), ("nchw", "packed_"))
+    ),
 )  # fmt: skip
 
 # The filters of first layers, by the stride that their strip lies in shared memory for.
@@ -68,7 +100,7 @@ STRIPS = tuple(
 
 @pytest.fixture(scope="module")
 def launches() -> dict[Case, list[Launch]]:
-    return launches_of((*CASES, *STRIPS))
+    return launches_of((*CASES, *STRIPS, *SUMS))
 
 
 @pytest.mark.checked_emulator
@@ -83,7 +115,7 @@ def test_no_bank_conflicts_and_whole_sectors(launches: dict[Case, list[Launch]],
     moved = sites(launch, "global")
     assert {site.width for site in moved if site.access == "async copy"} == {16}
     assert {site.width for site in moved if site.access == "store"} == {16}
-    if "resident" in case.kernel:  # the filter of 8 channels comes by halves of sectors, once for a block
+    if "resident" in case.kernel or " c8 " in case.problem:  # the filter of 8 channels comes by halves of sectors
         moved = [site for site in moved if site.buffer != "weight"]
     assert sum(site.least_sectors for site in moved) >= 0.9 * sum(site.sectors for site in moved)
 
@@ -99,6 +131,23 @@ def test_a_strip_is_read_without_conflicts(launches: dict[Case, list[Launch]], c
     assert conflicts(sites(launch, "shared")) < 0.1
     moved = sites(launch, "global")
     assert {site.width for site in moved if site.access == "store"} == {16}
+
+
+@pytest.mark.checked_emulator
+@pytest.mark.parametrize("case", SUMS, ids=str)
+def test_sums_in_registers_are_fed_without_conflicts(launches: dict[Case, list[Launch]], case: Case) -> None:
+    """Images come by 16 bytes, but into a strip, and the slabs' sums of groups leave by whole sectors."""
+    (launch,) = (one for one in launches[case] if one.kernel == case.kernel)
+    assert launch.matrix_products > 0
+    strip = "first_layer" in case.kernel
+    assert conflicts([site for site in sites(launch, "shared") if site.access == "load"]) == 0
+    assert conflicts(sites(launch, "shared")) < (0.1 if strip else 1e-9)
+    moved = sites(launch, "global")
+    assert {site.width for site in moved if site.access == "async copy"} == {16}
+    # A tap's 4 channels of a pair's group are half of a sector.
+    halves = case.problem.endswith("groups 32")
+    counted = [site for site in moved if site.access != "store" or (site.buffer == "workspace" and not halves)]
+    assert strip or sum(site.least_sectors for site in counted) >= 0.9 * sum(site.sectors for site in counted)
 
 
 @pytest.mark.checked_emulator
@@ -163,7 +212,9 @@ def test_the_plan_says_tile_and_slabs(net: str, batch: int) -> None:
         for entry in suites.load(net).entries
         for name in entry.problem.passes
     ]
-    resident = [plan for plan in plans if "_resident" in plan.kernel or "first_layer_tensor" in plan.kernel]
+    resident = [
+        plan for plan in plans if "_resident" in plan.kernel or re.match(r"conv2d_first_layer_.*tensor", plan.kernel)
+    ]
     on_tensor_cores = [plan for plan in plans if "_tensor" in plan.kernel or plan in resident]
     assert on_tensor_cores
     for plan in on_tensor_cores:

@@ -29,14 +29,6 @@
 #include "emulator/matrix.h"
 #endif
 
-// Before a loop over fragments, which are registers on a GPU: there it is unrolled. On a host an instruction is a call, beside which the
-// loop costs nothing, and unrolled it takes most of the compiler's time.
-#if defined(__CUDACC__)
-#define CNN_GPU_UNROLL CNN_UNROLL
-#else
-#define CNN_GPU_UNROLL
-#endif
-
 namespace cnn {
 
 template <int Matrices, bool Transposed = false>

@@ -100,7 +100,7 @@ PROBLEMS: tuple[Conv2dProblem, ...] = (
 PROBLEMS += conv2d_group(
     "grouped: stacks of groups side by side, the last of one, groups with gaps between them",
     *(
-        sizes(2, C, 9, 17, K, 3, 3, groups=groups, padding=(1, 1), passes=("fprop", "dgrad"), **rest, layout=layout)
+        sizes(2, C, 9, 17, K, 3, 3, groups=groups, padding=(1, 1), **_PASSES, **rest, layout=layout)
         for C, K, groups, rest in (
             (128, 128, 16, {}),
             (24, 24, 3, {}),
@@ -113,6 +113,9 @@ PROBLEMS += conv2d_group(
             (72, 48, 3, {"stride": (3, 2)}),
             (64, 64, 8, {"stride": (2, 3)}),
             (64, 64, 4, {"dilation": (2, 3)}),
+            (32, 64, 4, {"stride": (2, 2)}),
+            (96, 72, 3, {"stride": (1, 2)}),
+            (60, 36, 3, {}),
         )
         for layout in ("contiguous", "channels_last")
     ),

@@ -22,6 +22,7 @@
 #include "conv2d/grouped/gather_shape.h"
 #include "conv2d/grouped/wgrad_shape.h"
 #include "conv2d/plan.h"
+#include "conv2d/resident_wgrad/host.h"
 
 namespace cnn::conv2d {
 namespace first_layer {
@@ -223,8 +224,9 @@ void add(std::vector<Kernel>& catalogue) {
 template <class T>
 void add_first_layer_kernels(std::vector<Kernel>& catalogue) {
   first_layer::add<T, 3>(catalogue);
-  first_layer::add<T, 4>(catalogue);
+  if constexpr (sizeof(T) == 4) first_layer::add<T, 4>(catalogue);  // halves of four channels: tensor cores
   add_strip_row<T>(catalogue);
+  add_resident_wgrad_rows<T, StripWgradRow>(catalogue, "first_layer", "first_layer_wgrad_", "tensor");
 }
 
 }  // namespace cnn::conv2d

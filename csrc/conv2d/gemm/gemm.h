@@ -56,6 +56,13 @@ struct GemmAxis {
   }
 };
 
+// Rows of results that are staged, dense along the columns, before they are written (store.cuh): the columns that exist of one tile.
+struct StagedRows {
+  FastDiv<int32_t> units;  // vectors of a row, as they are written
+  int chunks;              // of 16 bytes
+  int log;                 // of the largest power of two, up to 8 chunks, that divides a row (parts and all)
+};
+
 struct GemmParams {
   const void *in, *filter;
   Epilogue epilogue;
@@ -85,9 +92,9 @@ struct GemmParams {
   int items;
   int column_tiles, column_tiles_per_item, column_items;
   int slabs;
-  int class_count_w;  // items for classes of the image's columns: 1 if one item does all of them
-  int parts;          // such classes that one item does
-  int chunks;         // steps of channels per tap
+  int class_count_h, class_count_w;  // of the result's rows, and items for classes of its columns: 1 if one item does all of them
+  int parts;                         // such classes that one item does
+  int chunks;                        // steps of channels per tap
 
   // Shared memory.
   int image_slots, filter_slots;
@@ -101,7 +108,8 @@ struct GemmParams {
   bool out_planar;  // along the pixels (else along the channels)
   int out_vector;   // elements
   int planes;       // of the staged result that interleave in a row of it: parts, or S if columns are taps
-  FastDiv<int32_t> planes_div, out_units, out_units_last;  // vectors of a staged row, in full column tiles and in the last one
+  FastDiv<int32_t> planes_div;
+  StagedRows staged, staged_last;  // of full column tiles, and of the last one
 };
 
 // The tiles there are: rows x columns. Those of the tensor cores (tensor.cuh, resident.cuh) have their results in warps_m x warps_n warps,
@@ -133,12 +141,10 @@ constexpr int kGemmRowBytes = 64;    // channels of a step, in bytes of the tens
 constexpr int kGemmChunkBytes = 16;  // what is copied ends with a whole one, of zeros where there are no channels
 constexpr int kGemmTurn = 4;         // channels that one turn of the inner loop multiplies: a part of a chunk
 
-// Results of columns, `size` bytes each, are staged in rows of so many bytes. Behind a long row some are left out, so that the rows that a
-// warp writes begin in different banks: eight rows of pairs of floats take 32 bytes each of the 32 banks, of anything else 16.
+// Results of columns, `size` bytes each, that CUDA cores have are staged in rows of so many bytes. Behind a long row some are left out, so
+// that the rows that a warp writes begin in different banks.
 constexpr int kStagingLine = 128;
-CNN_HOST_DEVICE constexpr int staged_pitch(GemmTileShape tile, int size) {
-  return tile.bn * size + (tile.is_tensor() && size == 4 ? 32 : 16);
-}
+CNN_HOST_DEVICE constexpr int staged_pitch(GemmTileShape tile, int size) { return tile.bn * size + 16; }
 // Where staged row `row` begins. Short ones share 128 bytes, every fourth in another place: the threads of a warp write every fourth row,
 // and read one after the other.
 CNN_HOST_DEVICE constexpr int staged_row(GemmTileShape tile, int row, int size) {
@@ -158,7 +164,7 @@ CNN_HOST_DEVICE constexpr int staged_rows(GemmTileShape tile, int parts, int siz
 constexpr int staging_bytes(GemmTileShape tile, bool planar, int parts, int size) {
   const int rows = staged_rows(tile, parts, size);
   return planar ? parts * tile.bn * rows * size
-                : rows * parts * (tile.bn * size < kStagingLine ? tile.bn * size : staged_pitch(tile, size));
+                : rows * parts * (tile.is_tensor() || tile.bn * size < kStagingLine ? tile.bn * size : staged_pitch(tile, size));
 }
 
 // `planar`: `in` is dense along the pixels (else along the channels).

@@ -188,14 +188,14 @@ __device__ __forceinline__ void stage_results(const GemmParams& p, int part, int
   if (!p.out_planar) {
     CNN_UNROLL
     for (int i = 0; i < 4; ++i) {
-      const int row = (first_row + 4 * thread_m + i) * p.parts + part;
+      const int row = first_row + 4 * thread_m + i;
       CNN_UNROLL
       for (int j = 0; j < Tile::TN; j += 4) {
         const int n = tile_row<Tile::kThreadsN>(thread_n, j);
         Four four;
         CNN_UNROLL
         for (int e = 0; e < 4; ++e) four.value[e] = narrow<To>(value[segment * 4 + i][j + e] * table.factor[n + e] + table.offset[n + e]);
-        *reinterpret_cast<Four*>(staging + staged_row(Tile::kShape, row, int(sizeof(To))) + n * int(sizeof(To))) = four;
+        *reinterpret_cast<Four*>(staging + Tile::template staged<To>(p.staged, p.parts, row, part, n * int(sizeof(To)))) = four;
       }
     }
   } else {

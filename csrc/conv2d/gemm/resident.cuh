@@ -49,7 +49,7 @@ struct ResidentResults : TensorResults<T, ResidentTile, kFilterInner> {
   int first[kRows];  // places of the halo under tap (0, 0), of this lane's rows in ldmatrix
 
   __device__ __forceinline__ ResidentResults(const GemmParams& p, const Halo& halo) {
-    CNN_GPU_UNROLL
+    CNN_UNROLL
     for (int m = 0; m < kRows; ++m) {
       int column;
       const int row = p.tile_w_div.divmod(warp_m() * ResidentTile::kSegmentRows + m * 16 + lane() % 16, column);
@@ -59,9 +59,9 @@ struct ResidentResults : TensorResults<T, ResidentTile, kFilterInner> {
 
   // Fragments n and n + 1: a times what one ldmatrix gave of the filter.
   __device__ __forceinline__ void add(int n, const std::uint32_t (&a)[kRows][4], const std::uint32_t (&four)[4]) {
-    CNN_GPU_UNROLL
+    CNN_UNROLL
     for (int m = 0; m < kRows; ++m) {
-      CNN_GPU_UNROLL
+      CNN_UNROLL
       for (int of = 0; of < 2; ++of) {
         const std::uint32_t columns[2] = {four[2 * of], four[2 * of + 1]};
         mma<T>(sum[m][n + of], a[m], columns);
@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(ResidentTile::kThreads, ResidentTile::kBlocks)
   CNN_DYNAMIC_SHARED(shared, unsigned char);
   CNN_SHARED(table, GemmStoreTable<ResidentTile>);
   const GemmParams& p = r.gemm;
-  unsigned char *const filter = shared, *const halo = shared + r.filter_bytes, *const staging = halo;
+  unsigned char *const filter = shared, *const halo = shared + r.filter_bytes, *const staging = shared + p.staging;
 
   // The same columns in all of the block's items.
   {
@@ -89,17 +89,25 @@ __global__ void __launch_bounds__(ResidentTile::kThreads, ResidentTile::kBlocks)
 
   CNN_NO_UNROLL
   for (int index = int(blockIdx.x); index < p.items; index += int(gridDim.x)) {
-    const GemmItem item = gemm_item(p, index);
+    GemmItem item = gemm_item(p, index);
     Operands::load_halo(r, item, halo);
     commit_async();
-    table.set_rows(p, item);
     wait_async<0>();
     __syncthreads();
 
-    results.clear();
-    results.multiply(r, halo, filter);
-    __syncthreads();  // the results are staged where the halo was
-    results.template store<T>(p, 0, item.column_tile, 0, table, staging);
+    // Of a strided dgrad all classes have the same halo.
+    CNN_NO_UNROLL
+    for (int i = 0; i < p.class_count_h * p.class_count_w; ++i) {
+      item.class_h = i / p.class_count_w, item.class_w = i % p.class_count_w;
+      table.set_rows(p, item);
+      CNN_NO_UNROLL
+      for (int part = 0; part < p.parts; ++part) {
+        results.clear();
+        results.multiply(r, item.class_h, item.class_w + part, halo, filter);
+        if (staging == halo) __syncthreads();  // of a single class the results are staged where the halo was
+        results.template store<T>(p, 0, item.column_tile, part, table, staging);
+      }
+    }
   }
 }
 

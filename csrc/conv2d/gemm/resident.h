@@ -32,9 +32,8 @@ struct StackParams {
   int stacked;                      // groups
   int taps;
   FastDiv<int32_t> taps_across;
-  int tap_h, tap_w;  // pixels of the image from one tap to the next; negative: in the opposite order
-  int log_chunks;    // of a pixel
-  int turns;         // 16 channels each
+  int log_chunks;  // of a pixel
+  int turns;       // 16 channels each
 };
 
 // Of a first layer's strip of quads of channels (strip.cuh).

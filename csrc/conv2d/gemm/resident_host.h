@@ -39,11 +39,15 @@ inline void set_places(Halo& halo, int height, int width, int phases, int in_lin
   halo.width_div = FastDiv<int32_t>(width);
 }
 
-// The blocks: each has one tile of columns, and goes through its tiles of rows. `halo_bytes`: of shared memory.
+// The blocks: each has one tile of columns, and goes through its tiles of rows. `halo_bytes`: of shared memory. Results are staged where
+// the halo was, or behind it if there are classes left that read it.
 template <class Params>
-void set_blocks(ResidentPlan<Params>& plan, const GemmParams& q, int halo_bytes, int size) {
+void set_blocks(ResidentPlan<Params>& plan, GemmParams& q, int halo_bytes, int size) {
   constexpr int kPerMultiprocessor = 228 * 1024, kTable = 4 * 1024;
-  plan.shared_bytes = plan.params.filter_bytes + std::max(halo_bytes, staging_bytes(kResidentTile, q.out_planar, 1, size));
+  const int staged = staging_bytes(kResidentTile, q.out_planar, q.parts, size), filter_bytes = plan.params.filter_bytes;
+  const bool once = q.class_count_h * q.class_count_w * q.parts == 1;
+  q.staging = filter_bytes + (once ? 0 : int(round_up(halo_bytes, kStagingLine)));
+  plan.shared_bytes = std::max(filter_bytes + halo_bytes, q.staging + staged);
   const int64_t beside = std::clamp<int64_t>(kPerMultiprocessor / (plan.shared_bytes + kTable), 1, kResidentTile.blocks);
   const int64_t columns = int64_t(q.groups) * q.column_items;
   const int64_t most = std::max<int64_t>(1, int64_t(kMultiprocessors) * beside / columns);
@@ -61,7 +65,7 @@ inline Work resident_work(const Problem& p, const GemmParams& q, int blocks, dou
                           double instructions, double copied_bytes) {
   constexpr double kStore = 4;
   const double warps = kResidentTile.threads / 32.0, size = size_of(p.dtype);
-  const double results = double(q.batch) * q.h.positions * q.w.positions * q.columns * q.groups;
+  const double results = double(q.batch) * q.h.out_extent * q.w.out_extent * q.columns * q.groups;
   Work work;
   work.instructions = 32 * warps * turns * turn.instructions + copies * instructions + results * kStore;
   work.matrix_clocks = warps * turns * turn.products * turn.clocks;

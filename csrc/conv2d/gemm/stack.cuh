@@ -70,40 +70,45 @@ struct StackOperands {
 
     __device__ __forceinline__ explicit Results(const Params& r) : Base(r.gemm, r.halo) {}
 
-    // sum += halo * filter of all taps. Taps in the opposite order begin at the far end of the halo.
-    __device__ __forceinline__ void multiply(const Params& r, const unsigned char* halo, const unsigned char* filter) {
-      const int across = r.taps_across.divisor, down = r.taps / across;
+    // sum += halo * filter of all taps of a class.
+    __device__ __forceinline__ void multiply(const Params& r, int class_h, int class_w, const unsigned char* halo,
+                                             const unsigned char* filter) {
+      const GemmParams& p = r.gemm;
+      const GemmClass &h = p.h.classes[class_h], &w = p.w.classes[class_w];
+      const int first_row = h.first_in - r.halo.origin_h, first_column = w.first_in - r.halo.origin_w;
       CNN_NO_UNROLL
-      for (int tap = 0; tap < r.taps; ++tap) {
-        int s;
-        const int t = r.taps_across.divmod(tap, s);
-        const int row = (r.tap_h < 0 ? t + 1 - down : t) * r.tap_h, column = (r.tap_w < 0 ? s + 1 - across : s) * r.tap_w;
-        multiply_tap(r, r.halo.place(row, column), halo, filter + tap * kTapBytes);
+      for (int i = 0; i < h.taps; ++i) {
+        CNN_NO_UNROLL
+        for (int j = 0; j < w.taps; ++j) {
+          const int tap = (h.first_tap + i * p.h.tap_step) * r.taps_across.divisor + w.first_tap + j * p.w.tap_step;
+          const int row = first_row + i * p.h.in_per_tap, column = first_column + j * p.w.in_per_tap;
+          multiply_tap(r, r.halo.place(row, column), halo, filter + tap * kTapBytes);
+        }
       }
     }
 
    private:
     __device__ __forceinline__ void multiply_tap(const Params& r, int shift, const unsigned char* halo, const unsigned char* filter) {
-      CNN_GPU_UNROLL
+      CNN_UNROLL
       for (int turn = 0; turn < kMostTurns; ++turn) {
         if (turn >= r.turns) break;
         std::uint32_t a[kRows][4];
-        CNN_GPU_UNROLL
+        CNN_UNROLL
         for (int m = 0; m < kRows; ++m)
           ldmatrix<4>(a[m], halo + resident_chunk(first[m] + shift, 2 * turn + lane() / 16, r.log_chunks) * kGemmChunkBytes);
         if constexpr (kGroup == 8) {
           std::uint32_t of_groups[2];
           ldmatrix<2, !kFilterInner>(of_groups, filter + (turn * 16 + lane() % 16) * kGemmChunkBytes);
-          CNN_GPU_UNROLL
+          CNN_UNROLL
           for (int m = 0; m < kRows; ++m) {
-            CNN_GPU_UNROLL
+            CNN_UNROLL
             for (int group = 0; group < 2; ++group) {
               const std::uint32_t channels[2] = {a[m][2 * group], a[m][2 * group + 1]}, columns[1] = {of_groups[group]};
               mma_short<T>(sum[m][2 * turn + group], channels, columns);
             }
           }
         } else {
-          CNN_GPU_UNROLL
+          CNN_UNROLL
           for (int i = 0; i < kFragments; i += 2) {
             const int n = turn / kTurnsOfGroup * kFragments + i;
             const int row = kFilterInner ? n * 8 + lane() / 16 * 8 + lane() % 8 : turn * 16 + lane() % 16;

@@ -1,7 +1,7 @@
 // The host side of stack.cuh: what it refuses, how the work is cut, its cost, and the rows of the catalogue.
 #pragma once
 
-#include <cstdlib>
+#include <limits>
 
 #include "conv2d/gemm/resident_host.h"
 
@@ -32,6 +32,21 @@ inline Problem stacked(const Problem& p) {
   return of;
 }
 
+// The pixels of the image, from the first to the last, that the taps of all classes of an axis read for the first result.
+struct PixelSpan {
+  int first, extent;
+};
+
+inline PixelSpan pixels_under_taps(const GemmAxis& axis) {
+  int first = std::numeric_limits<int>::max(), last = std::numeric_limits<int>::min();
+  for_each_axis_class(axis, [&](const GemmClass& c) {
+    if (c.taps == 0) return;
+    const int end = c.first_in + (c.taps - 1) * axis.in_per_tap;
+    first = std::min({first, c.first_in, end}), last = std::max({last, c.first_in, end});
+  });
+  return first > last ? PixelSpan{0, 1} : PixelSpan{first, last - first + 1};
+}
+
 struct StackPlan : ResidentPlan<StackParams> {
   GemmPlan of_groups;  // of the problem as it is: the filter's
   int group = 0;
@@ -53,17 +68,16 @@ inline StackPlan plan_stack(const Problem& p, int tile_w) {
   r.filter_rows = q.filter_inner ? of_group.columns : of_group.in_channels;
   r.filter_chunks = q.filter_inner ? of_group.in_channels : of_group.columns;
   r.taps = int(p.R * p.S), r.taps_across = FastDiv<int32_t>(p.S);
-  r.tap_h = q.h.in_per_tap, r.tap_w = q.w.in_per_tap;
   r.turns = int(ceil_div(r.stacked == 1 ? of_group.in_channels : plan.group * r.stacked, 16));
   while (1 << r.log_chunks < 2 * r.turns) ++r.log_chunks;
   r.filter_bytes = r.taps * kWidestStack * plan.group * size;
 
-  const int reach_h = int(p.R - 1) * r.tap_h, reach_w = int(p.S - 1) * r.tap_w;
+  const PixelSpan span_h = pixels_under_taps(q.h), span_w = pixels_under_taps(q.w);
   // Under a stride in whole lines: what is copied together is then always as many pixels of every phase.
-  const int in_line = 8 >> r.log_chunks, halo_w = (q.tile_w - 1) * q.w.in_per_out + std::abs(reach_w) + 1;
-  set_places(r.halo, (q.tile_h - 1) * q.h.in_per_out + std::abs(reach_h) + 1, q.w.in_per_out > 1 ? int(round_up(halo_w, in_line)) : halo_w,
+  const int in_line = 8 >> r.log_chunks, halo_w = (q.tile_w - 1) * q.w.in_per_out + span_w.extent;
+  set_places(r.halo, (q.tile_h - 1) * q.h.in_per_out + span_h.extent, q.w.in_per_out > 1 ? int(round_up(halo_w, in_line)) : halo_w,
              q.w.in_per_out, in_line);
-  r.halo.origin_h = q.h.classes[0].first_in + std::min(0, reach_h), r.halo.origin_w = q.w.classes[0].first_in + std::min(0, reach_w);
+  r.halo.origin_h = span_h.first, r.halo.origin_w = span_w.first;
   set_blocks(plan, q, r.halo.height * r.halo.pitch * (kGemmChunkBytes << r.log_chunks), size);
 
   // Of a chunk's copy, estimated from the source: its place, its pixel, bounds, two addresses.
@@ -92,7 +106,7 @@ inline std::string why_not_stack(const Problem& p) {
   if (p.R * p.S == 1) return "filter 1x1: the pointwise kernels have it";
   const int64_t channels = std::max(p.channels_per_group(), p.filters_per_group());
   if (channels > kWidestStack) return std::to_string(channels) + " channels: built for up to " + std::to_string(kWidestStack);
-  if (p.pass == Pass::kDgrad && p.stride_h * p.stride_w != 1) return "dgrad with a stride: the transposed kernels have it";
+  if (taps_are_apart(p)) return "taps that do not meet: one product, which the tiles of the transposed kernels are";
   if (p.R * p.S * kWidestStack * stack_group(p) * size_of(p.dtype) > kResidentMostShared)
     return "the filter does not fit into shared memory";
   if (plan_stack(p).shared_bytes > kResidentMostShared) return "filter and halo do not fit into shared memory";
@@ -119,7 +133,17 @@ void run_stack(const Kernel& kernel, const Problem& p, const Configuration& conf
 
 struct ResidentDense {
   static constexpr const char *kFamily = "dense", *kName = "dense_resident";
-  static std::string why_not(const Problem& p) { return p.groups == 1 ? "" : "groups: the grouped kernels have them"; }
+  static std::string why_not(const Problem& p) {
+    if (p.pass == Pass::kDgrad && p.stride_h * p.stride_w != 1) return "dgrad with a stride: the transposed kernels have it";
+    return p.groups == 1 ? "" : "groups: the grouped kernels have them";
+  }
+};
+struct ResidentTransposed {
+  static constexpr const char *kFamily = "transposed", *kName = "transposed_resident";
+  static std::string why_not(const Problem& p) {
+    if (p.pass != Pass::kDgrad || p.stride_h * p.stride_w == 1) return "stride 1: the dense kernels have it";
+    return p.groups == 1 ? "" : "groups: the grouped kernels have them";
+  }
 };
 struct ResidentGrouped {
   static constexpr const char *kFamily = "grouped", *kName = "grouped_resident";
@@ -155,9 +179,8 @@ struct StackRow {
 
 // The row for the images as they lie, and the one that packs them.
 template <class T, class Family>
-void add_stack_rows(std::vector<Kernel>& catalogue) {
+void add_stack_rows(std::vector<Kernel>& catalogue, const std::vector<Pass>& passes = {Pass::kFprop, Pass::kDgrad}) {
   if constexpr (sizeof(T) == 2) {
-    const std::vector<Pass> passes = {Pass::kFprop, Pass::kDgrad};
     catalogue.push_back(resident_row<T>(Family::kFamily, Family::kName, passes));
     use_functions<StackRow<T, Family>>(catalogue.back());
     catalogue.push_back(resident_row<T>(Family::kFamily, Family::kName + std::string("_packed"), passes));

@@ -1,7 +1,7 @@
 // How the implicit GEMM writes its results: staged in shared memory in the order in which they lie in the tensor, and from there by
 // vectors, consecutive threads writing consecutive addresses.
 //
-//   dense along the channels:  staged[row][column]
+//   dense along the channels:  staged[row][part][column]; Tile::staged says where
 //   dense along the pixels:    staged[plane][column][row], 16-byte chunks exchanged by the column's place in a warp
 //
 // Planes are what interleaves in a row of the result: the classes of the columns of a strided dgrad, or the taps s of columns that are
@@ -74,7 +74,8 @@ __device__ __forceinline__ void write_results_by(const GemmParams& p, int column
                                                  const GemmStoreTable<Tile>& table, const unsigned char* staging, To* out) {
   using Several = Vector<To, kVector>;
   const int columns_left = min(Tile::BN, p.columns - column_tile * Tile::BN);
-  const FastDiv<int32_t> units = column_tile + 1 == p.column_tiles ? p.out_units_last : p.out_units;
+  const StagedRows& lines = column_tile + 1 == p.column_tiles ? p.staged_last : p.staged;
+  const FastDiv<int32_t> units = lines.units;
   if (!p.out_planar) {
     // Unit: kVector columns of one row.
     const int count = rows * p.parts * units.divisor;
@@ -83,8 +84,10 @@ __device__ __forceinline__ void write_results_by(const GemmParams& p, int column
       const int line = units.divmod(e, unit);
       const int row = p.parts == 1 ? line : p.planes_div.divmod(line, part), m = first_row + row, n = unit * kVector;
       if (part >= table.planes[m]) continue;
-      To* const to = out + table.row[m] + part * p.out_w + table.column[unit];
-      const unsigned char* const staged = staging + staged_row(Tile::kShape, line, int(sizeof(To))) + n * int(sizeof(To));
+      // Of channels the table's first says all; more than 32 others, begun anywhere, would meet in banks.
+      const int column = p.columns_are_taps ? table.column[unit] : table.column[0] + n * p.out_c;
+      To* const to = out + table.row[m] + part * p.out_w + column;
+      const unsigned char* const staged = staging + Tile::template staged<To>(lines, p.parts, row, part, n * int(sizeof(To)));
       *reinterpret_cast<Several*>(to) = finish(p.epilogue, to, *reinterpret_cast<const Several*>(staged));
     }
   } else {

@@ -39,14 +39,20 @@ inline StripPlan plan_strip(const Problem& p) {
   return plan_resident([&](int tile_w) { return plan_strip(p, tile_w); });
 }
 
+// What has no strip.
+inline std::string why_not_strip(const Problem& p) {
+  constexpr int64_t kMostChannels = 4;
+  if (p.groups != 1) return "grouped";
+  if (p.C > kMostChannels) return std::to_string(p.C) + " channels: built for up to " + std::to_string(kMostChannels);
+  if (p.R * p.S == 1) return "1x1 filter";
+  if (p.dilation_h * p.dilation_w != 1) return "a dilation: neighbouring taps are neighbouring pixels";
+  return {};
+}
+
 struct StripRow {
   static std::string why_not(const Kernel&, const Problem& p) {
-    constexpr int64_t kMostChannels = 4;
     if (std::string why = why_not_resident(p); !why.empty()) return why;
-    if (p.groups != 1) return "grouped";
-    if (p.C > kMostChannels) return std::to_string(p.C) + " channels: built for up to " + std::to_string(kMostChannels);
-    if (p.R * p.S == 1) return "1x1 filter";
-    if (p.dilation_h * p.dilation_w != 1) return "a dilation: neighbouring taps are neighbouring pixels";
+    if (std::string why = why_not_strip(p); !why.empty()) return why;
     if (plan_strip(p).shared_bytes > kResidentMostShared) return "filter and halo do not fit into shared memory";
     return {};
   }

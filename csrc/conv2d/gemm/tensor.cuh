@@ -44,6 +44,15 @@ struct TensorTile {
   static_assert(kSegmentRows % 16 == 0 && kWarpColumns % 16 == 0, "ldmatrix loads 16 rows or columns");
   static_assert(64 % kWarpColumns == 0, "a warp's columns lie within 128 bytes of halves");
 
+  // The byte of the staged rows where byte `byte` of a row, one part of it, lies. Rows follow each other without gaps, so that threads
+  // which read one chunk after the other meet in no bank, however many a row has. Where a power of two divides these, rows begin in few
+  // banks, and a warp writes chunks of eight rows at once (of floats: pairs of chunks of four): those are exchanged among each eight.
+  template <class To>
+  __device__ static __forceinline__ int staged(const StagedRows& rows, int parts, int row, int part, int byte) {
+    constexpr int kLog = sizeof(To) == 4 ? 2 : 3;
+    const int exchange = (row >> (kLog - rows.log) & ((1 << rows.log) - 1)) << (3 - kLog);
+    return (((row * parts + part) * rows.chunks + byte / kGemmChunkBytes) ^ exchange) * kGemmChunkBytes + byte % kGemmChunkBytes;
+  }
   // What a staged column's chunks (store.cuh) are exchanged by: a warp is at every second of eight columns, and eight rows.
   __device__ static __forceinline__ int chunk_mask(int column, int columns_per_plane) { return column * columns_per_plane / 2 % 4 * 2; }
 };
@@ -55,14 +64,14 @@ __device__ __forceinline__ void copy_chunk(unsigned char* to, const T* from, int
   if (unit == kGemmChunkBytes) {
     copy_async<kGemmChunkBytes>(to, from, valid);
   } else if (unit == 8) {
-    CNN_GPU_UNROLL
+    CNN_UNROLL
     for (int i = 0; i < 2; ++i) copy_async<8>(to + 8 * i, from + i * (8 / int(sizeof(T))), max(0, min(8, valid - 8 * i)));
   } else if (unit == 4) {
-    CNN_GPU_UNROLL
+    CNN_UNROLL
     for (int i = 0; i < 4; ++i) copy_async<4>(to + 4 * i, from + i * (4 / int(sizeof(T))), max(0, min(4, valid - 4 * i)));
   } else if constexpr (sizeof(T) == 2) {
     Vector<T, 8> chunk;
-    CNN_GPU_UNROLL
+    CNN_UNROLL
     for (int i = 0; i < 8; ++i) chunk.value[i] = 2 * i < valid ? from[i] : T(0.0f);
     *reinterpret_cast<Vector<T, 8>*>(to) = chunk;
   }
@@ -99,7 +108,7 @@ struct TensorLoader {
 
     const int row = thread / 4, image_chunk = thread % 4;
     image_to = shared + row * kGemmRowBytes + (image_chunk ^ (row / 2 % 4)) * kGemmChunkBytes;
-    CNN_GPU_UNROLL
+    CNN_UNROLL
     for (int i = 0; i < kImageRows; ++i) {
       const GemmPosition at = gemm_position<Tile::BM>(p, item.row_tile, row + i * kRowsTogether);
       const int h = h_class.first_in + at.h * p.h.in_per_out, w0 = w_class.first_in + at.w * p.w.in_per_out;
@@ -122,7 +131,7 @@ struct TensorLoader {
   __device__ __forceinline__ void copy(int slot) {
     const int image_left = p.in_channels - chunk * kDepth - int(threadIdx.x) % 4 * kChunk;
     const int image_valid = max(0, min(kGemmChunkBytes, image_left * kSize));
-    CNN_GPU_UNROLL
+    CNN_UNROLL
     for (int i = 0; i < kImageRows; ++i) {
       const bool reads = taps[i] >> tap_h & taps[i] >> (kMostTensorTaps + tap_w) & 1u;
       copy_chunk<kWhole>(image_to + (slot * Tile::BM + i * kRowsTogether) * kGemmRowBytes, static_cast<const T*>(p.in) + image[i],
@@ -131,7 +140,7 @@ struct TensorLoader {
     const int left = kFilterInner ? p.in_channels - chunk * kDepth - int(threadIdx.x) % kFilterChunks * kChunk
                                   : p.in_channels - chunk * kDepth - int(threadIdx.x) / kFilterChunks;
     const int filter_valid = max(0, min(kGemmChunkBytes, (kFilterInner ? left : columns_left) * kSize));
-    CNN_GPU_UNROLL
+    CNN_UNROLL
     for (int i = 0; i < kFilterTimes; ++i) {
       const bool exists = i * kFilterTogether < (kFilterInner ? columns_left : left);
       copy_chunk<kWhole>(filter_to + slot * Tile::BN * kGemmRowBytes + i * kFilterTogether * kFilterRowBytes,
@@ -159,7 +168,7 @@ struct TensorLoader {
       image_step += to_h * p.h.in_per_tap * p.in_h + to_w * p.w.in_per_tap * p.in_w;
       filter_step += to_h * p.h.tap_step * p.filter_r + to_w * p.w.tap_step * p.filter_s;
     }
-    CNN_GPU_UNROLL
+    CNN_UNROLL
     for (int i = 0; i < kImageRows; ++i) image[i] += image_step;
     filter += filter_step;
   }
@@ -178,34 +187,34 @@ struct TensorResults {
   __device__ static __forceinline__ int warp_n() { return int(threadIdx.x) / 32 % Tile::kWarpsN; }
 
   __device__ __forceinline__ void clear() {
-    CNN_GPU_UNROLL
-    for (int m = 0; m < kRows; ++m) CNN_GPU_UNROLL
-    for (int n = 0; n < kColumns; ++n) CNN_GPU_UNROLL
+    CNN_UNROLL
+    for (int m = 0; m < kRows; ++m) CNN_UNROLL
+    for (int n = 0; n < kColumns; ++n) CNN_UNROLL
     for (int i = 0; i < 4; ++i) sum[m][n][i] = 0;
   }
 
   // sum += image * filter of one step.
   __device__ __forceinline__ void multiply(const unsigned char* image, const unsigned char* filter) {
-    CNN_GPU_UNROLL
+    CNN_UNROLL
     for (int turn = 0; turn < kTurns; ++turn) {
       std::uint32_t a[kRows][4], b[kColumns][2];
       const int row = warp_m() * Tile::kSegmentRows + lane() % 16;
       const unsigned char* const rows = image + row * kGemmRowBytes + ((2 * turn + lane() / 16) ^ (row / 2 % 4)) * kGemmChunkBytes;
-      CNN_GPU_UNROLL
+      CNN_UNROLL
       for (int m = 0; m < kRows; ++m) ldmatrix<4>(a[m], rows + m * 16 * kGemmRowBytes);
-      CNN_GPU_UNROLL
+      CNN_UNROLL
       for (int n = 0; n < kColumns; n += 2) load_filter(b[n], b[n + 1], filter, turn, n);
       if constexpr (sizeof(T) == 4) {
-        CNN_GPU_UNROLL
-        for (int m = 0; m < kRows; ++m) CNN_GPU_UNROLL
+        CNN_UNROLL
+        for (int m = 0; m < kRows; ++m) CNN_UNROLL
         for (int i = 0; i < 4; ++i) a[m][i] = to_tfloat32(a[m][i]);
-        CNN_GPU_UNROLL
-        for (int n = 0; n < kColumns; ++n) CNN_GPU_UNROLL
+        CNN_UNROLL
+        for (int n = 0; n < kColumns; ++n) CNN_UNROLL
         for (int i = 0; i < 2; ++i) b[n][i] = to_tfloat32(b[n][i]);
       }
-      CNN_GPU_UNROLL
+      CNN_UNROLL
       for (int m = 0; m < kRows; ++m) {
-        CNN_GPU_UNROLL
+        CNN_UNROLL
         for (int n = 0; n < kColumns; ++n) mma<T>(sum[m][n], a[m], b[n]);
       }
     }
@@ -242,7 +251,10 @@ struct TensorResults {
     const int rows = staged_rows(Tile::kShape, p.parts, int(sizeof(To))), segments = rows < Tile::BM ? Tile::kSegments : 1;
     CNN_NO_UNROLL
     for (int segment = 0; segment < segments; ++segment) {
-      if (segments == 1 || warp_m() == segment) stage<To>(p, part, warp_m() * Tile::kSegmentRows % rows, rows, table, staging);
+      if (segments == 1 || warp_m() == segment) {
+        const StagedRows& staged = column_tile + 1 == p.column_tiles ? p.staged_last : p.staged;
+        stage<To>(p, staged, part, warp_m() * Tile::kSegmentRows % rows, rows, table, staging);
+      }
       if (segments > 1 || part + 1 == p.parts) write_results<To>(p, slab, column_tile, segment * Tile::kSegmentRows, rows, table, staging);
     }
   }
@@ -250,35 +262,36 @@ struct TensorResults {
  private:
   // A lane has pairs of columns of every eighth row, from `first_row` on.
   template <class To>
-  __device__ __forceinline__ void stage(const GemmParams& p, int part, int first_row, int rows, const GemmStoreTable<Tile>& table,
-                                        unsigned char* staging) const {
+  __device__ __forceinline__ void stage(const GemmParams& p, const StagedRows& staged, int part, int first_row, int rows,
+                                        const GemmStoreTable<Tile>& table, unsigned char* staging) const {
     constexpr int kSize = int(sizeof(To));
     using Two = Vector<To, 2>;
     first_row += lane() / 4;
     const int per_plane = p.parts > 1 ? 1 : p.planes, columns = Tile::BN / per_plane;
-    CNN_GPU_UNROLL
+    CNN_UNROLL
     for (int n = 0; n < kColumns; ++n) {
       const int column = warp_n() * Tile::kWarpColumns + lane() % 4 * 2 + n * 8;
       const float factor[2] = {table.factor[column], table.factor[column + 1]};
       const float offset[2] = {table.offset[column], table.offset[column + 1]};
       const auto result = [&](int m, int half, int i) { return narrow<To>(sum[m][n][2 * half + i] * factor[i] + offset[i]); };
       if (!p.out_planar) {
-        CNN_GPU_UNROLL
-        for (int m = 0; m < kRows; ++m) CNN_GPU_UNROLL
+        if (column * kSize >= staged.chunks * kGemmChunkBytes) continue;
+        CNN_UNROLL
+        for (int m = 0; m < kRows; ++m) CNN_UNROLL
         for (int half = 0; half < 2; ++half) {
-          const int row = (first_row + m * 16 + half * 8) * p.parts + part;
           Two two;
           two.value[0] = result(m, half, 0), two.value[1] = result(m, half, 1);
-          *reinterpret_cast<Two*>(staging + staged_row(Tile::kShape, row, kSize) + column * kSize) = two;
+          const int at = Tile::template staged<To>(staged, p.parts, first_row + m * 16 + half * 8, part, column * kSize);
+          *reinterpret_cast<Two*>(staging + at) = two;
         }
       } else {
-        CNN_GPU_UNROLL
+        CNN_UNROLL
         for (int i = 0; i < 2; ++i) {
           const int at = per_plane == 1 ? column + i : p.planes_div.quotient(column + i);
           const int plane = per_plane == 1 ? part : column + i - at * per_plane, mask = Tile::chunk_mask(at, per_plane);
           unsigned char* const line = staging + (plane * columns + at) * rows * kSize;
-          CNN_GPU_UNROLL
-          for (int m = 0; m < kRows; ++m) CNN_GPU_UNROLL
+          CNN_UNROLL
+          for (int m = 0; m < kRows; ++m) CNN_UNROLL
           for (int half = 0; half < 2; ++half) {
             const int byte = (first_row + m * 16 + half * 8) * kSize;
             *reinterpret_cast<To*>(line + (byte / 16 ^ mask) * 16 + byte % 16) = result(m, half, i);

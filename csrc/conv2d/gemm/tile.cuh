@@ -37,6 +37,11 @@ struct GemmTile {
   static_assert(kThreadsM * kThreadsN == kThreads && kThreads % 32 == 0, "threads tile the block");
   static_assert(TM % 4 == 0 && TN % 4 == 0 && kThreadsM % kLanesM == 0 && kThreadsN % kLanesN == 0, "segments and warps tile it");
 
+  // The byte of the staged rows where byte `byte` of a row, one part of it, lies.
+  template <class To>
+  __device__ static __forceinline__ int staged(const StagedRows&, int parts, int row, int part, int byte) {
+    return staged_row(kShape, row * parts + part, int(sizeof(To))) + byte;
+  }
   // What a staged column's chunks (store.cuh) are exchanged by, so that the threads of a warp, which are at different columns of one chunk,
   // meet in no bank.
   __device__ static __forceinline__ int chunk_mask(int column, int columns_per_plane) {

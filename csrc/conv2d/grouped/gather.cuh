@@ -117,7 +117,7 @@ __device__ __forceinline__ void load_filters(const GatherParams& p, int slab, in
     const int row = rows * walk.lane_rows + lane % walk.lane_rows;
     const int first = (step * walk.row_lanes + lane / walk.lane_rows) * walk.pair;
     if (row >= walk.rows || first >= walk.row_elements) continue;
-    int in, row_result = 0, k = slab * p.filters + row;
+    int in = 0, row_result = 0, k = slab * p.filters + row;
     if (p.dgrad) {  // rows: filters of the slice, which are dgrad's input channels; in a row lie the channels of a group
       const int group = walk.by_slice.divmod(row, in);
       row_result = group * p.group_out;

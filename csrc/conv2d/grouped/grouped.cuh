@@ -11,6 +11,7 @@
 #include "conv2d/grouped/gather_shape.h"
 #include "conv2d/grouped/grouped.h"
 #include "conv2d/grouped/wgrad_shape.h"
+#include "conv2d/resident_wgrad/host.h"
 
 namespace cnn::conv2d {
 namespace grouped {
@@ -145,6 +146,7 @@ void add_grouped_kernels(std::vector<Kernel>& catalogue) {
   grouped::add_wgrad<T, 8, 3>(catalogue);
   grouped::add_wgrad<T, 4, 3>(catalogue);
   add_stack_rows<T, ResidentGrouped>(catalogue);
+  add_resident_wgrad_rows<T, StackWgradRow>(catalogue, "grouped", "grouped_wgrad_", "resident");
 }
 
 }  // namespace cnn::conv2d

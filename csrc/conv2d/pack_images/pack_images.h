@@ -30,10 +30,10 @@ void launch_pack_images(PackImagesParams params, cudaStream_t stream);
 // The packed images of a problem, and the problem that is left: x, y or both are channels_last.
 struct Packed {
   Problem problem;
-  int64_t x_bytes = 0, y_bytes = 0;  // 0: not read by the pass
+  int64_t x_bytes = 0, y_bytes = 0;  // 0: not read by the pass, or not packed
 
-  explicit Packed(const Problem& p) : problem(p) {
-    if (p.pass != Pass::kDgrad) x_bytes = pack(p, p.C, p.H, p.W, problem.x);
+  Packed(const Problem& p, bool packs_x) : problem(p) {
+    if (p.pass != Pass::kDgrad && packs_x) x_bytes = pack(p, p.C, p.H, p.W, problem.x);
     if (p.pass != Pass::kFprop) y_bytes = pack(p, p.K, p.P, p.Q, problem.y);
   }
   int64_t bytes() const { return x_bytes + y_bytes; }
@@ -60,38 +60,39 @@ struct Packed {
   }
 };
 
-inline std::string why_not_packed(const Problem& p) {
+inline std::string why_not_packed(const Problem& p, bool packs_x) {
   constexpr int64_t kMost = int64_t(512) << 20;
   const auto is_planes = [](const Strides& s, int64_t channels, int64_t h, int64_t w) {
     return channels > 1 && h * w > 1 && (s.d3 == 1 || w == 1) && (s.d2 == w || h == 1) && !(s.d1 == 1 && channels > 1);
   };
-  if (p.pass != Pass::kDgrad && !is_planes(p.x, p.C, p.H, p.W)) return "x is not of dense planes: nothing to pack";
+  if (p.pass != Pass::kDgrad && packs_x && !is_planes(p.x, p.C, p.H, p.W)) return "x is not of dense planes: nothing to pack";
   if (p.pass != Pass::kFprop && !is_planes(p.y, p.K, p.P, p.Q)) return "y is not of dense planes: nothing to pack";
-  if (const int64_t bytes = Packed(p).bytes(); bytes > kMost)
+  if (const int64_t bytes = Packed(p, packs_x).bytes(); bytes > kMost)
     return "packed images would take " + std::to_string(bytes >> 20) + " MB: built for up to " + std::to_string(kMost >> 20);
   return {};
 }
 
-// A row of the catalogue that packs, made from one that reads channels_last images: `Row` has its four functions as static members.
-template <class T, class Row>
+// A row of the catalogue that packs, made from one that reads channels_last images: `Row` has its four functions as static members. One
+// that reads an x of planes as it lies has only y packed.
+template <class T, class Row, bool kPacksX = true>
 struct PackedRow {
   static std::string why_not(const Kernel& kernel, const Problem& p) {
     if (std::string why = why_not_tuned(p); !why.empty()) return why;
-    if (std::string why = why_not_packed(p); !why.empty()) return why;
-    return Row::why_not(kernel, Packed(p).problem);
+    if (std::string why = why_not_packed(p, kPacksX); !why.empty()) return why;
+    return Row::why_not(kernel, Packed(p, kPacksX).problem);
   }
   static double cost(const Kernel& kernel, const Problem& p) {
-    const Packed packed(p);
+    const Packed packed(p, kPacksX);
     return packed.cost() + Row::cost(kernel, packed.problem);
   }
   static Configuration configure(const Kernel& kernel, const Problem& p) {
-    const Packed packed(p);
+    const Packed packed(p, kPacksX);
     Configuration c = Row::configure(kernel, packed.problem);
     c.workspace_bytes += packed.bytes();
     return c;
   }
   static void run(const Kernel& kernel, const Problem& p, const Configuration& configuration, const Arguments& a) {
-    const Packed packed(p);
+    const Packed packed(p, kPacksX);
     Arguments rest = a;
     const auto pack = [&](const void* in, const Strides& from, int64_t channels, int64_t pixels, const Strides& to) {
       void* const out = rest.workspace;

@@ -39,11 +39,11 @@ struct WarpTile {
   float sum[kRows][kColumns][4];
 
   __device__ __forceinline__ void clear() {
-    CNN_GPU_UNROLL
+    CNN_UNROLL
     for (int i = 0; i < kRows; ++i) {
-      CNN_GPU_UNROLL
+      CNN_UNROLL
       for (int j = 0; j < kColumns; ++j) {
-        CNN_GPU_UNROLL
+        CNN_UNROLL
         for (int e = 0; e < 4; ++e) sum[i][j][e] = 0;
       }
     }
@@ -68,17 +68,17 @@ struct ChannelsLastTensor : ChannelsLast<T, true> {
     CNN_NO_UNROLL
     for (int pixel = at.slice * kDepth; pixel < bk; pixel += at.slices * kDepth) {
       std::uint32_t a[WarpTile::kRows][4], b[WarpTile::kColumns][2];
-      CNN_GPU_UNROLL
+      CNN_UNROLL
       for (int i = 0; i < WarpTile::kRows; ++i) ldmatrix<4, true>(a[i], y + ((filter + i * 16) ^ swizzle));
-      CNN_GPU_UNROLL
+      CNN_UNROLL
       for (int j = 0; j < WarpTile::kColumns; j += 2) {
         std::uint32_t two[4];
         ldmatrix<4, true>(two, x + ((column + j * 8) ^ swizzle));
         b[j][0] = two[0], b[j][1] = two[1], b[j + 1][0] = two[2], b[j + 1][1] = two[3];
       }
-      CNN_GPU_UNROLL
+      CNN_UNROLL
       for (int i = 0; i < WarpTile::kRows; ++i) {
-        CNN_GPU_UNROLL
+        CNN_UNROLL
         for (int j = 0; j < WarpTile::kColumns; ++j) mma<T>(results.sum[i][j], a[i], b[j]);
       }
       y += at.slices * kDepth * bm, x += at.slices * kDepth * bn;
@@ -93,19 +93,19 @@ struct ChannelsLastTensor : ChannelsLast<T, true> {
     const T* y = stage + (at.slice * kDepth + lane % 4) * bm + at.m + lane / 4;
     const T* x = stage + bk * bm + (at.slice * kDepth + lane % 4) * bn + at.n + lane / 4;
     int run[kRuns];
-    CNN_GPU_UNROLL
+    CNN_UNROLL
     for (int i = 0; i < kRuns; ++i) run[i] = (i ^ (lane % 4)) * kRun;
     CNN_NO_UNROLL
     for (int pixel = at.slice * kDepth; pixel < bk; pixel += at.slices * kDepth) {
       std::uint32_t b[WarpTile::kColumns][2];
-      CNN_GPU_UNROLL
+      CNN_UNROLL
       for (int j = 0; j < WarpTile::kColumns; ++j) b[j][0] = rounded(x + run[j]), b[j][1] = rounded(x + 4 * bn + run[j]);
-      CNN_GPU_UNROLL
+      CNN_UNROLL
       for (int i = 0; i < WarpTile::kRows; ++i) {
         const T* const of = y + i / 2 * (kRun * kRuns);
         const int low = run[i % 2 * 2], high = run[i % 2 * 2 + 1];
         const std::uint32_t a[4] = {rounded(of + low), rounded(of + high), rounded(of + 4 * bm + low), rounded(of + 4 * bm + high)};
-        CNN_GPU_UNROLL
+        CNN_UNROLL
         for (int j = 0; j < WarpTile::kColumns; ++j) mma<T>(results.sum[i][j], a, b[j]);
       }
       y += at.slices * kDepth * bm, x += at.slices * kDepth * bn;
@@ -118,12 +118,12 @@ struct ChannelsLastTensor : ChannelsLast<T, true> {
   // The fragments' rows into the slice's: pairs of columns of eight rows, which begin in different banks.
   __device__ static __forceinline__ void keep(const WarpTile& results, const WarpPlace& at, float* slice, int, int bn) {
     const int lane = int(threadIdx.x) % 32;
-    CNN_GPU_UNROLL
+    CNN_UNROLL
     for (int i = 0; i < WarpTile::kRows; ++i) {
-      CNN_GPU_UNROLL
+      CNN_UNROLL
       for (int half = 0; half < 2; ++half) {
         float* const row = slice + sums_row(at.m + i * 16 + half * 8 + lane / 4, bn, ChannelsLast<T>::kRun) + at.n + lane % 4 * 2;
-        CNN_GPU_UNROLL
+        CNN_UNROLL
         for (int j = 0; j < WarpTile::kColumns; ++j)
           *reinterpret_cast<float2*>(row + j * 8) = make_float2(results.sum[i][j][2 * half], results.sum[i][j][2 * half + 1]);
       }

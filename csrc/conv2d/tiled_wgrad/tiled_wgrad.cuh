@@ -381,12 +381,14 @@ void add_tiled_wgrad_row(std::vector<Kernel>& catalogue, WgradFamily family, con
   catalogue.push_back(row);
 }
 
-// For channels dense, for rows of pixels dense, and one that packs such rows; the first and the last on tensor cores too.
+// For channels dense, for rows of pixels dense, and one that packs such rows; the first and the last on tensor cores too, the last in
+// halves there alone.
 template <class T, WgradFamily kFamily>
 void add_tiled_wgrad_rows(std::vector<Kernel>& catalogue) {
   add_tiled_wgrad_row<T, ChannelsLast<T>, TiledWgradRow<ChannelsLast<T>, kFamily>>(catalogue, kFamily, "nhwc");
   add_tiled_wgrad_row<T, Planar<T>, TiledWgradRow<Planar<T>, kFamily>>(catalogue, kFamily, "nchw");
-  add_tiled_wgrad_row<T, ChannelsLast<T>, PackedRow<T, TiledWgradRow<ChannelsLast<T>, kFamily>>>(catalogue, kFamily, "packed");
+  if (sizeof(T) == 4)
+    add_tiled_wgrad_row<T, ChannelsLast<T>, PackedRow<T, TiledWgradRow<ChannelsLast<T>, kFamily>>>(catalogue, kFamily, "packed");
   if constexpr (tensor_cores_have<T>) {
     add_tiled_wgrad_row<T, ChannelsLastTensor<T>, TiledWgradRow<ChannelsLastTensor<T>, kFamily>>(catalogue, kFamily, "tensor");
     add_tiled_wgrad_row<T, ChannelsLastTensor<T>, PackedRow<T, TiledWgradRow<ChannelsLastTensor<T>, kFamily>>>(catalogue, kFamily,

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "conv2d/gemm/host.h"
+#include "conv2d/gemm/stack_host.h"
 #include "conv2d/plan.h"
 #include "conv2d/transposed/transposed.h"
 
@@ -29,6 +29,7 @@ void add_transposed_kernels(std::vector<Kernel>& catalogue) {
   add_gemm_rows<T, Transposed, GemmTileName::k128x64>(catalogue);
   add_gemm_rows<T, Transposed, GemmTileName::k256x16>(catalogue);
   add_tensor_gemm_rows<T, Transposed>(catalogue);
+  add_stack_rows<T, ResidentTransposed>(catalogue, {Pass::kDgrad});
 }
 
 }  // namespace cnn::conv2d
