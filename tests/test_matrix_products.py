@@ -21,16 +21,16 @@ DILATED_ODD = "n1 c256 33x33 k64 3x3 pad 12 dilation 12"
 POINTWISE, TRANSPOSED = "conv2d_pointwise_128x64_", "conv2d_transposed_128x64_"
 
 CASES = (
-    Case(WIDENING, "fprop", "bf16", "nchw", "conv2d_pointwise_256x16_bf16", 80),
-    Case(WIDENING, "dgrad", "f32", "nchw", "conv2d_pointwise_256x16_f32", 80),
+    Case(WIDENING, "fprop", "bf16", "nchw", "conv2d_pointwise_256x16_bf16", 160),
+    Case(WIDENING, "dgrad", "f32", "nchw", "conv2d_pointwise_256x16_f32", 160),
     *(
-        Case(BOTTLENECK, name, dtype, layout, POINTWISE + dtype, 80)
+        Case(BOTTLENECK, name, dtype, layout, POINTWISE + dtype, 160)
         for name, dtype, layout in (
             ("fprop", "bf16", "nchw"), ("fprop", "f32", "channels_last"), ("dgrad", "bf16", "channels_last"),
         )
     ),
-    Case(ODD, "fprop", "bf16", "nchw", POINTWISE + "bf16", 80),
-    Case(ODD, "dgrad", "f32", "nchw", POINTWISE + "f32", 80),
+    Case(ODD, "fprop", "bf16", "nchw", POINTWISE + "bf16", 160),
+    Case(ODD, "dgrad", "f32", "nchw", POINTWISE + "f32", 160),
     *(
         Case(problem, "dgrad", dtype, layout, TRANSPOSED + dtype, 1)
         for problem in (STRIDED, APART)
@@ -46,8 +46,8 @@ PACKED = (
     Case(DENSE, "fprop", "f32", "nchw", "conv2d_dense_packed_128x64_f32", 1),
     Case(DENSE, "dgrad", "f32", "nchw", "conv2d_dense_packed_256x64_f32", 1),
     Case(DENSE, "wgrad", "f32", "nchw", "conv2d_dense_wgrad_packed_f32", 1),
-    Case(DILATED_ODD, "fprop", "f32", "nchw", "conv2d_dilated_packed_256x16_f32", 1),
-    Case(DILATED_ODD, "dgrad", "f32", "nchw", "conv2d_dilated_packed_256x16_f32", 1),
+    Case(DILATED_ODD, "fprop", "f32", "nchw", "conv2d_dilated_packed_256x16_f32", 3),
+    Case(DILATED_ODD, "dgrad", "f32", "nchw", "conv2d_dilated_packed_256x16_f32", 3),
 )  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def test_planes_are_packed_by_whole_sectors_and_read_by_vectors(launches: dict[C
 @pytest.mark.parametrize("layout", ["nchw", "channels_last"])
 def test_an_item_asks_for_its_image_once(layout: str) -> None:
     """Four tiles of columns multiply one image tile; the filter is asked for by every block of 128 rows."""
-    case = Case(BOTTLENECK, "fprop", "bf16", layout, POINTWISE + "bf16", 80)
+    case = Case(BOTTLENECK, "fprop", "bf16", layout, POINTWISE + "bf16", 160)
     (launch,) = launches_of([case])[case]
     channels, filters, size = 64, 256, 2
     blocks = math.ceil(16 * 56 * 56 / 128 / case.sample)
