@@ -40,19 +40,20 @@ struct TileOrigin {
   }
 };
 
-// A warp's results, and where its operands begin.
+// A warp's results, and where its operands begin. A warp has the tile's columns.
 template <class T, bool kFilterInner>
 struct ResidentResults : TensorResults<T, ResidentTile, kFilterInner> {
   using Base = TensorResults<T, ResidentTile, kFilterInner>;
-  using Base::kRows, Base::lane, Base::sum, Base::warp_m;
+  using Base::kRows, Base::lane, Base::sum;
 
   int first[kRows];  // places of the halo under tap (0, 0), of this lane's rows in ldmatrix
 
-  __device__ __forceinline__ ResidentResults(const GemmParams& p, const Halo& halo) {
+  __device__ __forceinline__ void find(const GemmParams& p, const Halo& halo) {
+    const int lane_row = recompute(int(threadIdx.x)) / 32 * ResidentTile::kSegmentRows + lane() % 16;
     CNN_UNROLL
     for (int m = 0; m < kRows; ++m) {
       int column;
-      const int row = p.tile_w_div.divmod(warp_m() * ResidentTile::kSegmentRows + m * 16 + lane() % 16, column);
+      const int row = p.tile_w_div.divmod(lane_row + m * 16, column);
       first[m] = row * p.h.in_per_out * halo.pitch + column;
     }
   }
@@ -77,7 +78,7 @@ __global__ void __launch_bounds__(ResidentTile::kThreads, ResidentTile::kBlocks)
   CNN_DYNAMIC_SHARED(shared, unsigned char);
   CNN_SHARED(table, GemmStoreTable<ResidentTile>);
   const GemmParams& p = r.gemm;
-  unsigned char *const filter = shared, *const halo = shared + r.filter_bytes, *const staging = shared + p.staging;
+  unsigned char *const filter = shared, *const halo = shared + r.filter_bytes;
 
   // The same columns in all of the block's items.
   {
@@ -85,28 +86,29 @@ __global__ void __launch_bounds__(ResidentTile::kThreads, ResidentTile::kBlocks)
     Operands::load_filter(r, item, filter);
     table.template set_columns<T>(p, item, item.column_tile);
   }
-  typename Operands::Results results(r);
+  typename Operands::Results results;
 
   CNN_NO_UNROLL
   for (int index = int(blockIdx.x); index < p.items; index += int(gridDim.x)) {
-    GemmItem item = gemm_item(p, index);
-    Operands::load_halo(r, item, halo);
+    Operands::load_halo(r, gemm_item(p, index), halo);
     commit_async();
     wait_async<0>();
     __syncthreads();
 
-    // Of a strided dgrad all classes have the same halo.
+    // Of a strided dgrad all classes have the same halo. What an item is is worked out again where it is asked for: registers are for
+    // results.
     CNN_NO_UNROLL
-    for (int i = 0; i < p.class_count_h * p.class_count_w; ++i) {
-      item.class_h = i / p.class_count_w, item.class_w = i % p.class_count_w;
-      table.set_rows(p, item);
-      CNN_NO_UNROLL
-      for (int part = 0; part < p.parts; ++part) {
-        results.clear();
-        results.multiply(r, item.class_h, item.class_w + part, halo, filter);
-        if (staging == halo) __syncthreads();  // of a single class the results are staged where the halo was
-        results.template store<T>(p, 0, item.column_tile, part, table, staging);
+    for (int of_class = 0; of_class < p.class_count_h * p.class_count_w * p.parts; ++of_class) {
+      if (of_class % p.parts == 0) {
+        GemmItem item = gemm_item(p, recompute(index));
+        item.class_h = of_class / p.parts / p.class_count_w, item.class_w = of_class / p.parts % p.class_count_w;
+        table.set_rows(p, item);
       }
+      results.clear();
+      results.multiply(r, of_class, halo, filter);
+      if (p.staging == r.filter_bytes) __syncthreads();  // of a single class the results are staged where the halo was
+      results.template store<T>(p, 0, gemm_item(p, recompute(int(blockIdx.x))).column_tile, recompute(of_class) % p.parts, table,
+                                shared + p.staging);
     }
   }
 }

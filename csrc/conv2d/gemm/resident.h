@@ -22,6 +22,11 @@ struct Halo {
 };
 
 // Of groups side by side (stack.cuh).
+constexpr int kMostStackTaps = 128;
+struct StackTap {
+  int place;   // of the halo, under the first result
+  int filter;  // which tap of the filter
+};
 struct StackParams {
   GemmParams gemm;   // one of its groups is a stack of the problem's; rows are rectangles, and there are no slabs
   int filter_bytes;  // the halo lies behind the filter
@@ -34,6 +39,9 @@ struct StackParams {
   FastDiv<int32_t> taps_across;
   int log_chunks;  // of a pixel
   int turns;       // 16 channels each
+  // The taps of one class after the other's, classes of rows outermost, and where those of each begin.
+  StackTap tap[kMostStackTaps];
+  int first_tap[kMostClasses * kMostClasses + 1];
 };
 
 // Of a first layer's strip of quads of channels (strip.cuh).

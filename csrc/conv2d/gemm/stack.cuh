@@ -68,23 +68,12 @@ struct StackOperands {
     static constexpr int kTurnsOfGroup = kGroup >= 16 ? kGroup / 16 : 1;  // of 16 channels
     static constexpr int kMostTurns = 4;
 
-    __device__ __forceinline__ explicit Results(const Params& r) : Base(r.gemm, r.halo) {}
-
     // sum += halo * filter of all taps of a class.
-    __device__ __forceinline__ void multiply(const Params& r, int class_h, int class_w, const unsigned char* halo,
-                                             const unsigned char* filter) {
-      const GemmParams& p = r.gemm;
-      const GemmClass &h = p.h.classes[class_h], &w = p.w.classes[class_w];
-      const int first_row = h.first_in - r.halo.origin_h, first_column = w.first_in - r.halo.origin_w;
+    __device__ __forceinline__ void multiply(const Params& r, int of_class, const unsigned char* halo, const unsigned char* filter) {
+      Base::find(r.gemm, r.halo);
       CNN_NO_UNROLL
-      for (int i = 0; i < h.taps; ++i) {
-        CNN_NO_UNROLL
-        for (int j = 0; j < w.taps; ++j) {
-          const int tap = (h.first_tap + i * p.h.tap_step) * r.taps_across.divisor + w.first_tap + j * p.w.tap_step;
-          const int row = first_row + i * p.h.in_per_tap, column = first_column + j * p.w.in_per_tap;
-          multiply_tap(r, r.halo.place(row, column), halo, filter + tap * kTapBytes);
-        }
-      }
+      for (int i = r.first_tap[of_class]; i < r.first_tap[of_class + 1]; ++i)
+        multiply_tap(r, r.tap[i].place, halo, filter + r.tap[i].filter * kTapBytes);
     }
 
    private:

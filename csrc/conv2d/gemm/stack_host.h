@@ -47,6 +47,24 @@ inline PixelSpan pixels_under_taps(const GemmAxis& axis) {
   return first > last ? PixelSpan{0, 1} : PixelSpan{first, last - first + 1};
 }
 
+inline void list_taps(StackParams& r) {
+  const GemmParams& q = r.gemm;
+  int taps = 0, classes = 0;
+  for_each_axis_class(q.h, [&](const GemmClass& h) {
+    for_each_axis_class(q.w, [&](const GemmClass& w) {
+      r.first_tap[classes++] = taps;
+      for (int i = 0; i < h.taps * w.taps; ++i) {
+        const int tap_h = i / w.taps, tap_w = i % w.taps, row = h.first_in - r.halo.origin_h + tap_h * q.h.in_per_tap;
+        const int column = w.first_in - r.halo.origin_w + tap_w * q.w.in_per_tap, phases = r.halo.phases.divisor;
+        const int filter = (h.first_tap + tap_h * q.h.tap_step) * r.taps_across.divisor + w.first_tap + tap_w * q.w.tap_step;
+        if (taps < kMostStackTaps) r.tap[taps] = {row * r.halo.pitch + column % phases * r.halo.phase_width + column / phases, filter};
+        ++taps;
+      }
+    });
+  });
+  r.first_tap[classes] = taps;
+}
+
 struct StackPlan : ResidentPlan<StackParams> {
   GemmPlan of_groups;  // of the problem as it is: the filter's
   int group = 0;
@@ -78,6 +96,7 @@ inline StackPlan plan_stack(const Problem& p, int tile_w) {
   set_places(r.halo, (q.tile_h - 1) * q.h.in_per_out + span_h.extent, q.w.in_per_out > 1 ? int(round_up(halo_w, in_line)) : halo_w,
              q.w.in_per_out, in_line);
   r.halo.origin_h = span_h.first, r.halo.origin_w = span_w.first;
+  list_taps(r);
   set_blocks(plan, q, r.halo.height * r.halo.pitch * (kGemmChunkBytes << r.log_chunks), size);
 
   // Of a chunk's copy, estimated from the source: its place, its pixel, bounds, two addresses.
@@ -107,6 +126,7 @@ inline std::string why_not_stack(const Problem& p) {
   const int64_t channels = std::max(p.channels_per_group(), p.filters_per_group());
   if (channels > kWidestStack) return std::to_string(channels) + " channels: built for up to " + std::to_string(kWidestStack);
   if (taps_are_apart(p)) return "taps that do not meet: one product, which the tiles of the transposed kernels are";
+  if (p.R * p.S > kMostStackTaps) return std::to_string(p.R * p.S) + " taps: built for up to " + std::to_string(kMostStackTaps);
   if (p.R * p.S * kWidestStack * stack_group(p) * size_of(p.dtype) > kResidentMostShared)
     return "the filter does not fit into shared memory";
   if (plan_stack(p).shared_bytes > kResidentMostShared) return "filter and halo do not fit into shared memory";

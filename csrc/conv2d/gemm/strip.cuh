@@ -118,9 +118,8 @@ struct StripOperands {
     using Base::kRows, Base::first, Base::lane;
     static constexpr int kFragments = kColumns / 8;
 
-    __device__ __forceinline__ explicit Results(const Params& r) : Base(r.gemm, r.halo) {}
-
-    __device__ __forceinline__ void multiply(const Params& r, int, int, const unsigned char* halo, const unsigned char* filter) {
+    __device__ __forceinline__ void multiply(const Params& r, int, const unsigned char* halo, const unsigned char* filter) {
+      Base::find(r.gemm, r.halo);
       const int across = 2 / r.chunk_pixels;  // chunks from taps 0 and 1 to taps 2 and 3
       CNN_NO_UNROLL
       for (int row = 0; row < r.taps_h; ++row) {

@@ -253,36 +253,38 @@ struct TensorResults {
     for (int segment = 0; segment < segments; ++segment) {
       if (segments == 1 || warp_m() == segment) {
         const StagedRows& staged = column_tile + 1 == p.column_tiles ? p.staged_last : p.staged;
-        stage<To>(p, staged, part, warp_m() * Tile::kSegmentRows % rows, rows, table, staging);
+        stage<To>(p, staged, recompute(int(threadIdx.x)), part, rows, table, staging);
       }
       if (segments > 1 || part + 1 == p.parts) write_results<To>(p, slab, column_tile, segment * Tile::kSegmentRows, rows, table, staging);
     }
   }
 
  private:
-  // A lane has pairs of columns of every eighth row, from `first_row` on.
+  // A lane has pairs of columns of every eighth row.
   template <class To>
-  __device__ __forceinline__ void stage(const GemmParams& p, const StagedRows& staged, int part, int first_row, int rows,
+  __device__ __forceinline__ void stage(const GemmParams& p, const StagedRows& staged, int thread, int part, int rows,
                                         const GemmStoreTable<Tile>& table, unsigned char* staging) const {
     constexpr int kSize = int(sizeof(To));
     using Two = Vector<To, 2>;
-    first_row += lane() / 4;
+    const int lane = thread % 32, first_row = thread / 32 / Tile::kWarpsN * Tile::kSegmentRows % rows + lane / 4;
     const int per_plane = p.parts > 1 ? 1 : p.planes, columns = Tile::BN / per_plane;
     CNN_UNROLL
     for (int n = 0; n < kColumns; ++n) {
-      const int column = warp_n() * Tile::kWarpColumns + lane() % 4 * 2 + n * 8;
+      const int column = thread / 32 % Tile::kWarpsN * Tile::kWarpColumns + lane % 4 * 2 + n * 8;
       const float factor[2] = {table.factor[column], table.factor[column + 1]};
       const float offset[2] = {table.offset[column], table.offset[column + 1]};
       const auto result = [&](int m, int half, int i) { return narrow<To>(sum[m][n][2 * half + i] * factor[i] + offset[i]); };
       if (!p.out_planar) {
         if (column * kSize >= staged.chunks * kGemmChunkBytes) continue;
+        // Eight rows further on chunks are exchanged alike.
+        unsigned char* to = staging + Tile::template staged<To>(staged, p.parts, first_row, part, column * kSize);
         CNN_UNROLL
         for (int m = 0; m < kRows; ++m) CNN_UNROLL
         for (int half = 0; half < 2; ++half) {
           Two two;
           two.value[0] = result(m, half, 0), two.value[1] = result(m, half, 1);
-          const int at = Tile::template staged<To>(staged, p.parts, first_row + m * 16 + half * 8, part, column * kSize);
-          *reinterpret_cast<Two*>(staging + at) = two;
+          *reinterpret_cast<Two*>(to) = two;
+          to += 8 * p.parts * staged.chunks * kGemmChunkBytes;
         }
       } else {
         CNN_UNROLL
