@@ -21,12 +21,13 @@ struct Halo {
   }
 };
 
-// Of groups side by side (stack.cuh).
 constexpr int kMostStackTaps = 128;
 struct StackTap {
-  int place;   // of the halo, under the first result
-  int filter;  // which tap of the filter
+  int place;   // of the halo, under the tile's first result
+  int filter;  // which tap of the filter it is
 };
+
+// Of groups side by side (stack.cuh).
 struct StackParams {
   GemmParams gemm;   // one of its groups is a stack of the problem's; rows are rectangles, and there are no slabs
   int filter_bytes;  // the halo lies behind the filter
