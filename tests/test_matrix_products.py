@@ -87,7 +87,7 @@ def test_planes_are_packed_by_whole_sectors_and_read_by_vectors(launches: dict[C
 @pytest.mark.parametrize("layout", ["nchw", "channels_last"])
 def test_an_item_asks_for_its_image_once(layout: str) -> None:
     """Four tiles of columns multiply one image tile; the filter is asked for by every block of 128 rows."""
-    case = Case(BOTTLENECK, "fprop", "bf16", layout, POINTWISE + "bf16", 160)
+    case = Case(BOTTLENECK, "fprop", "bf16", layout, POINTWISE + "bf16", 80)
     (launch,) = launches_of([case])[case]
     channels, filters, size = 64, 256, 2
     blocks = math.ceil(16 * 56 * 56 / 128 / case.sample)
