@@ -1,4 +1,4 @@
-// The weight gradient of pointwise, dilated and strided (transposed) convolutions, on CUDA cores.
+// The weight gradient of pointwise, dense, dilated and strided (transposed) convolutions, on CUDA cores and tensor cores.
 #pragma once
 
 #include <vector>
