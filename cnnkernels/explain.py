@@ -31,6 +31,7 @@ class PassPlan:
     modelled_us: float | None  # by the plan's cost model of an H200, no measurement; Triton's plan has none
     why: str
     tile: tuple[int, ...] | None
+    batches: int  # the images run in so many, one after another; the grid is of one
     grid: int | tuple[int, ...]
     workspace_bytes: int
     refused: tuple[tuple[str, str], ...]  # every other candidate kernel and why it was not taken
@@ -53,7 +54,8 @@ class Explanation:
             tile = "" if plan.tile is None else f", tile {'x'.join(map(str, plan.tile))}"
             lines.append(f"  {plan.role}: {plan.name}")
             lines.append(f"    kernel {plan.kernel} of the {plan.family} family")
-            lines.append(f"    grid {plan.grid}{tile}, workspace {plan.workspace_bytes} B")
+            batches = f"{plan.batches} batches, each " if plan.batches > 1 else ""
+            lines.append(f"    {batches}grid {plan.grid}{tile}, workspace {plan.workspace_bytes} B")
             lines.append(f"    taken because {plan.why}")
             lines += [f"    not {name}: {reason}" for name, reason in plan.refused]
         if self.note:
@@ -283,6 +285,7 @@ def _pass_plan(problem: Problem, role: str, backend: str, input: Tensor, indices
         plan["modelled_us"],
         why or plan["why"],
         plan["tile"],
+        plan["batches"],
         plan["grid"],
         plan["workspace_bytes"],
         tuple((candidate, measured.get(candidate, reason)) for candidate, reason in plan["refused"]),

@@ -263,9 +263,9 @@ def test_what_the_plan_takes_passes_on_problems_of_every_family() -> None:
 
 
 def test_every_kernel_of_bf16_gives_the_same_bits_under_every_schedule() -> None:
-    # Of `cnnkernels verify --schedules`'s six orders the two that differ most from the one that comes first. fp32's kernels are run in
-    # several by tests/test_check.py.
-    orders = (Order("reverse"), Order("random", threads=2))
+    # Of `cnnkernels verify --schedules`'s six orders the one that differs most from the first. tests/test_check.py has another one, and
+    # fp32's kernels.
+    orders = (Order("random", threads=2),)
     selection = Selection(dtypes=("bf16",), quick=True, schedules=True, orders=orders)
     records = verify(selection)
     assert len(records) == len(kernel_passes(selection))

@@ -27,6 +27,7 @@ class PlannedPass:
     kernel: str
     family: str  # whose kernel that is
     tile: tuple[int, ...] | None
+    batches: int  # the images run in so many, one after another; the grid, slabs and tile are of one
     grid: int
     threads: int
     shared_bytes: int
@@ -62,7 +63,7 @@ def plan_pass(entry: Entry, name: str, dtype: str, layout: str) -> PlannedPass:
     plan: dict[str, Any] = problem._replace(allow_tf32=dtype == machine.TF32).plan()
     return PlannedPass(
         entry.net, entry.layer, entry.problem.family, name, dtype, layout, str(entry.problem),
-        plan["kernel"], plan["family"], plan["tile"], plan["grid"], plan["threads"], plan["shared_bytes"], plan["slabs"],
-        plan.get("stages", 0),
+        plan["kernel"], plan["family"], plan["tile"], plan["batches"], plan["grid"], plan["threads"], plan["shared_bytes"],
+        plan["slabs"], plan.get("stages", 0),
         plan["workspace_bytes"], plan["modelled_us"], plan["why"], tuple(plan["refused"]),
     )  # fmt: skip

@@ -167,6 +167,9 @@ def _table(rows: list[PlannedPass]) -> Table:
     for title in ("pass", *["dtype"] * dtypes, *["layout"] * layouts):
         table.add_column(title, no_wrap=True)
     table.add_column("kernel", overflow="fold", min_width=14)
+    batches = any(row.batches > 1 for row in rows)
+    if batches:
+        table.add_column("batches", justify="right", no_wrap=True)
     for title in ("tile", "launch", "shared", "stages", "slabs", "model µs"):
         table.add_column(title, justify="right", no_wrap=True)
     before = ""
@@ -178,6 +181,7 @@ def _table(rows: list[PlannedPass]) -> Table:
         shared = f"{row.shared_bytes / 1024:.0f} KB"
         cells += [
             row.kernel,
+            *[str(row.batches)] * batches,
             tile,
             f"{row.grid}x{row.threads}",
             shared,

@@ -12,7 +12,8 @@ from torch import Tensor
 #: repeats its first dimension by stride 0; "permuted" has its dimensions stored in the opposite order. The last four
 #: are channels_last and leave out one NaN: before the first element, or behind every pixel, row or image. With sizes
 #: that are multiples of a vector's length, that alone keeps vectors of channels from being aligned. "channels_last_images"
-#: and "channels_last_weights" are convolutions of which only these are channels_last.
+#: and "channels_last_weights" are convolutions of which only these are channels_last. The images of "far" and
+#: "channels_last_far" lie 2^30 elements apart, in memory that is reserved and, between them, never touched.
 Layout = Literal[
     "contiguous",
     "channels_last",
@@ -25,10 +26,17 @@ Layout = Literal[
     "channels_last_sliced_images",
     "channels_last_images",
     "channels_last_weights",
+    "far",
+    "channels_last_far",
 ]
 
 #: "normal" is N(0, 1); "integers" are small enough for sums of them to be exact; "special" has NaN and infinities too.
 Values = Literal["normal", "integers", "special"]
+
+# Elements from one far image to the next.
+_FAR = 1 << 30
+# Elements before and behind each that are NaN.
+_MARGIN = 64
 
 # Largest magnitude of "integers", such that sums of some thousand products stay exact in each dtype's own digits.
 _LARGEST_INTEGER = {torch.float64: 8, torch.float32: 8, torch.float16: 2, torch.bfloat16: 1}
@@ -75,6 +83,8 @@ def lay_out(tensor: Tensor, layout: Layout) -> Tensor:
     if layout in ("contiguous", "expanded"):
         return tensor.contiguous()
     n, c, h, w = tensor.shape
+    if is_far(layout):
+        return _far_apart(tensor, layout) if tensor.is_floating_point() else lay_out(tensor, _near(layout))
     nothing = torch.nan if tensor.is_floating_point() else torch.iinfo(tensor.dtype).min
     if layout == "sliced":
         surroundings = tensor.new_full((n, c + 2, h + 3, 2 * w + 3), nothing)
@@ -90,9 +100,33 @@ def lay_out(tensor: Tensor, layout: Layout) -> Tensor:
 
 def layout_of(role: str, layout: Layout) -> Layout:
     """The layout of one operand, where a convolution's have different ones."""
+    if is_far(layout) and role == "weight":
+        return _near(layout)
     if layout not in ("channels_last_images", "channels_last_weights"):
         return layout
     return "channels_last" if (role == "weight") == (layout == "channels_last_weights") else "contiguous"
+
+
+def is_far(layout: Layout) -> bool:
+    """Whether offsets from one image to another may not fit in 31 bits."""
+    return layout in ("far", "channels_last_far")
+
+
+def _near(layout: Layout) -> Layout:
+    return "channels_last" if is_channels_last(layout) else "contiguous"
+
+
+def _far_apart(tensor: Tensor, layout: Layout) -> Tensor:
+    n, *image = tensor.shape
+    dense = lay_out(tensor, _near(layout))
+    # A storage of its own: what torch.empty gives is filled where tests poison it.
+    elements = (n - 1) * _FAR + dense[0].numel() + 2 * _MARGIN
+    storage = torch.UntypedStorage(elements * tensor.element_size(), device=tensor.device)
+    whole = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage, 0, (elements,), (1,))
+    for i in range(n):
+        whole[i * _FAR :][: dense[0].numel() + 2 * _MARGIN] = torch.nan
+    strides = dense[0].stride()
+    return whole.as_strided((n, *image), (_FAR, *strides), _MARGIN).copy_(tensor)
 
 
 def is_channels_last(layout: Layout) -> bool:

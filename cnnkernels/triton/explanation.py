@@ -63,6 +63,7 @@ def explained(problem: Problem, kernel: str, indices: str) -> dict[str, Any]:
         "kernel": first.name,
         "family": choice.family if choice else "elementwise" if p.op == "conv2d_activation_grad" else "sums",
         "tile": choice.tile.shape if choice else None,
+        "batches": 1,
         "grid": first.grid,
         "threads": 32 * first.kwargs["num_warps"],
         "slabs": choice.slabs if choice else 1,

@@ -59,10 +59,10 @@ class Call {
   void run(const std::string& kernel) {
     const Device device(like_);
     const pool2d::Plan plan = pool2d::plan(problem_, kernel);
-    std::optional<Tensor> scratch = workspace(plan.configuration.workspace_bytes, problem_.dtype, like_);
+    std::optional<Tensor> scratch = workspace(plan.workspace_bytes, problem_.dtype, like_);
     if (scratch) arguments_.workspace = buffers_.workspace(*scratch);
     arguments_.stream = device.stream();
-    plan.kernel->run(*plan.kernel, problem_, plan.configuration, arguments_);
+    pool2d::run(plan, problem_, arguments_);
     buffers_.require_written(plan.kernel->name);
   }
 

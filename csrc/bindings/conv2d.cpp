@@ -99,10 +99,10 @@ void set_activation(conv2d::Epilogue& epilogue, const std::string& name, double 
 void run(const Problem& problem, conv2d::Arguments arguments, Buffers& buffers, const std::string& kernel, const Tensor& like) {
   const Device device(like);
   const conv2d::Plan plan = conv2d::plan(problem, kernel);
-  std::optional<Tensor> scratch = workspace(plan.configuration.workspace_bytes, problem.dtype, like);
+  std::optional<Tensor> scratch = workspace(plan.workspace_bytes, problem.dtype, like);
   arguments.workspace = scratch ? buffers.workspace(*scratch) : nullptr;
   arguments.stream = device.stream();
-  plan.kernel->run(*plan.kernel, problem, plan.configuration, arguments);
+  conv2d::run(plan, problem, arguments);
   buffers.require_written(plan.kernel->name);
 }
 

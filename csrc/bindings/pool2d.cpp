@@ -71,7 +71,7 @@ void run(const Problem& problem, pool2d::Arguments arguments, const Buffers& buf
   const Device device(like);
   const pool2d::Plan plan = pool2d::plan(problem, kernel);
   arguments.stream = device.stream();
-  plan.kernel->run(*plan.kernel, problem, plan.configuration, arguments);
+  pool2d::run(plan, problem, arguments);
   buffers.require_written(plan.kernel->name);
 }
 

@@ -24,6 +24,20 @@ static bool is_candidate(const Kernel& kernel, const Problem& problem) {
   return kernel.dtype == problem.dtype && std::find(kernel.passes.begin(), kernel.passes.end(), problem.pass) != kernel.passes.end();
 }
 
+// Whether it has so many bytes that a kernel may want it in batches. Packing makes of one channel a sector at most.
+static bool may_need_batches(const Problem& problem) {
+  constexpr double kLeast = double(1 << 24);
+  return problem.tensor_bytes() >= kLeast || !fits_32_bits(problem);
+}
+
+// A filter's or bias's gradient is a sum over images.
+static bool adds_images(Pass pass) { return pass == Pass::kWgrad || pass == Pass::kBiasGrad; }
+
+static Problem batch_of(Problem problem, int64_t images) {
+  problem.N = images, problem.in_batches = adds_images(problem.pass);
+  return problem;
+}
+
 static std::string task(const Problem& problem) { return std::string(name_of(problem.pass)) + " in " + short_name(problem.dtype); }
 
 // The families that are tuned for what they do; fp64 has the direct ones alone.
@@ -110,6 +124,22 @@ struct HashOfQuestion {
   }
 };
 
+// Bytes of a gradient's sums over images.
+static int64_t sum_bytes(const Problem& p) { return (p.pass == Pass::kBiasGrad ? p.K : p.filter_numel()) * accumulator_size(p.dtype); }
+
+static Plan plan_in_batches(const Kernel& kernel, const Problem& problem, int64_t count) {
+  if (count == 1) {
+    const Configuration c = kernel.configure(kernel, problem);
+    return {&kernel, c, 1, {}, c.workspace_bytes};
+  }
+  const Batches batches{problem.N, count};
+  Plan plan{&kernel, kernel.configure(kernel, batch_of(problem, batches.most())), count, {}, 0};
+  plan.smaller = batches.differ() ? kernel.configure(kernel, batch_of(problem, batches.most() - 1)) : plan.configuration;
+  plan.workspace_bytes = std::max(plan.configuration.workspace_bytes, plan.smaller.workspace_bytes);
+  if (adds_images(problem.pass)) plan.workspace_bytes += sum_bytes(problem);
+  return plan;
+}
+
 // To compare the kernels works out the schedule and the cost of each, and networks ask for the same problems again and again. Answers are
 // kept by each thread, until there are more than any network has layers.
 Plan plan(const Problem& problem, const std::string& forced) {
@@ -118,14 +148,33 @@ Plan plan(const Problem& problem, const std::string& forced) {
   Question question(problem, forced);
   if (const auto found = answers.find(question); found != answers.end()) return found->second;
   require_legal(problem);
-  const Kernel& kernel = choose(catalogue(), problem, forced);
+  const Choice<Kernel> choice = choose(catalogue(), problem, forced);
   if (answers.size() >= kMostAnswers) answers.clear();
-  return answers.emplace(std::move(question), Plan{&kernel, kernel.configure(kernel, problem)}).first->second;
+  return answers.emplace(std::move(question), plan_in_batches(*choice.kernel, problem, choice.batches)).first->second;
 }
 
 std::vector<Candidate<Kernel>> explain(const Problem& problem, const std::string& forced) {
   require_legal(problem);
-  return explain_choice(catalogue(), problem, &choose(catalogue(), problem, forced), !forced.empty());
+  return explain_choice(catalogue(), problem, choose(catalogue(), problem, forced), !forced.empty());
+}
+
+double microseconds_of(const Plan& plan, const Problem& problem) { return cost_in(plan.batches, *plan.kernel, problem); }
+
+void run(const Plan& plan, const Problem& problem, const Arguments& arguments) {
+  const Kernel& kernel = *plan.kernel;
+  if (plan.batches == 1) return kernel.run(kernel, problem, plan.configuration, arguments);
+  const Batches batches{problem.N, plan.batches};
+  const bool sums = adds_images(problem.pass);
+  Arguments a = arguments;
+  if (sums) a.workspace = static_cast<char*>(a.workspace) + sum_bytes(problem);
+  for (int64_t batch = 0; batch < batches.count; ++batch) {
+    const int64_t images = batches.size(batch);
+    a.batches_before = batch > 0, a.batches_after = batch + 1 < batches.count;
+    kernel.run(kernel, batch_of(problem, images), images == batches.most() ? plan.configuration : plan.smaller, a);
+    const int64_t bytes = images * size_of(problem.dtype);
+    advance(a.x, bytes * problem.x.d0), advance(a.y, bytes * problem.y.d0);
+    if (!sums) advance(a.out, bytes * (problem.pass == Pass::kFprop ? problem.y : problem.x).d0);
+  }
 }
 
 }  // namespace cnn::conv2d

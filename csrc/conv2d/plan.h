@@ -17,7 +17,7 @@ namespace cnn::conv2d {
 struct Configuration {
   int64_t blocks = 0;
   int64_t slabs = 1;  // parts of the reduction summed apart and added in order
-  int64_t workspace_bytes = 0;
+  int64_t workspace_bytes = 0;  // slabs, and behind them what else there is
   int threads = 0;          // of a block, where the kernel leaves it open
   int shared_bytes = 0;     // dynamic shared memory
   int tile[3] = {0, 0, 0};  // what a block computes, where the kernel leaves it open: the family's header says of what
@@ -30,6 +30,7 @@ struct Arguments {
   Epilogue epilogue{};      // fprop, dgrad; only the first, of conv2d_fused, has more than a bias. Of activation_grad the activation
   void* out = nullptr;
   void* workspace = nullptr;
+  bool batches_before = false, batches_after = false;  // wgrad, bias_grad in batches: whether this one is not the first, not the last
   cudaStream_t stream = nullptr;
 };
 
@@ -57,10 +58,19 @@ inline const char* arithmetic_of(const Kernel& kernel) { return kernel.tf32 ? "t
 
 struct Plan {
   const Kernel* kernel = nullptr;
-  Configuration configuration;
+  Configuration configuration;  // of the only batch, or of each
+  int64_t batches = 1;          // the images run in so many, one after another
+  Configuration smaller;        // of the batches that have an image less than the first
+  int64_t workspace_bytes = 0;
 };
 // `forced`: empty, or the only kernel that may be taken. Throws std::runtime_error with every candidate's reason if none can.
 Plan plan(const Problem& problem, const std::string& forced);
+
+// By the cost model of common/cost.h.
+double microseconds_of(const Plan& plan, const Problem& problem);
+
+// Launches what was planned, in the order of the images. Only `arguments.workspace` is for it alone: plan.workspace_bytes of it.
+void run(const Plan& plan, const Problem& problem, const Arguments& arguments);
 
 // Every kernel of the problem's pass and dtype.
 std::vector<Candidate<Kernel>> explain(const Problem& problem, const std::string& forced);

@@ -43,6 +43,7 @@ struct Problem {
   int64_t stride_h = 1, stride_w = 1, pad_h = 0, pad_w = 0, dilation_h = 1, dilation_w = 1, groups = 1;
   PaddingMode padding_mode = PaddingMode::kZeros;
   bool allow_tf32 = false;  // fp32 may be multiplied with ten bits after the point, on tensor cores
+  bool in_batches = false;  // wgrad, bias_grad: of one of several batches, whose sums are added in the workspace (sum_slabs.h)
   Strides x, w, y;
 
   int64_t channels_per_group() const { return C / groups; }
@@ -54,6 +55,8 @@ struct Problem {
   bool x_is_planar() const { return x.d3 == 1 || W == 1; }
   bool y_is_planar() const { return y.d3 == 1 || Q == 1; }
   bool is_depthwise() const { return groups > 1 && groups == C; }
+  // Whether a gradient's sums, in so many slabs, pass through the workspace.
+  bool sums_in_workspace(int64_t slabs) const { return slabs > 1 || in_batches; }
   // What every pass touches at least once: x, w and y. 1x1 strides leave out pixels, which is not counted here.
   double tensor_bytes() const {
     return double(size_of(dtype)) *

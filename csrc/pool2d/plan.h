@@ -56,10 +56,19 @@ const std::vector<Kernel>& catalogue();
 
 struct Plan {
   const Kernel* kernel = nullptr;
-  Configuration configuration;
+  Configuration configuration;  // of the only batch, or of each
+  int64_t batches = 1;          // the images run in so many, one after another
+  Configuration smaller;        // of the batches that have an image less than the first
+  int64_t workspace_bytes = 0;
 };
 // `forced`: empty, or the only kernel that may be taken. Throws std::runtime_error with every candidate's reason if none can.
 Plan plan(const Problem& problem, const std::string& forced);
+
+// By the cost model of common/cost.h.
+double microseconds_of(const Plan& plan, const Problem& problem);
+
+// Launches what was planned, in the order of the images. Only `arguments.workspace` is for it alone: plan.workspace_bytes of it.
+void run(const Plan& plan, const Problem& problem, const Arguments& arguments);
 
 // Whether some kernel can run the problem.
 bool has_plan(const Problem& problem);

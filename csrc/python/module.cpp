@@ -52,8 +52,10 @@ py::dict explained(const Candidates& candidates, const Plan& plan, const Problem
   py::dict d;
   d["kernel"] = plan.kernel->name;
   d["family"] = plan.kernel->family;
-  d["grid"] = plan.configuration.blocks;
-  d["modelled_us"] = plan.kernel->cost(*plan.kernel, problem);
+  d["grid"] = plan.configuration.blocks;  // of a batch
+  d["batches"] = plan.batches;
+  d["workspace_bytes"] = plan.workspace_bytes;
+  d["modelled_us"] = microseconds_of(plan, problem);
   for (const auto& candidate : candidates) {
     if (candidate.taken) d["why"] = candidate.reason;
     else refused.append(py::make_tuple(candidate.kernel->name, candidate.reason));
@@ -110,7 +112,6 @@ py::dict plan_conv2d(const std::string& pass, const std::string& dtype, const Si
   d["shared_bytes"] = c.shared_bytes ? c.shared_bytes : chosen.kernel->shared_bytes;
   d["slabs"] = chosen.configuration.slabs;
   d["stages"] = chosen.kernel->stages;
-  d["workspace_bytes"] = chosen.configuration.workspace_bytes;
   return d;
 }
 
@@ -140,7 +141,6 @@ py::dict plan_pool2d(const std::string& op, const std::string& dtype, const Size
   d["threads"] = c.threads;
   d["shared_bytes"] = c.shared_bytes;
   d["slabs"] = c.parts;
-  d["workspace_bytes"] = c.workspace_bytes;
   return d;
 }
 

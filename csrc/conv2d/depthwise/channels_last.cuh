@@ -324,7 +324,7 @@ Configuration configure_wgrad_step(const Problem& p) {
   const int64_t sums = (wgrad_sum_words<T, Step>(cut) + whole) * int64_t(sizeof(float));
   Configuration c = configuration_of(cut, vectors, std::max(cut.groups * wgrad_unit_bytes<T, Step>(cut), sums));
   c.slabs = cut.blocks / cut.channel_blocks;
-  c.workspace_bytes = c.slabs > 1 ? c.slabs * p.filter_numel() * int64_t(sizeof(float)) : 0;
+  c.workspace_bytes = p.sums_in_workspace(c.slabs) ? c.slabs * p.filter_numel() * int64_t(sizeof(float)) : 0;
   return c;
 }
 
@@ -370,12 +370,12 @@ void run_wgrad_step(const Kernel& kernel, const Problem& p, const Configuration&
   q.unit_bytes = int(wgrad_unit_bytes<T, Step>(cut));
   q.block_channels = FastDiv<int32_t>(cut.chunks * (kChunkBytes / int(sizeof(T))));
   q.tap_gap = int(wgrad_tap_gap<T, Step>(cut)), q.whole = int(wgrad_sum_words<T, Step>(cut));
-  q.partial = configuration.slabs > 1 ? static_cast<float*>(a.workspace) : nullptr;
+  q.partial = p.sums_in_workspace(configuration.slabs) ? static_cast<float*>(a.workspace) : nullptr;
   q.out = a.out, q.filter_k = int(p.w.d0), q.filter_r = int(p.w.d2), q.filter_s = int(p.w.d3);
   const dim3 block(unsigned(cut.chunks) * shape_of<T, Step>().vectors_of_chunk, unsigned(cut.strips), unsigned(cut.groups));
   launch(kernel.name.c_str(), {dim3(unsigned(cut.blocks)), block, std::size_t(configuration.shared_bytes), a.stream}, wgrad_kernel<T, Step>,
          q);
-  if (q.partial) sum_slabs<T>({a.workspace, configuration.slabs, {1, p.R, p.S, p.K}, a.out, {0, p.w.d2, p.w.d3, p.w.d0}}, a.stream);
+  if (q.partial) add_slabs<T>({a.workspace, configuration.slabs, {1, p.R, p.S, p.K}, a.out, {0, p.w.d2, p.w.d3, p.w.d0}}, a);
 }
 
 // Calls visit.operator()<Step>() with the step that runs the problem.

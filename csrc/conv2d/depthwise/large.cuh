@@ -186,7 +186,7 @@ Configuration configure_large(const Kernel&, const Problem& p) {
   Configuration c;
   c.blocks = t.blocks;
   c.slabs = t.slabs;
-  c.workspace_bytes = t.slabs > 1 ? t.slabs * p.filter_numel() * 4 : 0;
+  c.workspace_bytes = p.sums_in_workspace(t.slabs) ? t.slabs * p.filter_numel() * 4 : 0;
   c.threads = int(t.threads());
   c.shared_bytes = int(t.shared(size_of(p.dtype)));
   c.tile[0] = int(t.planes()), c.tile[1] = int(t.groups * kLargeTile), c.tile[2] = int(t.stage_rows);
@@ -242,7 +242,7 @@ double large_cost(const Kernel& kernel, const Problem& p) {
   work.l1_bytes = 4 * planes * steps * (pairs * 4 + rows * kLargeWindow) + 8 * results +
                   (image * rereads + filters) * (4 * margins + 2 * size_of(p.dtype));  // landing, read there, written
   work.blocks = double(configuration.blocks), work.threads = configuration.threads;
-  work.launches = configuration.slabs > 1 ? 2 : 1;
+  work.launches = p.sums_in_workspace(configuration.slabs) ? 2 : 1;
   return microseconds(work);
 }
 
@@ -264,7 +264,7 @@ void run_large(const Kernel& kernel, const Problem& p, const Configuration& conf
   };
   LargeParams q{};
   q.image = p.pass == Pass::kDgrad ? a.y : a.x, q.filter = wgrad ? a.y : a.w, q.epilogue = a.epilogue, q.out = a.out;
-  q.partial = configuration.slabs > 1 ? static_cast<float*>(a.workspace) : nullptr;
+  q.partial = p.sums_in_workspace(configuration.slabs) ? static_cast<float*>(a.workspace) : nullptr;
   q.image_tensor = tensor(v.image, v.image_h, v.image_w, q.image);
   q.filter_tensor = wgrad ? tensor(p.y, p.P, p.Q, a.y) : filters(p.R, p.S);
   q.out_tensor = wgrad ? filters(p.R, p.S) : tensor(v.out, v.out_h, v.out_w, a.out);
@@ -287,8 +287,8 @@ void run_large(const Kernel& kernel, const Problem& p, const Configuration& conf
                           std::size_t(configuration.shared_bytes), a.stream};
   if (wgrad) launch(kernel.name.c_str(), shape, large_kernel<T, kNhwc, true>, q);
   else launch(kernel.name.c_str(), shape, large_kernel<T, kNhwc, false>, q);
-  if (configuration.slabs > 1)
-    sum_slabs<T>({a.workspace, configuration.slabs, {p.K, 1, p.R, p.S}, a.out, {p.w.d0, p.w.d1, p.w.d2, p.w.d3}}, a.stream);
+  if (q.partial)
+    add_slabs<T>({a.workspace, configuration.slabs, {p.K, 1, p.R, p.S}, a.out, {p.w.d0, p.w.d1, p.w.d2, p.w.d3}}, a);
 }
 
 template <class T, bool kNhwc>

@@ -353,7 +353,7 @@ inline Configuration configure_planar_wgrad(const Kernel&, const Problem& p) {
   Configuration c;
   c.slabs = ceil_div(p.N * t.bands, planar_slab_units(p, t));
   c.blocks = c.slabs * ceil_div(p.K, t.planes);
-  c.workspace_bytes = c.slabs > 1 ? c.slabs * p.filter_numel() * 4 : 0;
+  c.workspace_bytes = p.sums_in_workspace(c.slabs) ? c.slabs * p.filter_numel() * 4 : 0;
   c.threads = int(t.threads());
   c.shared_bytes = int(planar_wgrad_shared(p, t));
   c.tile[0] = int(t.planes), c.tile[1] = int(t.band_rows), c.tile[2] = int(t.positions_w);
@@ -365,7 +365,7 @@ inline double planar_wgrad_cost(const Kernel& kernel, const Problem& p) {
   const Configuration configuration = kernel.configure(kernel, p);
   Work work = planar_work(p, t, configuration, p.N * p.K);
   work.dram_bytes += 2 * double(configuration.workspace_bytes), work.l2_bytes += 2 * double(configuration.workspace_bytes);
-  work.launches = configuration.slabs > 1 ? 2 : 1;
+  work.launches = p.sums_in_workspace(configuration.slabs) ? 2 : 1;
   return microseconds(work);
 }
 
@@ -376,7 +376,7 @@ void run_planar_wgrad(const Kernel& kernel, const Problem& p, const Configuratio
   const bool one_plane = t.planes == 1;
   PlanarWgradParams q{};
   q.x = a.x, q.y = a.y, q.dw = a.out;
-  q.partial = configuration.slabs > 1 ? static_cast<float*>(a.workspace) : nullptr;
+  q.partial = p.sums_in_workspace(configuration.slabs) ? static_cast<float*>(a.workspace) : nullptr;
   // A block's planes are all of one image.
   q.x_planes = planes_of(p.x, p.H, p.W, (p.K == p.C || one_plane) && in_runs(p.x, p.C, p.H, p.W, one_plane, true));
   q.y_planes = planes_of(p.y, p.P, p.Q, in_runs(p.y, p.K, p.P, p.Q, one_plane, true));
@@ -395,8 +395,8 @@ void run_planar_wgrad(const Kernel& kernel, const Problem& p, const Configuratio
   const LaunchShape shape{dim3(unsigned(configuration.blocks)), dim3(unsigned(configuration.threads)),
                           std::size_t(configuration.shared_bytes), a.stream};
   launch(kernel.name.c_str(), shape, p.stride_h == 2 ? planar_wgrad_kernel<T, kTaps, 2> : planar_wgrad_kernel<T, kTaps, 1>, q);
-  if (configuration.slabs > 1)
-    sum_slabs<T>({a.workspace, configuration.slabs, {p.K, 1, p.R, p.S}, a.out, {p.w.d0, p.w.d1, p.w.d2, p.w.d3}}, a.stream);
+  if (q.partial)
+    add_slabs<T>({a.workspace, configuration.slabs, {p.K, 1, p.R, p.S}, a.out, {p.w.d0, p.w.d1, p.w.d2, p.w.d3}}, a);
 }
 
 template <class T, int kTaps>

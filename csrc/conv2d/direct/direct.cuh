@@ -163,7 +163,7 @@ inline Configuration configure_wgrad(const Kernel& kernel, const Problem& p) {
   if (p.filter_numel() == 0) return {};
   const int64_t tiles = ceil_div(p.filters_per_group(), kernel.bm) * ceil_div(p.channels_per_group() * p.R * p.S, kernel.bn) * p.groups;
   const int64_t slabs = std::max<int64_t>(1, ceil_div(p.output_pixels(), wgrad_slab_pixels(kernel, p)));
-  return {tiles * slabs, slabs, slabs > 1 ? slabs * p.filter_numel() * accumulator_size(p.dtype) : 0};
+  return {tiles * slabs, slabs, p.sums_in_workspace(slabs) ? slabs * p.filter_numel() * accumulator_size(p.dtype) : 0};
 }
 
 template <class T, class Tile, class Index>
@@ -171,7 +171,7 @@ void run_wgrad(const Kernel& kernel, const Problem& p, const Configuration& conf
   if (configuration.blocks == 0) return;
   WgradParams<Index> q{};
   q.x = a.x, q.y = a.y, q.w = a.out;
-  q.partial = configuration.slabs > 1 ? a.workspace : nullptr;
+  q.partial = p.sums_in_workspace(configuration.slabs) ? a.workspace : nullptr;
   q.x_n = Index(p.x.d0), q.x_c = Index(p.x.d1), q.x_h = Index(p.x.d2), q.x_w = Index(p.x.d3);
   q.y_n = Index(p.y.d0), q.y_c = Index(p.y.d1), q.y_h = Index(p.y.d2), q.y_w = Index(p.y.d3);
   q.channels = Index(p.channels_per_group()), q.filters = Index(p.filters_per_group());
@@ -193,11 +193,11 @@ void run_wgrad(const Kernel& kernel, const Problem& p, const Configuration& conf
   q.x_k_dense = !q.filter.channel_innermost;
   const LaunchShape shape{dim3(unsigned(configuration.blocks)), dim3(Tile::kThreads), 0, a.stream};
   launch(kernel.name.c_str(), shape, wgrad_kernel<T, Tile, Index>, q);
-  if (configuration.slabs == 1) return;
+  if (!q.partial) return;
   const int64_t channels = p.channels_per_group();
   if (q.filter.channel_innermost)
-    sum_slabs<T>({a.workspace, configuration.slabs, {p.K, p.R, p.S, channels}, a.out, {p.w.d0, p.w.d2, p.w.d3, p.w.d1}}, a.stream);
-  else sum_slabs<T>({a.workspace, configuration.slabs, {p.K, channels, p.R, p.S}, a.out, {p.w.d0, p.w.d1, p.w.d2, p.w.d3}}, a.stream);
+    add_slabs<T>({a.workspace, configuration.slabs, {p.K, p.R, p.S, channels}, a.out, {p.w.d0, p.w.d2, p.w.d3, p.w.d1}}, a);
+  else add_slabs<T>({a.workspace, configuration.slabs, {p.K, channels, p.R, p.S}, a.out, {p.w.d0, p.w.d1, p.w.d2, p.w.d3}}, a);
 }
 
 inline double bias_grad_cost(const Kernel& kernel, const Problem& p) {
@@ -236,7 +236,7 @@ void run_bias_grad(const Kernel& kernel, const Problem& p, const Configuration& 
   q.channels_dense = p.y_is_channels_last();
   q.channel_tiles = Index(ceil_div(p.K, bias_grad_channels_per_block(p)));
   launch(kernel.name.c_str(), {dim3(unsigned(configuration.blocks)), dim3(kBiasGradThreads), 0, a.stream}, bias_grad_kernel<T, Index>, q);
-  sum_slabs<T>({a.workspace, configuration.slabs, {1, 1, 1, p.K}, a.out, {0, 0, 0, 1}}, a.stream);
+  add_slabs<T>({a.workspace, configuration.slabs, {1, 1, 1, p.K}, a.out, {0, 0, 0, 1}}, a);
 }
 
 inline double activation_grad_cost(const Kernel& kernel, const Problem& p) {

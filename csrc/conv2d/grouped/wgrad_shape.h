@@ -182,11 +182,11 @@ inline Work wgrad_work(const WgradShape& s, const WgradView& view) {
   Work work;
   work.instructions = tiles * (double(s.threads) * (pixels_of_reader * per_pixel + 60) + loads) +
                       channel_slabs * double(s.slabs) * double(s.filters * s.elements) * (15 + 4.0 * double(s.readers));
-  const double partial = s.slabs > 1 ? double(s.slabs) * double(p.filter_numel()) * 4 : 0;
+  const double partial = p.sums_in_workspace(s.slabs) ? double(s.slabs) * double(p.filter_numel()) * 4 : 0;
   work.dram_bytes = p.tensor_bytes() + 2 * partial;
   work.l2_bytes = tiles * bytes + 2 * partial;
   work.l1_bytes = tiles * (double(s.threads) * pixels_of_reader * reads * 16 / 2 + bytes * 4 / size * 2);
-  work.blocks = channel_slabs * double(s.slabs), work.threads = int(s.threads), work.launches = s.slabs > 1 ? 2 : 1;
+  work.blocks = channel_slabs * double(s.slabs), work.threads = int(s.threads), work.launches = p.sums_in_workspace(s.slabs) ? 2 : 1;
   return work;
 }
 
@@ -232,7 +232,7 @@ WgradParams wgrad_params(const WgradShape& s, const WgradView& view, const Argum
   if (q.y.vector) set_pieces(q.y_window, s.filters / vector, size);
   int64_t raw = 0;
   if (view.few) q.few = make_few(a.x, p, view.few, view.few_columns, s.x, s.tiles_w == 1, size, raw);
-  q.w = a.out, q.partial = s.slabs > 1 ? a.workspace : nullptr;
+  q.w = a.out, q.partial = p.sums_in_workspace(s.slabs) ? a.workspace : nullptr;
   q.w_k = int(w.d0), q.w_c = int(w.d1), q.w_r = int(w.d2), q.w_s = int(w.d3);
   q.stride_h = int(p.stride_h), q.stride_w = int(p.stride_w), q.pad_h = int(p.pad_h), q.pad_w = int(p.pad_w);
   q.taps = int(view.taps()), q.columns_of_filter = int(view.taps_w);
@@ -265,17 +265,17 @@ WgradParams wgrad_params(const WgradShape& s, const WgradView& view, const Argum
 // Adds the slabs' partial sums, which lie in the order of the filter.
 template <class T>
 void sum_wgrad_slabs(const WgradShape& s, const WgradView& view, const Arguments& a) {
-  if (s.slabs == 1) return;
   const Problem& p = view.problem;
+  if (!p.sums_in_workspace(s.slabs)) return;
   const int64_t channels = p.channels_per_group();
   if (view.channel_innermost)
-    sum_slabs<T>({a.workspace, s.slabs, {p.K, p.R, p.S, channels}, a.out, {p.w.d0, p.w.d2, p.w.d3, p.w.d1}}, a.stream);
-  else sum_slabs<T>({a.workspace, s.slabs, {p.K, channels, p.R, p.S}, a.out, {p.w.d0, p.w.d1, p.w.d2, p.w.d3}}, a.stream);
+    add_slabs<T>({a.workspace, s.slabs, {p.K, p.R, p.S, channels}, a.out, {p.w.d0, p.w.d2, p.w.d3, p.w.d1}}, a);
+  else add_slabs<T>({a.workspace, s.slabs, {p.K, channels, p.R, p.S}, a.out, {p.w.d0, p.w.d1, p.w.d2, p.w.d3}}, a);
 }
 
 inline Configuration wgrad_configuration(const WgradShape& s, const Problem& p) {
   return {
-      s.filter_slabs * s.parts * s.slabs,          s.slabs, s.slabs > 1 ? s.slabs * p.filter_numel() * 4 : 0, int(s.threads), int(s.shared),
+      s.filter_slabs * s.parts * s.slabs,          s.slabs, p.sums_in_workspace(s.slabs) ? s.slabs * p.filter_numel() * 4 : 0, int(s.threads), int(s.shared),
       {int(s.rows), int(s.columns), int(s.images)}};
 }
 

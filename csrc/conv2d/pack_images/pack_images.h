@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <string>
 
 #include "common/cost.h"
@@ -76,6 +77,7 @@ inline std::string why_not_packed(const Problem& p, bool packs_x) {
 // that reads an x of planes as it lies has only y packed.
 template <class T, class Row, bool kPacksX = true>
 struct PackedRow {
+  static constexpr int64_t kAlignment = 256;
   static std::string why_not(const Kernel& kernel, const Problem& p) {
     if (std::string why = why_not_tuned(p); !why.empty()) return why;
     if (std::string why = why_not_packed(p, kPacksX); !why.empty()) return why;
@@ -88,22 +90,26 @@ struct PackedRow {
   static Configuration configure(const Kernel& kernel, const Problem& p) {
     const Packed packed(p, kPacksX);
     Configuration c = Row::configure(kernel, packed.problem);
-    c.workspace_bytes += packed.bytes();
+    c.workspace_bytes += (c.workspace_bytes > 0 ? kAlignment : 0) + packed.bytes();
     return c;
   }
   static void run(const Kernel& kernel, const Problem& p, const Configuration& configuration, const Arguments& a) {
     const Packed packed(p, kPacksX);
     Arguments rest = a;
+    Configuration left = configuration;
+    left.workspace_bytes -= packed.bytes();
+    if (left.workspace_bytes > 0) left.workspace_bytes -= kAlignment;
+    // Behind what the row has there.
+    auto next = static_cast<unsigned char*>(a.workspace) + left.workspace_bytes;
+    if (left.workspace_bytes > 0) next += -reinterpret_cast<std::uintptr_t>(next) % kAlignment;
     const auto pack = [&](const void* in, const Strides& from, int64_t channels, int64_t pixels, const Strides& to) {
-      void* const out = rest.workspace;
+      void* const out = next;
       launch_pack_images<T>({in, out, int(from.d0), int(from.d1), int(p.N), int(channels), int(pixels), int(to.d3), 0, 0}, a.stream);
-      rest.workspace = static_cast<unsigned char*>(out) + p.N * to.d0 * int64_t(sizeof(T));
+      next += p.N * to.d0 * int64_t(sizeof(T));
       return out;
     };
     if (packed.x_bytes > 0) rest.x = pack(a.x, p.x, p.C, p.H * p.W, packed.problem.x);
     if (packed.y_bytes > 0) rest.y = pack(a.y, p.y, p.K, p.P * p.Q, packed.problem.y);
-    Configuration left = configuration;
-    left.workspace_bytes -= packed.bytes();
     Row::run(kernel, packed.problem, left, rest);
   }
 };

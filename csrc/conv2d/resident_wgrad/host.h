@@ -91,8 +91,8 @@ inline ResidentWgradPlan plan_resident_wgrad(const Problem& p, const ResidentWgr
 
   const int64_t columns = int64_t(q.stacks) * q.band_groups;
   plan.blocks = int(columns * plan.slabs);
-  if (plan.slabs > 1) plan.partial_bytes = plan.slabs * p.filter_numel() * 4;
-  q.partial = plan.slabs > 1;
+  q.partial = p.sums_in_workspace(plan.slabs);
+  if (q.partial) plan.partial_bytes = plan.slabs * p.filter_numel() * 4;
   q.out_k = int(q.partial ? p.filter_numel() / p.K : p.w.d0), q.out_c = int(q.partial ? 1 : p.w.d1);
   q.out_r = int(q.partial ? p.S * q.channels_of_filter : p.w.d2), q.out_s = int(q.partial ? q.channels_of_filter : p.w.d3);
   q.out_slab = int(q.partial ? p.filter_numel() : 0);
@@ -116,7 +116,7 @@ inline ResidentWgradPlan plan_resident_wgrad(const Problem& p, const ResidentWgr
   work.l2_bytes = copied + 2 * double(plan.partial_bytes);
   work.dram_bytes = p.tensor_bytes() + 2 * double(plan.partial_bytes);
   // Of those that registers and shared memory allow, all have a tile on its way.
-  work.blocks = plan.blocks, work.threads = kResidentWgradThreads, work.launches = plan.slabs > 1 ? 2 : 1;
+  work.blocks = plan.blocks, work.threads = kResidentWgradThreads, work.launches = q.partial ? 2 : 1;
   return plan;
 }
 
@@ -223,7 +223,7 @@ struct ResidentWgradFunctions : Row {
     q.x_unit = unit(a.x, p.x, q.channels), q.y_unit = unit(a.y, p.y, q.filters);
     Row::template launch<T>(kernel.name.c_str(), p, plan, a.stream);
     if (q.partial)
-      sum_slabs<T>({a.workspace, plan.slabs, {p.K, p.R, p.S, q.channels_of_filter}, a.out, {p.w.d0, p.w.d2, p.w.d3, p.w.d1}}, a.stream);
+      add_slabs<T>({a.workspace, plan.slabs, {p.K, p.R, p.S, q.channels_of_filter}, a.out, {p.w.d0, p.w.d2, p.w.d3, p.w.d1}}, a);
   }
 };
 

@@ -1,10 +1,13 @@
 // The second stage of every reduction that is cut into slabs: partial sums, added in an order that is the same on every machine.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "common/platform.h"
+#include "common/types.h"
 #include "conv2d/epilogue.h"
+#include "conv2d/plan.h"
 
 namespace cnn::conv2d {
 
@@ -23,5 +26,20 @@ struct Slabs {
 // out = the epilogue of the sum over the slabs.
 template <class T>
 void sum_slabs(const Slabs& slabs, cudaStream_t stream);
+
+// The same for a gradient that is a sum over images, which may be run in batches. The sum of the batches before lies in front of the slabs,
+// as a slab of its own, and there the sum is left until the last batch, not rounded.
+template <class T>
+void add_slabs(Slabs s, const Arguments& a) {
+  using Acc = Accumulator<T>;
+  const int64_t* const e = s.extent;
+  const Acc* const front = static_cast<const Acc*>(s.partial) - e[0] * e[1] * e[2] * e[3];
+  if (a.batches_before) s.partial = front, ++s.slabs;
+  if (!a.batches_after) return sum_slabs<T>(s, a.stream);
+  s.out = const_cast<Acc*>(front);
+  const int64_t dense[4] = {e[1] * e[2] * e[3], e[2] * e[3], e[3], 1};
+  std::copy(dense, dense + 4, s.stride);
+  sum_slabs<Acc>(s, a.stream);
+}
 
 }  // namespace cnn::conv2d

@@ -234,7 +234,7 @@ inline WgradSchedule tiled_by(const Problem& p, bool channels_last, int log_bm, 
   // A block's columns are channels of a tap, but in a filter of planes the taps of a channel lie together: a store would fill a fraction of
   // a sector. sum_slabs turns the sums round.
   const bool turned = (channels_last || skip_padding) && p.R * p.S > 1 && p.channels_per_group() > 1 && p.w.d1 != 1;
-  s.by_workspace = slabs > 1 || turned;
+  s.by_workspace = p.sums_in_workspace(slabs) || turned;
   return s;
 }
 
@@ -348,8 +348,8 @@ void run_tiled_wgrad(const Kernel& kernel, const Problem& p, const Configuration
   launch(kernel.name.c_str(), shape, tiled_wgrad_kernel<Layout>, q);
   if (!s.by_workspace) return;
   const int64_t channels = p.channels_per_group();
-  if (q.taps_outermost) sum_slabs<T>({a.workspace, s.slabs, {p.K, p.R, p.S, channels}, a.out, {p.w.d0, p.w.d2, p.w.d3, p.w.d1}}, a.stream);
-  else sum_slabs<T>({a.workspace, s.slabs, {p.K, channels, p.R, p.S}, a.out, {p.w.d0, p.w.d1, p.w.d2, p.w.d3}}, a.stream);
+  if (q.taps_outermost) add_slabs<T>({a.workspace, s.slabs, {p.K, p.R, p.S, channels}, a.out, {p.w.d0, p.w.d2, p.w.d3, p.w.d1}}, a);
+  else add_slabs<T>({a.workspace, s.slabs, {p.K, channels, p.R, p.S}, a.out, {p.w.d0, p.w.d1, p.w.d2, p.w.d3}}, a);
 }
 
 template <class Layout, WgradFamily kFamily>
