@@ -64,6 +64,13 @@ PROBLEMS: tuple[Conv2dProblem, ...] = (
         sizes(1, 700, 7, 7, 40, 1, 1, layout="channels_last"),
         sizes(1, 700, 7, 7, 600, 1, 1),
     ),
+    *conv2d_group(
+        "pointwise: the gradient of the filter from the planes of more images than an axis has taps, and of 34, which are no rectangle of taps",
+        sizes(18, 24, 4, 6, 40, 1, 1, passes=("wgrad",)),
+        sizes(32, 9, 3, 7, 70, 1, 1, passes=("wgrad",)),
+        sizes(48, 72, 5, 8, 16, 1, 1, passes=("wgrad",)),
+        sizes(34, 16, 3, 4, 8, 1, 1, passes=("wgrad",)),
+    ),
 )
 
 CHECK_PROBLEMS: tuple[Conv2dProblem, ...] = (
@@ -72,6 +79,8 @@ CHECK_PROBLEMS: tuple[Conv2dProblem, ...] = (
         sizes(1, 72, 13, 21, 70, 1, 1, layout="channels_last"),
         sizes(1, 72, 13, 21, 70, 1, 1),
         sizes(1, 72, 12, 24, 24, 1, 1),
+        sizes(17, 10, 4, 6, 70, 1, 1, passes=("wgrad",)),
+        sizes(18, 20, 5, 7, 12, 1, 1, passes=("wgrad",)),
     ),
     *conv2d_group(
         "pointwise: units of 2 and 4 bytes, groups, strides",

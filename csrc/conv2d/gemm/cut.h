@@ -136,6 +136,7 @@ struct GemmOptions {
   bool keep_operands = false;  // an item may do all columns, a block keep the filter: for one tap
   bool rectangles = false;     // rows may be rectangles, for taps that fall on padding
   bool slabs = true;           // the reduction may be cut
+  int most_slabs = 64;
 };
 
 inline GemmPlan plan_gemm(const Problem& p, GemmTileName name, const GemmOptions& options) {
@@ -227,7 +228,7 @@ inline GemmPlan plan_gemm(const Problem& p, GemmTileName name, const GemmOptions
   constexpr int kLeastSteps = 8;
   if (options.slabs && q.column_tiles_per_item == 1 && q.parts == 1 && items < kTargetBlocks) {
     const int64_t most = int64_t(steps / double(std::max<int64_t>(1, row_items / q.groups)) / kLeastSteps);
-    q.slabs = int(std::max<int64_t>(1, std::min({most, ceil_div(kTargetBlocks, items), int64_t(64)})));
+    q.slabs = int(std::max<int64_t>(1, std::min({most, ceil_div(kTargetBlocks, items), int64_t(options.most_slabs)})));
     items *= q.slabs;
   }
   if (q.slabs > 1) {

@@ -103,27 +103,31 @@ struct GemmRow {
   }
 };
 
-// The row for the images as they lie, and the one that packs them: of halves for tensor cores alone, since those have all that is packed.
-template <class T, class Family, GemmTileName kTile>
-void add_gemm_rows(std::vector<Kernel>& catalogue) {
+// A row of the catalogue, but for its functions.
+template <class T, GemmTileName kTile>
+Kernel gemm_row(const char* family, const std::string& what, const std::vector<Pass>& passes) {
   const GemmTileShape tile = shape_of(kTile);
   Kernel row{};
   row.tf32 = tile.is_tensor() && sizeof(T) == 4;
-  row.family = Family::kName;
+  row.family = family;
   row.dtype = TypeTraits<T>::kDType;
-  const std::string rest = name_of(kTile) + "_" + arithmetic_of(row);
-  row.name = std::string("conv2d_") + Family::kName + "_" + rest;
-  row.passes = Family::passes();
+  row.name = "conv2d_" + what + "_" + name_of(kTile) + "_" + arithmetic_of(row);
+  row.passes = passes;
   row.bm = tile.bm, row.bn = tile.bn, row.bk = kGemmRowBytes / int(sizeof(T)), row.tm = tile.tm, row.tn = tile.tn;
   row.threads = tile.threads;
   row.index_bits = 32;
   row.stages = tile.stages;
-  use_functions<GemmRow<T, Family, kTile>>(row);
-  catalogue.push_back(row);
-  if (sizeof(T) == 2 && !tile.is_tensor()) return;
-  row.name = std::string("conv2d_") + Family::kName + "_packed_" + rest;
-  use_functions<PackedRow<T, GemmRow<T, Family, kTile>>>(row);
-  catalogue.push_back(row);
+  return row;
+}
+
+// The row for the images as they lie, and the one that packs them: of halves for tensor cores alone, since those have all that is packed.
+template <class T, class Family, GemmTileName kTile>
+void add_gemm_rows(std::vector<Kernel>& catalogue) {
+  catalogue.push_back(gemm_row<T, kTile>(Family::kName, Family::kName, Family::passes()));
+  use_functions<GemmRow<T, Family, kTile>>(catalogue.back());
+  if (sizeof(T) == 2 && !shape_of(kTile).is_tensor()) return;
+  catalogue.push_back(gemm_row<T, kTile>(Family::kName, Family::kName + std::string("_packed"), Family::passes()));
+  use_functions<PackedRow<T, GemmRow<T, Family, kTile>>>(catalogue.back());
 }
 
 // A family's rows on tensor cores, where these multiply the type.

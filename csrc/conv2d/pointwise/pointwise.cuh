@@ -1,10 +1,11 @@
-// The rows of the pointwise kernels: 1x1 filters as matrix products, fprop with any stride and dgrad with stride 1.
+// The rows of the pointwise kernels: 1x1 filters as matrix products, fprop with any stride, dgrad with stride 1 and wgrad of planes.
 #pragma once
 
 #include <vector>
 
 #include "conv2d/gemm/host.h"
 #include "conv2d/plan.h"
+#include "conv2d/pointwise/planes_wgrad.h"
 #include "conv2d/pointwise/pointwise.h"
 
 namespace cnn::conv2d {
@@ -27,6 +28,7 @@ void add_pointwise_kernels(std::vector<Kernel>& catalogue) {
   add_gemm_rows<T, Pointwise, GemmTileName::k128x64>(catalogue);
   add_gemm_rows<T, Pointwise, GemmTileName::k256x16>(catalogue);
   add_tensor_gemm_rows<T, Pointwise>(catalogue);
+  add_planes_wgrad_rows<T>(catalogue);
 }
 
 }  // namespace cnn::conv2d
