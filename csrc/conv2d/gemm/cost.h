@@ -36,7 +36,8 @@ inline Work tensor_core_step(const GemmTileShape& tile, int size, bool filter_in
   return work;
 }
 
-inline double gemm_cost(const Problem& p, GemmTileName name, const GemmOptions& options) {
+// `tensor_bytes`: what is touched at least once.
+inline double gemm_cost(const Problem& p, GemmTileName name, const GemmOptions& options, double tensor_bytes) {
   const GemmTileShape tile = shape_of(name);
   const GemmPlan plan = plan_gemm(p, name, options);
   const GemmParams& q = plan.params;
@@ -58,7 +59,7 @@ inline double gemm_cost(const Problem& p, GemmTileName name, const GemmOptions& 
   Work work;
   work.instructions = plan.steps * (step.instructions + overhead * tile.threads) + copies * copy + results * kStore;
   work.matrix_clocks = plan.steps * step.matrix_clocks;
-  work.dram_bytes = p.tensor_bytes() + 2 * double(plan.partial_bytes + plan.packed_bytes);
+  work.dram_bytes = tensor_bytes + 2 * double(plan.partial_bytes + plan.packed_bytes);
   // Pixels of planes that are copied one by one: their sectors have gaps under a stride, and runs begin and end within some
   // (assumed: 128 bytes that begin anywhere touch five sectors for four).
   constexpr double kEnds = 1.2;

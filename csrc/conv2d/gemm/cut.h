@@ -2,7 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <numeric>
+#include <optional>
 
 #include "common/cost.h"
 #include "common/integers.h"
@@ -137,6 +139,9 @@ struct GemmOptions {
   bool rectangles = false;     // rows may be rectangles, for taps that fall on padding
   bool slabs = true;           // the reduction may be cut
   int most_slabs = 64;
+  // Elements from one group to the next where groups are not the channels of one image, in the order of GemmParams; and then the epilogue's
+  // channels are the rows.
+  std::optional<std::array<int, 3>> groups_apart = {};  // in, filter, out
 };
 
 inline GemmPlan plan_gemm(const Problem& p, GemmTileName name, const GemmOptions& options) {
@@ -240,6 +245,11 @@ inline GemmPlan plan_gemm(const Problem& p, GemmTileName name, const GemmOptions
     else q.out_c = 1, q.out_w = channels, q.out_h = channels * w;
     q.out_n = channels * h * w;
     q.slab_stride = q.batch * q.out_n;
+  }
+  q.in_group = q.in_channels * q.in_c, q.out_group = q.out_channels * q.out_c;
+  if (options.groups_apart) {
+    q.in_group = (*options.groups_apart)[0], q.filter_group = (*options.groups_apart)[1], q.out_group = (*options.groups_apart)[2];
+    q.channels_are_rows = true;
   }
   if (plan.packs_filter) plan.packed_bytes = int64_t(size) * p.groups * p.R * p.S * q.in_channels * round_up(q.columns, 8);
 

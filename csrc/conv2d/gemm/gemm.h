@@ -74,8 +74,12 @@ struct GemmParams {
   int slab_stride;
   int batch, groups;
   int in_channels, out_channels;  // per group
+  int in_group, out_group;        // elements from one group to the next
   int columns;                    // of the product, per group: out_channels, or times R * S if a column is a tap's channel
   GemmAxis h, w;
+
+  // The epilogue's channels are the rows, which are then the columns of an image of one row; else the columns of the product.
+  bool channels_are_rows;
 
   // Columns of the product that are taps of channels, where taps do not overlap (stride and filter are equal): column (r, s, c) or (c, r,
   // s).

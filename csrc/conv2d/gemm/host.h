@@ -12,6 +12,12 @@
 
 namespace cnn::conv2d {
 
+template <class T>
+const char* pack_filter_name() {
+  static const std::string name = std::string("conv2d_pack_filter_") + short_name(TypeTraits<T>::kDType);
+  return name.c_str();
+}
+
 // Launches the packing of the filter into `packed`, where it is read from then on.
 template <class T>
 void pack_filter(GemmParams& q, const Problem& p, void* packed, cudaStream_t stream) {
@@ -22,8 +28,7 @@ void pack_filter(GemmParams& q, const Problem& p, void* packed, cudaStream_t str
   f.pitch = int(round_up(q.columns, 8));
   f.n_before_k = q.filter_k < q.filter_n;
   f.width = FastDiv<int32_t>(p.S);
-  static const std::string pack = std::string("conv2d_pack_filter_") + short_name(TypeTraits<T>::kDType);
-  launch_pack_filter<T>(pack.c_str(), f, stream);
+  launch_pack_filter<T>(pack_filter_name<T>(), f, stream);
   q.filter = packed;
   q.filter_n = 1, q.filter_k = f.pitch, q.filter_s = f.k * f.pitch, q.filter_r = int(p.S) * q.filter_s;
   q.filter_group = f.taps * q.filter_s;
@@ -96,7 +101,7 @@ struct GemmRow {
     const std::string why = Family::why_not(p);
     return why.empty() ? why_not_gemm(p, kTile) : why;
   }
-  static double cost(const Kernel&, const Problem& p) { return gemm_cost(p, kTile, Family::kOptions); }
+  static double cost(const Kernel&, const Problem& p) { return gemm_cost(p, kTile, Family::kOptions, p.tensor_bytes()); }
   static Configuration configure(const Kernel&, const Problem& p) { return configure_gemm(p, kTile, Family::kOptions); }
   static void run(const Kernel& kernel, const Problem& p, const Configuration&, const Arguments& a) {
     run_gemm<T>(kernel, p, kTile, Family::kOptions, a);

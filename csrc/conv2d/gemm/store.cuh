@@ -31,10 +31,11 @@ template <class Tile>
 struct GemmStoreTable {
   __device__ static __forceinline__ int place(int m, int vector) { return place_of_vectors<Tile::BM>(m, vector); }
 
-  int row[Tile::BM + kTableShift];           // offset; -1: does not exist
-  int planes[Tile::BM + kTableShift];        // how many of its planes exist
-  int column[Tile::BN + kTableShift];        // offset, but for the plane
-  float factor[Tile::BN], offset[Tile::BN];  // epilogue.cuh
+  int row[Tile::BM + kTableShift];     // offset; -1: does not exist
+  int planes[Tile::BM + kTableShift];  // how many of its planes exist
+  int column[Tile::BN + kTableShift];  // offset, but for the plane
+  static constexpr int kMostChannels = Tile::BM > Tile::BN ? Tile::BM : Tile::BN;
+  float factor[kMostChannels], offset[kMostChannels];  // epilogue.cuh
 
   __device__ __forceinline__ void set_rows(const GemmParams& p, const GemmItem& item) {
     const GemmClass &h = p.h.classes[item.class_h], &w = p.w.classes[item.class_w];
@@ -50,19 +51,30 @@ struct GemmStoreTable {
     }
   }
   template <class T>
+  __device__ __forceinline__ void set_row_channels(const GemmParams& p, const GemmItem& item) {
+    for (int m = recompute(int(threadIdx.x)); m < Tile::BM; m += Tile::kThreads) {
+      const GemmPosition at = gemm_position<Tile::BM>(p, item.row_tile, m);
+      if (at.exists) {
+        const PerChannel<T> z = per_channel<T>(p.epilogue, at.w);
+        factor[m] = z.factor, offset[m] = z.offset;
+      }
+    }
+  }
+  template <class T>
   __device__ __forceinline__ void set_columns(const GemmParams& p, const GemmItem& item, int column_tile) {
     for (int n = recompute(int(threadIdx.x)); n < Tile::BN; n += Tile::kThreads) {
       const int index = column_tile * Tile::BN + n;
       // Along the channels a store asks for the first of its columns alone.
       int& place_n = column[p.out_planar ? n : place_of_vectors<Tile::BN>(n, p.out_vector)];
-      place_n = 0, factor[n] = 1, offset[n] = 0;
+      place_n = 0;
+      if (!p.channels_are_rows) factor[n] = 1, offset[n] = 0;
       if (index >= p.columns) continue;
       int channel = index, r = 0, s = 0;
       if (p.columns_are_taps && p.taps_outermost) r = p.column_s.divmod(p.column_inner.divmod(index, channel), s);
       else if (p.columns_are_taps) channel = p.column_inner.divmod(index, r), r = p.column_s.divmod(r, s);
-      channel += item.group * p.out_channels;
-      place_n = channel * p.out_c + r * p.out_h + (p.out_planar ? 0 : s * p.out_w);
-      const PerChannel<T> z = per_channel<T>(p.epilogue, channel);
+      place_n = item.group * p.out_group + channel * p.out_c + r * p.out_h + (p.out_planar ? 0 : s * p.out_w);
+      if (p.channels_are_rows) continue;
+      const PerChannel<T> z = per_channel<T>(p.epilogue, item.group * p.out_channels + channel);
       factor[n] = z.factor, offset[n] = z.offset;
     }
   }

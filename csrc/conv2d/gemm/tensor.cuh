@@ -113,8 +113,8 @@ struct TensorLoader {
       const GemmPosition at = gemm_position<Tile::BM>(p, item.row_tile, row + i * kRowsTogether);
       const int h = h_class.first_in + at.h * p.h.in_per_out, w0 = w_class.first_in + at.w * p.w.in_per_out;
       taps[i] = at.exists ? inside(h, p.h, span.h) | inside(w0, p.w, span.w) << kMostTensorTaps : 0;
-      image[i] = at.n * p.in_n + (h + tap_h * p.h.in_per_tap) * p.in_h + (w0 + tap_w * p.w.in_per_tap) * p.in_w +
-                 item.group * p.in_channels + chunk * kDepth + image_chunk * kChunk;
+      image[i] = at.n * p.in_n + (h + tap_h * p.h.in_per_tap) * p.in_h + (w0 + tap_w * p.w.in_per_tap) * p.in_w + item.group * p.in_group +
+                 chunk * kDepth + image_chunk * kChunk;
     }
 
     const int filter_row = thread / kFilterChunks, filter_chunk = thread % kFilterChunks;
@@ -191,6 +191,19 @@ struct TensorResults {
     for (int m = 0; m < kRows; ++m) CNN_UNROLL
     for (int n = 0; n < kColumns; ++n) CNN_UNROLL
     for (int i = 0; i < 4; ++i) sum[m][n][i] = 0;
+  }
+
+  // Of channels that are rows. What is staged is taken as it is then.
+  __device__ __forceinline__ void finish_rows(const GemmStoreTable<Tile>& table) {
+    CNN_UNROLL
+    for (int m = 0; m < kRows; ++m) CNN_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const int row = warp_m() * Tile::kSegmentRows + m * 16 + half * 8 + lane() / 4;
+      const float factor = table.factor[row], offset = table.offset[row];
+      CNN_UNROLL
+      for (int n = 0; n < kColumns; ++n) CNN_UNROLL
+      for (int i = 0; i < 2; ++i) sum[m][n][2 * half + i] = sum[m][n][2 * half + i] * factor + offset;
+    }
   }
 
   // sum += image * filter of one step.
@@ -271,8 +284,9 @@ struct TensorResults {
     CNN_UNROLL
     for (int n = 0; n < kColumns; ++n) {
       const int column = thread / 32 % Tile::kWarpsN * Tile::kWarpColumns + lane % 4 * 2 + n * 8;
-      const float factor[2] = {table.factor[column], table.factor[column + 1]};
-      const float offset[2] = {table.offset[column], table.offset[column + 1]};
+      const bool by_rows = p.channels_are_rows;
+      const float factor[2] = {by_rows ? 1 : table.factor[column], by_rows ? 1 : table.factor[column + 1]};
+      const float offset[2] = {by_rows ? 0 : table.offset[column], by_rows ? 0 : table.offset[column + 1]};
       const auto result = [&](int m, int half, int i) { return narrow<To>(sum[m][n][2 * half + i] * factor[i] + offset[i]); };
       if (!p.out_planar) {
         if (column * kSize >= staged.chunks * kGemmChunkBytes) continue;
@@ -313,6 +327,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) tensor_gemm_ker
   const auto item = [&] { return gemm_item(p, recompute(int(blockIdx.x))); };
   table.set_rows(p, item());
   table.template set_columns<T>(p, item(), item().column_tile);
+  if (p.channels_are_rows) table.template set_row_channels<T>(p, item());
 
   CNN_NO_UNROLL
   for (int part = 0; part < p.parts; ++part) {
@@ -341,6 +356,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) tensor_gemm_ker
     __syncthreads();  // the staged results may lie where stages were, and the tables are set
 
     unsigned char* const staging = shared + p.staging;
+    if (p.channels_are_rows) results.finish_rows(table);
     if (sizeof(T) == 4 || p.partial) results.template store<float>(p, item().slab, item().column_tile, part, table, staging);
     else results.template store<T>(p, item().slab, item().column_tile, part, table, staging);
   }

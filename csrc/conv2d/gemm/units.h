@@ -21,7 +21,7 @@ inline int image_unit(const GemmPlan& plan, const Problem& p, const void* in) {
   const int64_t address = reinterpret_cast<std::intptr_t>(in);
   if (!plan.in_planar)
     return common_unit(
-        {address, int64_t(size) * q.in_n, int64_t(size) * q.in_h, int64_t(size) * q.in_w, q.groups > 1 ? int64_t(size) * q.in_channels : 0},
+        {address, int64_t(size) * q.in_n, int64_t(size) * q.in_h, int64_t(size) * q.in_w, q.groups > 1 ? int64_t(size) * q.in_group : 0},
         size);
   if (q.w.in_per_out != 1 || q.in_w != 1) return size;
   const bool one_tap = q.h.classes[0].taps == 1 && q.w.classes[0].taps == 1;
@@ -54,7 +54,7 @@ inline int out_vector(const GemmParams& q, const void* out, int size) {
   const int64_t n = int64_t(size) * q.out_n, c = int64_t(size) * q.out_c, h = int64_t(size) * q.out_h, w = int64_t(size) * q.out_w;
   int unit;
   if (!q.out_planar) {
-    unit = common_unit({address, n, h, w, int64_t(size) * q.out_channels}, size);
+    unit = common_unit({address, n, h, w, int64_t(size) * q.out_channels, int64_t(size) * q.out_group}, size);
   } else if (q.out_w != 1 && q.w.out_extent > 1) {
     unit = size;
   } else {

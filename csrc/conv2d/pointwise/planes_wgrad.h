@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "conv2d/gemm/host.h"
+#include "conv2d/pointwise/planes.h"
 
 namespace cnn::conv2d {
 
@@ -47,19 +48,14 @@ struct PlanesWgradRow {
   static constexpr GemmOptions kOptions{.most_slabs = int(kTargetBlocks)};
 
   static std::string why_not(const Kernel&, const Problem& p) {
-    const auto are_planes = [](const Strides& s, int64_t h, int64_t w) { return (s.d3 == 1 || w == 1) && (s.d2 == w || h == 1); };
-    if (p.R * p.S != 1) return "filter " + std::to_string(p.R) + "x" + std::to_string(p.S) + ": built for 1x1";
-    if (p.P != p.H || p.Q != p.W || p.pad_h != 0 || p.pad_w != 0) return "a stride or padding: built for as many results as pixels";
-    if (p.groups != 1) return "groups: built for one";
-    if (p.P * p.Q == 1 || !are_planes(p.x, p.H, p.W) || !are_planes(p.y, p.P, p.Q)) return "x and y are not of dense planes";
+    if (std::string why = why_not_planes(p); !why.empty()) return why;
     const int64_t across = images_across(p.N);
     if (across == 0) return std::to_string(p.N) + " images: built for products of two numbers up to " + std::to_string(kMostTensorTaps);
     if (across > 1 && p.y.d0 != p.K * p.y.d1) return "the images of y do not follow each other";
     if (p.in_batches) return "one of several batches: built for all images";
-    if (p.w.d1 != 1 && p.C > 1) return "the channels of w are not dense";
     return why_not_gemm(planes_wgrad_as_fprop(p), kTile);
   }
-  static double cost(const Kernel&, const Problem& p) { return gemm_cost(planes_wgrad_as_fprop(p), kTile, kOptions); }
+  static double cost(const Kernel&, const Problem& p) { return gemm_cost(planes_wgrad_as_fprop(p), kTile, kOptions, p.tensor_bytes()); }
   static Configuration configure(const Kernel&, const Problem& p) { return configure_gemm(planes_wgrad_as_fprop(p), kTile, kOptions); }
   static void run(const Kernel& kernel, const Problem& p, const Configuration&, const Arguments& a) {
     Arguments of_fprop = a;

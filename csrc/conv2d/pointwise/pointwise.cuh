@@ -1,4 +1,5 @@
-// The rows of the pointwise kernels: 1x1 filters as matrix products, fprop with any stride, dgrad with stride 1 and wgrad of planes.
+// The rows of the pointwise kernels: 1x1 filters as matrix products, fprop with any stride and dgrad with stride 1; of planes with stride 1
+// all three passes on tensor cores.
 #pragma once
 
 #include <vector>
@@ -28,6 +29,7 @@ void add_pointwise_kernels(std::vector<Kernel>& catalogue) {
   add_gemm_rows<T, Pointwise, GemmTileName::k128x64>(catalogue);
   add_gemm_rows<T, Pointwise, GemmTileName::k256x16>(catalogue);
   add_tensor_gemm_rows<T, Pointwise>(catalogue);
+  add_planes_rows<T>(catalogue);
   add_planes_wgrad_rows<T>(catalogue);
 }
 
