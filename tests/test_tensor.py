@@ -37,9 +37,16 @@ CASES = (
     Case(POINTWISE, "fprop", "bf16", "channels_last", "conv2d_pointwise_tensor_128x256_bf16", 2),
     Case(POINTWISE, "dgrad", "bf16", "channels_last", "conv2d_pointwise_tensor_128x128_bf16", 2),
     Case(POINTWISE, "wgrad", "bf16", "channels_last", "conv2d_pointwise_wgrad_tensor_bf16", 8),
+    *(
+        Case(POINTWISE, name, "bf16", "nchw", f"conv2d_pointwise_planes_tensor_{tile}_bf16", 3)
+        for tile in ("128x256", "128x128", "128x64", "64x64")
+        for name in ("fprop", "dgrad")
+    ),
+    Case(POINTWISE, "fprop", "tf32", "nchw", "conv2d_pointwise_planes_tensor_128x64_tf32", 8),
+    Case("n3 c48 12x12 k40 1x1", "fprop", "f16", "nchw", "conv2d_pointwise_planes_tensor_64x64_f16", 1),
     Case(POINTWISE, "wgrad", "bf16", "nchw", "conv2d_pointwise_wgrad_planes_tensor_128x128_bf16", 3),
     Case(POINTWISE, "wgrad", "tf32", "nchw", "conv2d_pointwise_wgrad_planes_tensor_128x64_tf32", 8),
-    Case("n18 c64 14x14 k64 1x1", "wgrad", "f16", "nchw", "conv2d_pointwise_wgrad_planes_tensor_64x64_f16", 1),
+    Case("n18 c64 12x12 k64 1x1", "wgrad", "f16", "nchw", "conv2d_pointwise_wgrad_planes_tensor_64x64_f16", 1),
     Case(DILATED, "fprop", "bf16", "channels_last", "conv2d_dilated_tensor_64x64_bf16", 1),
     *(
         Case(DENSE, name, "tf32", layout, f"conv2d_dense_{packed}tensor_{tile}_tf32", 3)

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cnnkernels import backends, functional
 from cnnkernels.backends import BackendError
 from cnnkernels.explain import trace
+from cnnkernels.testing.far_problems import FAR_CONV2D_PROBLEMS, FAR_POOL2D_PROBLEMS
 from cnnkernels.testing.verify import Selection, verify
 
 pytestmark = pytest.mark.triton
@@ -116,6 +117,14 @@ def test_kernels_on_a_problem_of_each_group(kernel: str) -> None:
     assert {record.subject.name for record in records} == set(passes)
     failed = {f"{record.subject.kernel} {record.subject.name}": record for record in records if not record.passed}
     assert not failed, {name: record.failures[:1] or "reached by no problem" for name, record in failed.items()}
+
+
+def test_offsets_of_more_than_31_bits() -> None:
+    dense, depthwise = FAR_CONV2D_PROBLEMS[0], next(p for p in FAR_CONV2D_PROBLEMS[::-1] if p.S == 3 and p.groups == p.C)
+    problems = (dense, depthwise, FAR_POOL2D_PROBLEMS[0])
+    records = verify(Selection("triton", dtypes=("bf16",), planned=True, problems=problems))
+    failed = {record.subject.name: record.failures[:1] for record in records if record.failures}
+    assert not failed and sum(record.runs for record in records) >= 2 * 4 + 3
 
 
 def test_depthwise_images_of_one_column_or_row() -> None:

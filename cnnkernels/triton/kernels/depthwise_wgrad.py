@@ -80,7 +80,8 @@ def conv2d_depthwise_wgrad_slide_kernel(
     else:
         zero = tl.zeros((BLOCK_COLUMNS, BLOCK_CHANNELS), ACCUMULATOR)
     sums = (zero,) * (R * S)
-    for n in range(first_n, last_n):
+    for image in range(first_n, last_n):
+        n = tl.cast(image, tl.int64) if WIDE else image  # which it is already, but under the interpreter
         # Rows of dy before the slab, which its first rows of x meet.
         open_rows = ()
         for a in tl.static_range(OPEN - 1):
@@ -164,6 +165,8 @@ def conv2d_depthwise_wgrad_taps_kernel(
     last = tl.minimum(first + pixels_of_slab, images * dy_h * dy_w)
     for start in range(first, last, BLOCK_PIXELS):
         m = start + tl.arange(0, BLOCK_PIXELS)
+        if WIDE:
+            m = m.to(tl.int64)  # which start is already, but under the interpreter
         pixel = m % (dy_h * dy_w)
         n, p, q = m // (dy_h * dy_w), pixel // dy_w, pixel % dy_w
         exists = tl.expand_dims(m < last, ALONG_PIXELS) & tl.expand_dims(k_exists, ALONG_CHANNELS)

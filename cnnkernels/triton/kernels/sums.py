@@ -60,6 +60,8 @@ def bias_grad_kernel(
         sums = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), ACCUMULATOR)
     for start in range(first, last, BLOCK_PIXELS):
         m = start + tl.arange(0, BLOCK_PIXELS)
+        if WIDE:
+            m = m.to(tl.int64)  # which start is already, but under the interpreter
         pixel = m % (height * width)
         at = m // (height * width) * n_stride + pixel // width * h_stride + pixel % width * w_stride
         at, exists = in_vectors(

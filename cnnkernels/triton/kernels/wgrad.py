@@ -68,6 +68,8 @@ def conv2d_wgrad_kernel(
     sums = tl.zeros((BLOCK_OUT, BLOCK_COLUMNS), ACCUMULATOR)
     for start in range(first, last, BLOCK_PIXELS):
         m = start + tl.arange(0, BLOCK_PIXELS)
+        if WIDE:
+            m = m.to(tl.int64)  # which start is already, but under the interpreter
         pixel = m % (out_h * out_w)
         n, p, q = m // (out_h * out_w), pixel // out_w, pixel % out_w
         m_exists = m < last
