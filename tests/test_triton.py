@@ -120,7 +120,10 @@ def test_kernels_on_a_problem_of_each_group(kernel: str) -> None:
 
 
 def test_offsets_of_more_than_31_bits() -> None:
-    dense, depthwise = FAR_CONV2D_PROBLEMS[0], next(p for p in FAR_CONV2D_PROBLEMS[::-1] if p.S == 3 and p.groups == p.C)
+    dense, depthwise = (
+        FAR_CONV2D_PROBLEMS[0],
+        next(p for p in FAR_CONV2D_PROBLEMS[::-1] if p.S == 3 and p.groups == p.C),
+    )
     problems = (dense, depthwise, FAR_POOL2D_PROBLEMS[0])
     records = verify(Selection("triton", dtypes=("bf16",), planned=True, problems=problems))
     failed = {record.subject.name: record.failures[:1] for record in records if record.failures}

@@ -16,11 +16,11 @@ namespace cnn::conv2d {
 // What the chosen kernel needs beyond the problem.
 struct Configuration {
   int64_t blocks = 0;
-  int64_t slabs = 1;  // parts of the reduction summed apart and added in order
+  int64_t slabs = 1;            // parts of the reduction summed apart and added in order
   int64_t workspace_bytes = 0;  // slabs, and behind them what else there is
-  int threads = 0;          // of a block, where the kernel leaves it open
-  int shared_bytes = 0;     // dynamic shared memory
-  int tile[3] = {0, 0, 0};  // what a block computes, where the kernel leaves it open: the family's header says of what
+  int threads = 0;              // of a block, where the kernel leaves it open
+  int shared_bytes = 0;         // dynamic shared memory
+  int tile[3] = {0, 0, 0};      // what a block computes, where the kernel leaves it open: the family's header says of what
 };
 
 struct Arguments {

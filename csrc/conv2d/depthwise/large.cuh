@@ -287,8 +287,7 @@ void run_large(const Kernel& kernel, const Problem& p, const Configuration& conf
                           std::size_t(configuration.shared_bytes), a.stream};
   if (wgrad) launch(kernel.name.c_str(), shape, large_kernel<T, kNhwc, true>, q);
   else launch(kernel.name.c_str(), shape, large_kernel<T, kNhwc, false>, q);
-  if (q.partial)
-    add_slabs<T>({a.workspace, configuration.slabs, {p.K, 1, p.R, p.S}, a.out, {p.w.d0, p.w.d1, p.w.d2, p.w.d3}}, a);
+  if (q.partial) add_slabs<T>({a.workspace, configuration.slabs, {p.K, 1, p.R, p.S}, a.out, {p.w.d0, p.w.d1, p.w.d2, p.w.d3}}, a);
 }
 
 template <class T, bool kNhwc>

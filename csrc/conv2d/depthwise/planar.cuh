@@ -395,8 +395,7 @@ void run_planar_wgrad(const Kernel& kernel, const Problem& p, const Configuratio
   const LaunchShape shape{dim3(unsigned(configuration.blocks)), dim3(unsigned(configuration.threads)),
                           std::size_t(configuration.shared_bytes), a.stream};
   launch(kernel.name.c_str(), shape, p.stride_h == 2 ? planar_wgrad_kernel<T, kTaps, 2> : planar_wgrad_kernel<T, kTaps, 1>, q);
-  if (q.partial)
-    add_slabs<T>({a.workspace, configuration.slabs, {p.K, 1, p.R, p.S}, a.out, {p.w.d0, p.w.d1, p.w.d2, p.w.d3}}, a);
+  if (q.partial) add_slabs<T>({a.workspace, configuration.slabs, {p.K, 1, p.R, p.S}, a.out, {p.w.d0, p.w.d1, p.w.d2, p.w.d3}}, a);
 }
 
 template <class T, int kTaps>

@@ -268,15 +268,17 @@ void sum_wgrad_slabs(const WgradShape& s, const WgradView& view, const Arguments
   const Problem& p = view.problem;
   if (!p.sums_in_workspace(s.slabs)) return;
   const int64_t channels = p.channels_per_group();
-  if (view.channel_innermost)
-    add_slabs<T>({a.workspace, s.slabs, {p.K, p.R, p.S, channels}, a.out, {p.w.d0, p.w.d2, p.w.d3, p.w.d1}}, a);
+  if (view.channel_innermost) add_slabs<T>({a.workspace, s.slabs, {p.K, p.R, p.S, channels}, a.out, {p.w.d0, p.w.d2, p.w.d3, p.w.d1}}, a);
   else add_slabs<T>({a.workspace, s.slabs, {p.K, channels, p.R, p.S}, a.out, {p.w.d0, p.w.d1, p.w.d2, p.w.d3}}, a);
 }
 
 inline Configuration wgrad_configuration(const WgradShape& s, const Problem& p) {
-  return {
-      s.filter_slabs * s.parts * s.slabs,          s.slabs, p.sums_in_workspace(s.slabs) ? s.slabs * p.filter_numel() * 4 : 0, int(s.threads), int(s.shared),
-      {int(s.rows), int(s.columns), int(s.images)}};
+  return {s.filter_slabs * s.parts * s.slabs,
+          s.slabs,
+          p.sums_in_workspace(s.slabs) ? s.slabs * p.filter_numel() * 4 : 0,
+          int(s.threads),
+          int(s.shared),
+          {int(s.rows), int(s.columns), int(s.images)}};
 }
 
 }  // namespace cnn::conv2d::grouped
