@@ -54,10 +54,10 @@ struct GemmStoreTable {
   __device__ __forceinline__ void set_row_channels(const GemmParams& p, const GemmItem& item) {
     for (int m = recompute(int(threadIdx.x)); m < Tile::BM; m += Tile::kThreads) {
       const GemmPosition at = gemm_position<Tile::BM>(p, item.row_tile, m);
-      if (at.exists) {
-        const PerChannel<T> z = per_channel<T>(p.epilogue, at.w);
-        factor[m] = z.factor, offset[m] = z.offset;
-      }
+      factor[m] = 1, offset[m] = 0;
+      if (!at.exists) continue;
+      const PerChannel<T> z = per_channel<T>(p.epilogue, at.w);
+      factor[m] = z.factor, offset[m] = z.offset;
     }
   }
   template <class T>

@@ -28,7 +28,7 @@ template <class T>
 void sum_slabs(const Slabs& slabs, cudaStream_t stream);
 
 // The same for a gradient that is a sum over images, which may be run in batches. The sum of the batches before lies in front of the slabs,
-// as a slab of its own, and there the sum is left until the last batch, not rounded.
+// as a slab of its own, and there the sum is left until the last batch, not rounded: a result is written when all of its slabs are read.
 template <class T>
 void add_slabs(Slabs s, const Arguments& a) {
   using Acc = Accumulator<T>;
