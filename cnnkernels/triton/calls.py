@@ -183,11 +183,29 @@ def _activation_grad(dtype: str, layout: str) -> Any:
     return operators.conv2d_activation_grad(dy, y, "relu", 0.0, layout == "nhwc")
 
 
+def _large(what: str, groups: int = 1) -> tuple[str, Callable[[], Any]]:
+    """Of 2^32 elements: offsets have 64 bits."""
+    name = f"{'depthwise ' if groups > 1 else ''}{what} of 2^32 elements bf16 nhwc"
+
+    def call() -> Any:
+        x, w = image(1 << 15, 128, 32, 32, "bf16", "nhwc"), image(128, 128 // groups, 3, 3, "bf16", "nhwc")
+        geometry = ((1, 1), (1, 1), (1, 1), groups, True)
+        if what == "bias_grad":
+            return operators.conv2d_bias_grad(x)
+        if what == "wgrad":
+            return operators.conv2d_wgrad(x, x, (3, 3), *geometry)
+        return operators.conv2d_fprop(x, w, None, (32, 32), *geometry)
+
+    return name, call
+
+
 CALLS: dict[str, Callable[[], Any]] = {
     **dict(_layers()),
     **dict(_tiles()),
     **dict(_streams()),
     **dict(_padded(layout) for layout in LAYOUTS),
+    **dict(_large(what, groups) for what in ("fprop", "wgrad") for groups in (1, 128)),
+    **dict([_large("bias_grad")]),
     "activation_grad bf16 nhwc": lambda: _activation_grad("bf16", "nhwc"),
     "activation_grad f32 nchw": lambda: _activation_grad("f32", "nchw"),
     "bias_grad bf16 nhwc": lambda: operators.conv2d_bias_grad(image(32, 256, 28, 28, "bf16", "nhwc")),
