@@ -21,7 +21,7 @@ def planned(net: str, layer: str, name: str, dtype: str, layout: str, batch: int
 
 @pytest.mark.parametrize("dtype", ["bf16", "f32"])
 def test_every_kernel_runs_images_that_lie_far_apart(dtype: str) -> None:
-    selection = Selection(dtypes=(dtype,), problems=FAR_PROBLEMS)
+    selection = Selection(dtypes=(dtype,), problems=FAR_PROBLEMS, values=("integers",))
     records = verify(selection)
     assert not {r.subject.kernel: r.failures + r.findings for r in records if r.failures or r.findings}
     never = {record.subject.kernel for record in records if record.problems == 0}

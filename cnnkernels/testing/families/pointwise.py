@@ -19,6 +19,7 @@ PROBLEMS: tuple[Conv2dProblem, ...] = (
         sizes(1, 33, 1, 257, 65, 1, 1),
         sizes(3, 17, 11, 12, 15, 1, 1, layout="channels_last"),
         sizes(3, 17, 11, 12, 17, 1, 1),
+        sizes(3, 33, 8, 19, 65, 1, 1),
     ),
     *conv2d_group(
         "pointwise: channels and planes in vectors of 16, 8, 4 and 2 bytes",
@@ -67,7 +68,7 @@ PROBLEMS: tuple[Conv2dProblem, ...] = (
     *conv2d_group(
         "pointwise: the gradient of the filter from the planes of more images than an axis has taps, and of 34, which are no rectangle of taps",
         sizes(18, 24, 4, 6, 40, 1, 1, passes=("wgrad",)),
-        sizes(32, 9, 3, 7, 70, 1, 1, passes=("wgrad",)),
+        sizes(32, 9, 3, 8, 70, 1, 1, passes=("wgrad",)),
         sizes(48, 72, 5, 8, 16, 1, 1, passes=("wgrad",)),
         sizes(34, 16, 3, 4, 8, 1, 1, passes=("wgrad",)),
     ),
@@ -80,7 +81,8 @@ CHECK_PROBLEMS: tuple[Conv2dProblem, ...] = (
         sizes(1, 72, 13, 21, 70, 1, 1),
         sizes(1, 72, 12, 24, 24, 1, 1),
         sizes(17, 10, 4, 6, 70, 1, 1, passes=("wgrad",)),
-        sizes(18, 20, 5, 7, 12, 1, 1, passes=("wgrad",)),
+        sizes(18, 20, 4, 10, 12, 1, 1, passes=("wgrad",)),
+        sizes(2, 21, 4, 6, 9, 1, 1),
     ),
     *conv2d_group(
         "pointwise: units of 2 and 4 bytes, groups, strides",

@@ -31,6 +31,12 @@ inline std::string why_not_planes(const Problem& p) {
   if (p.groups != 1) return "groups: built for one";
   if (p.P * p.Q == 1 || !are_planes(p.x, p.H, p.W) || !are_planes(p.y, p.P, p.Q)) return "x and y are not of dense planes";
   if (p.w.d1 != 1 && p.C > 1) return "the channels of w are not dense";
+  // Smaller units are copied by one thread one after another: a warp touches each sector several times.
+  constexpr int64_t kUnit = 16;
+  const auto in_units = [&](const Strides& s) {
+    return s.d1 * size_of(p.dtype) % kUnit == 0 && (p.N == 1 || s.d0 * size_of(p.dtype) % kUnit == 0);
+  };
+  if (!in_units(p.x) || !in_units(p.y)) return "planes of " + std::to_string(p.P * p.Q) + " pixels: built for multiples of 16 bytes";
   return why_not_tuned(p);
 }
 
