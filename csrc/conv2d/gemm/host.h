@@ -135,15 +135,21 @@ void add_gemm_rows(std::vector<Kernel>& catalogue) {
   use_functions<PackedRow<T, GemmRow<T, Family, kTile>>>(catalogue.back());
 }
 
-// A family's rows on tensor cores, where these multiply the type.
+// `add` is called with each tile of the tensor cores, where these multiply the type.
+template <class T, class Add>
+void for_each_tensor_tile(const Add& add) {
+  if constexpr (tensor_cores_have<T>) {
+    add.template operator()<GemmTileName::kTensor128x256>();
+    add.template operator()<GemmTileName::kTensor128x128>();
+    add.template operator()<GemmTileName::kTensor128x64>();
+    add.template operator()<GemmTileName::kTensor64x64>();
+  }
+}
+
+// A family's rows on tensor cores.
 template <class T, class Family>
 void add_tensor_gemm_rows(std::vector<Kernel>& catalogue) {
-  if constexpr (tensor_cores_have<T>) {
-    add_gemm_rows<T, Family, GemmTileName::kTensor128x256>(catalogue);
-    add_gemm_rows<T, Family, GemmTileName::kTensor128x128>(catalogue);
-    add_gemm_rows<T, Family, GemmTileName::kTensor128x64>(catalogue);
-    add_gemm_rows<T, Family, GemmTileName::kTensor64x64>(catalogue);
-  }
+  for_each_tensor_tile<T>([&]<GemmTileName kTile>() { add_gemm_rows<T, Family, kTile>(catalogue); });
 }
 
 }  // namespace cnn::conv2d

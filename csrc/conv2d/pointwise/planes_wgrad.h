@@ -66,16 +66,10 @@ struct PlanesWgradRow {
 
 template <class T>
 void add_planes_wgrad_rows(std::vector<Kernel>& catalogue) {
-  if constexpr (tensor_cores_have<T>) {
-    const auto add = [&]<GemmTileName kTile>() {
-      catalogue.push_back(gemm_row<T, kTile>("pointwise", "pointwise_wgrad_planes", {Pass::kWgrad}));
-      use_functions<PlanesWgradRow<T, kTile>>(catalogue.back());
-    };
-    add.template operator()<GemmTileName::kTensor128x256>();
-    add.template operator()<GemmTileName::kTensor128x128>();
-    add.template operator()<GemmTileName::kTensor128x64>();
-    add.template operator()<GemmTileName::kTensor64x64>();
-  }
+  for_each_tensor_tile<T>([&]<GemmTileName kTile>() {
+    catalogue.push_back(gemm_row<T, kTile>("pointwise", "pointwise_wgrad_planes", {Pass::kWgrad}));
+    use_functions<PlanesWgradRow<T, kTile>>(catalogue.back());
+  });
 }
 
 }  // namespace cnn::conv2d
