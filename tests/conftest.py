@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import os
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from cnnkernels import backends, tuning
 from cnnkernels.backends import triton
 from cnnkernels.bench.flags import full_precision
 from cnnkernels.models.load import _import_torchvision
-from cnnkernels.testing import checked_emulator
+from cnnkernels.testing import checked_emulator, interpreter
 from cnnkernels.triton import configs
 
 
@@ -112,19 +111,14 @@ def torchvision_models() -> Any:
     return pytest.importorskip("torchvision.models")
 
 
-def _without_overflow_checks() -> None:
-    """Triton's interpreter computes every integer operation twice, to look for overflows of which it tells in debug mode alone."""
-    from triton.runtime import interpreter
-
-    builder = interpreter.interpreter_builder
-    builder.options = dataclasses.replace(builder.options, sanitize_overflow=False)
-
-
-if triton.INTERPRETED and backends.unavailable("triton") is None:
-    _without_overflow_checks()
-
 # Between its operations torch's OpenMP threads spin for milliseconds, on the cores that the emulator wants.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_interpreter() -> Iterator[None]:
+    with interpreter.quick():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from cnnkernels import catalogue
 from cnnkernels.backends import triton
 from cnnkernels.bench.flags import full_precision
 from cnnkernels.explain import trace
-from cnnkernels.testing import families, oracles
+from cnnkernels.testing import families, interpreter, oracles
 from cnnkernels.testing.cases import Case, Problem, Result, make_case
 from cnnkernels.testing.emulation import Schedule, emulator
 from cnnkernels.testing.families import ADAPTIVE_PROBLEMS
@@ -201,7 +201,7 @@ def verify(selection: Selection, advance: Callable[[str], None] = lambda _: None
     """
     records = new_records(selection)
     every = items(selection)
-    with poisoned_memory(), full_precision() if selection.device == "cuda" else nullcontext():
+    with poisoned_memory(), interpreter.quick(), full_precision() if selection.device == "cuda" else nullcontext():
         for item in _firsts_of_groups(every) if selection.quick else every:
             advance(str(item))
             for record in verify_item(item, selection):

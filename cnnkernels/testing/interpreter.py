@@ -1,0 +1,160 @@
+"""Triton's interpreter, in a fraction of its time.
+
+A program of the interpreter has few numbers in its blocks, and most of its time goes into the Python objects around them: a type and a shape
+for every intermediate result, and at every call of a @triton.jit function all of triton.language replaced once more. :func:`quick` has these
+made once and remembered. Every operation is done as before, on the same numbers and in the same order, so results keep their bits
+(tests/test_triton_interpreter.py).
+
+One thing is left out: each integer operation is done twice, the second time in 64 bits, to look for an overflow, of which the interpreter tells
+in debug mode alone. And NumPy says nothing of exponentials that overflow, as a GPU does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+
+from cnnkernels.backends.triton import INTERPRETED, unavailable
+
+__all__ = ["quick"]
+
+#: The Triton whose interpreter was read for this. Another one is left as it is, but for the overflow checks.
+_VERSIONS = ("3.9.",)
+
+
+@contextmanager
+def quick() -> Iterator[None]:
+    """Have Triton's interpreter remember types and shapes and not look for overflows, until the end of the context.
+
+    Nothing happens where Triton does not interpret, and within another such context.
+    """
+    with ExitStack() as changes:
+        for holder, name, value in _changes():
+            changes.enter_context(_set(holder, name, value))
+        changes.enter_context(np.errstate(over="ignore"))
+        yield
+
+
+def _changes() -> list[tuple[Any, str, Any]]:
+    """What is replaced: (where, name, by what)."""
+    if not INTERPRETED or unavailable() is not None:
+        return []
+    from triton.runtime import interpreter
+
+    builder = interpreter.interpreter_builder
+    if not getattr(builder.options, "sanitize_overflow", False):
+        return []
+    changes = [(builder, "options", dataclasses.replace(builder.options, sanitize_overflow=False))]
+    known = importlib.metadata.version("triton").startswith(_VERSIONS)
+    return [*changes, *(_remembering(interpreter) if known else [])]
+
+
+@contextmanager
+def _set(holder: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(holder, name)
+    setattr(holder, name, value)
+    try:
+        yield
+    finally:
+        setattr(holder, name, before)
+
+
+def _remembering(interpreter: Any) -> list[tuple[Any, str, Callable[..., Any]]]:
+    from triton.language import core
+
+    semantic = type(interpreter.interpreter_semantic)
+    return [
+        (interpreter, "_patch_lang", _patch_once(interpreter, core)),
+        (interpreter, "_get_np_dtype", _dtype_once(interpreter._get_np_dtype, core)),
+        (core.block_type, "__init__", _type_once(core.block_type.__init__)),
+        (core.tensor, "__init__", _shape_once(core.tensor.__init__)),
+        (semantic, "broadcast_impl_value", _unless_alike(semantic.broadcast_impl_value)),
+    ]
+
+
+def _patch_once(interpreter: Any, core: Any) -> Callable[[Any], Any]:
+    """A launch has triton.language run by the interpreter until its end; a call of a @triton.jit function within it finds that done."""
+    import triton.language as tl
+
+    patch, done, names = interpreter._patch_lang, set[frozenset[str]](), dict[Any, frozenset[str]]()
+
+    class Scope(interpreter._LangPatchScope):  # type: ignore[misc]
+        def restore(self) -> None:
+            super().restore()
+            done.clear()
+
+    def patch_once(fn: Any) -> Any:
+        scope, seen = Scope(), names.get(fn)
+        if seen is None:
+            seen = names[fn] = frozenset(v.__name__ for v in fn.__globals__.values() if v is tl or v is core)
+        if seen not in done:
+            scope._changes = patch(fn)._changes
+            done.add(seen)
+        return scope
+
+    return patch_once
+
+
+def _dtype_once(dtype_of: Callable[[Any], Any], core: Any) -> Callable[[Any], Any]:
+    """The function makes a dictionary of all dtypes to look one up."""
+    known: dict[str, Any] = {}
+
+    def dtype_once(type_: Any) -> Any:
+        scalar = type_.element_ty if isinstance(type_, core.block_type) else type_
+        found = known.get(scalar.name)
+        if found is None:
+            found = known[scalar.name] = dtype_of(type_)
+        return found
+
+    return dtype_once
+
+
+def _type_once(init: Callable[..., None]) -> Callable[..., None]:
+    """A block's type is its element's type and its shape, and does not change."""
+    known: dict[Any, dict[str, Any]] = {}
+
+    def type_once(self: Any, element_ty: Any, shape: Any) -> None:
+        key = (element_ty.name, *(getattr(length, "value", length) for length in shape))
+        found = known.get(key)
+        if found is None:
+            init(self, element_ty, shape)
+            known[key] = dict(self.__dict__)
+        else:
+            self.__dict__.update(found)
+
+    return type_once
+
+
+def _shape_once(init: Callable[..., None]) -> Callable[..., None]:
+    """A tensor wraps the lengths of its type's shape one by one."""
+    known: dict[Any, tuple[Any, Any]] = {}
+
+    def shape_once(self: Any, handle: Any, type: Any) -> None:  # noqa: A002 - Triton names it so when it calls
+        key = tuple(type.shape.values) if type.is_block() else ()
+        found = known.get(key)
+        if found is None:
+            init(self, handle, type)
+            known[key] = self.shape, self.numel
+        else:
+            self.handle, self.type, self.dtype = handle, type, type.scalar
+            self.shape, self.numel = found
+
+    return shape_once
+
+
+def _unless_alike(broadcast: Callable[..., Any]) -> Callable[..., Any]:
+    """Two scalars, or two blocks of one shape, need not be broadcast: seen without comparing the shapes as Triton's tuples."""
+
+    def unless_alike(self: Any, lhs: Any, rhs: Any) -> Any:
+        left, right = lhs.type, rhs.type
+        blocks = left.is_block()
+        if blocks == right.is_block() and (not blocks or left.shape.values == right.shape.values):
+            return lhs, rhs
+        return broadcast(self, lhs, rhs)
+
+    return unless_alike
