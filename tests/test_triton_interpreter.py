@@ -15,7 +15,7 @@ from cnnkernels.testing.interpreter import quick
 
 pytestmark = [
     pytest.mark.triton,
-    pytest.mark.skipif("not INTERPRETED, reason="on a GPU nothing is interpreted"),
+    pytest.mark.skipif(not INTERPRETED, reason="on a GPU nothing is interpreted"),
 ]
 
 # In a process of its own: in this one the interpreter has been quick from the start.

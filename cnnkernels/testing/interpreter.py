@@ -83,7 +83,7 @@ def _patch_once(interpreter: Any, core: Any) -> Callable[[Any], Any]:
 
     patch, done, names = interpreter._patch_lang, set[frozenset[str]](), dict[Any, frozenset[str]]()
 
-    class Scope(interpreter._LangPatchScope):  # type: ignore[misc]
+    class Scope(interpreter._LangPatchScope):
         def restore(self) -> None:
             super().restore()
             done.clear()
@@ -134,7 +134,7 @@ def _shape_once(init: Callable[..., None]) -> Callable[..., None]:
     """A tensor wraps the lengths of its type's shape one by one."""
     known: dict[Any, tuple[Any, Any]] = {}
 
-    def shape_once(self: Any, handle: Any, type: Any) -> None:  # noqa: A002 - Triton names it so when it calls
+    def shape_once(self: Any, handle: Any, type: Any) -> None:
         key = tuple(type.shape.values) if type.is_block() else ()
         found = known.get(key)
         if found is None:
