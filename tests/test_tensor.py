@@ -107,10 +107,20 @@ STRIPS = tuple(
     for layout in ("channels_last", "nchw")
 )  # fmt: skip
 
+# First layers of networks, by how much of what they move is theirs; every 80th block.
+STEMS = (
+    Case("n32 c3 224x224 k64 7x7 stride 2 pad 3", "fprop", "bf16", "channels_last", "conv2d_first_layer_tensor_bf16", 80),
+    Case("n32 c3 224x224 k64 7x7 stride 2 pad 3", "fprop", "bf16", "nchw", "conv2d_first_layer_tensor_bf16", 80),
+    Case("n32 c3 224x224 k64 7x7 stride 2 pad 3", "wgrad", "bf16", "channels_last", "conv2d_first_layer_wgrad_tensor_bf16", 80),
+    Case("n32 c3 224x224 k64 7x7 stride 2 pad 3", "wgrad", "bf16", "nchw", "conv2d_first_layer_wgrad_packed_tensor_bf16", 80),
+    Case("n8 c3 224x224 k64 3x3 pad 1", "fprop", "bf16", "channels_last", "conv2d_first_layer_tensor_bf16", 80),
+    Case("n32 c3 224x224 k96 4x4 stride 4", "fprop", "bf16", "nchw", "conv2d_first_layer_tensor_bf16", 80),
+)  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def launches() -> dict[Case, list[Launch]]:
-    return launches_of((*CASES, *STRIPS, *SUMS))
+    return launches_of((*CASES, *STRIPS, *SUMS, *STEMS))
 
 
 @pytest.mark.checked_emulator
@@ -133,31 +143,44 @@ def test_no_bank_conflicts_and_whole_sectors(launches: dict[Case, list[Launch]],
 @pytest.mark.checked_emulator
 @pytest.mark.parametrize("case", STRIPS, ids=str)
 def test_a_strip_is_read_without_conflicts(launches: dict[Case, list[Launch]], case: Case) -> None:
-    """ldmatrix from the strip and the filter, and the staged results; the image comes by neighbouring values, which share sectors."""
+    """ldmatrix from the strip and the filter, and the staged results. All is copied by 16 bytes."""
     (launch,) = launches[case]
     assert launch.kernel == case.kernel
     assert launch.matrix_products > 0
     assert conflicts([site for site in sites(launch, "shared") if site.access == "load" and site.width == 16]) == 0
-    assert conflicts(sites(launch, "shared")) < 0.1
     moved = sites(launch, "global")
     assert {site.width for site in moved if site.access == "store"} == {16}
+    assert {site.access for site in moved if site.buffer in ("input", "weight")} == {"async copy"}
+
+
+@pytest.mark.checked_emulator
+@pytest.mark.parametrize("case", STEMS, ids=str)
+def test_a_stem_moves_whole_sectors(launches: dict[Case, list[Launch]], case: Case) -> None:
+    """The strip and the filters are turned round by single values, where some meet in a bank."""
+    (launch,) = (one for one in launches[case] if one.kernel == case.kernel)
+    assert conflicts(sites(launch, "shared")) < 0.1
+    moved = sites(launch, "global")
+    assert sum(site.least_sectors for site in moved) >= 0.9 * sum(site.sectors for site in moved)
 
 
 @pytest.mark.checked_emulator
 @pytest.mark.parametrize("case", SUMS, ids=str)
 def test_sums_in_registers_are_fed_without_conflicts(launches: dict[Case, list[Launch]], case: Case) -> None:
-    """Images come by 16 bytes, but into a strip, and the slabs' sums of groups leave by whole sectors."""
+    """Images come by 16 bytes, and the slabs' sums leave by whole sectors."""
     (launch,) = (one for one in launches[case] if one.kernel == case.kernel)
     assert launch.matrix_products > 0
     strip = "first_layer" in case.kernel
-    assert conflicts([site for site in sites(launch, "shared") if site.access == "load"]) == 0
-    assert conflicts(sites(launch, "shared")) < (0.1 if strip else 1e-9)
+    assert conflicts([site for site in sites(launch, "shared") if site.access == "load" and site.width == 16]) == 0
+    assert strip or conflicts(sites(launch, "shared")) == 0
     moved = sites(launch, "global")
     assert {site.width for site in moved if site.access == "async copy"} == {16}
     # A tap's 4 channels of a pair's group are half of a sector.
     halves = case.problem.endswith("groups 32")
     counted = [site for site in moved if site.access != "store" or (site.buffer == "workspace" and not halves)]
-    assert strip or sum(site.least_sectors for site in counted) >= 0.9 * sum(site.sectors for site in counted)
+    sectors = sum(site.sectors for site in counted)
+    assert (
+        sum(site.least_sectors for site in counted) >= (0.7 if strip else 0.9) * sectors
+    )  # rows of a small image begin within sectors
 
 
 @pytest.mark.checked_emulator

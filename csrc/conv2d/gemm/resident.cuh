@@ -10,7 +10,7 @@
 //   |    |   | ..      |     128 rows x 64 columns
 //   +----+   +---------+
 //
-// Operands says what lies in shared memory, and multiplies: Params, Results, load_filter, load_halo.
+// Operands says what lies in shared memory, and multiplies: Params, Results, load_filter, copy_ahead (of the next item), load_halo.
 //
 // Bytes per item: the halo from L2, 128 x columns written. In flight: a halo in each of the blocks beside each other.
 #pragma once
@@ -85,15 +85,19 @@ __global__ void __launch_bounds__(ResidentTile::kThreads, ResidentTile::kBlocks)
     const GemmItem item = gemm_item(p, int(blockIdx.x));
     Operands::load_filter(r, item, filter);
     table.template set_columns<T>(p, item, item.column_tile);
+    Operands::copy_ahead(r, item, shared);
+    commit_async();
   }
   typename Operands::Results results;
 
   CNN_NO_UNROLL
   for (int index = int(blockIdx.x); index < p.items; index += int(gridDim.x)) {
-    Operands::load_halo(r, gemm_item(p, index), halo);
+    Operands::load_halo(r, gemm_item(p, index), shared);
     commit_async();
     wait_async<0>();
     __syncthreads();
+    if (index + int(gridDim.x) < p.items) Operands::copy_ahead(r, gemm_item(p, index + int(gridDim.x)), shared);
+    commit_async();
 
     // Of a strided dgrad all classes have the same halo. What an item is is worked out again where it is asked for: registers are for
     // results.

@@ -45,15 +45,41 @@ struct StackParams {
   int first_tap[kMostClasses * kMostClasses + 1];
 };
 
+// The rows of an image that a strip (strip.cuh) is made of, as they lie in memory: runs of values, one of each row where channels lie
+// inside, else one of each row of each plane.
+struct StripRows {
+  int channels, height, width;  // of the image
+  int n, c, h, w;               // element strides
+  bool channels_inside;
+  FastDiv<int32_t> runs;      // of a row
+  FastDiv<int32_t> of_pixel;  // values of a run
+  FastDiv<int32_t> values;    // of a run, at most
+  FastDiv<int32_t> chunks;    // 16 bytes of shared memory, that a run takes
+  int row_chunks;             // and from one row's first run to the next row's
+  int chunk_mask;             // 7 where runs are copied by the 16-byte chunks of memory they lie in, 0 where they are read by values
+};
+
+// A turn's taps of 64 columns, 32 bytes each, and as much again: where turns lay a multiple of 128 bytes apart, the chunks of a column
+// would be written to the same banks.
+constexpr int kStripTurnBytes = (64 + 1) * 2 * kGemmChunkBytes;
+
 // Of a first layer's strip of quads of channels (strip.cuh).
 struct StripParams {
   GemmParams gemm;
-  int filter_bytes;
-  Halo halo;                // its units are chunks of two pixels
-  FastDiv<int32_t> pixels;  // of a row of the halo
-  int chunk_pixels;         // from the first pixel of a chunk to that of the next: 2, or 1 where results may begin at any pixel
+  int rows_at, filter_bytes;  // the rows lie behind the filter, and the halo behind both
+  StripRows rows;
+  Halo halo;         // its units are chunks of two pixels
+  int pixels;        // of a row of the halo
+  int chunk_pixels;  // from the first pixel of a chunk to that of the next: 2, or 1 where results may begin at any pixel
   int taps_h, taps_w;
   int turns;  // of a row of the filter: four taps each
+  // Filters as they lie in memory pass through the room behind those that are turned, so many columns at once.
+  int filter_columns;
+  FastDiv<int32_t> filter_chunks;  // threads that turn a column: one for each of its chunks, or more
+  FastDiv<int32_t> channels;
+  int filter_r, filter_s, filter_k;  // and from a value of a filter to the next
+  FastDiv<int32_t> filter_taps, filter_taps_w;
+  bool filter_by_chunks;  // copied by the 16-byte chunks of memory, else by values
 };
 
 // `group`: channels of a group as the kernel has them, 8, 16, 32 or 64.

@@ -60,14 +60,14 @@ struct ResidentTurn {
   double loads, products, clocks, instructions;
 };
 
-// `turns` of all items, `copies` of chunks or values with so many instructions each.
-inline Work resident_work(const Problem& p, const GemmParams& q, int blocks, double turns, const ResidentTurn& turn, double copies,
-                          double instructions, double copied_bytes) {
+// `turns` of all items, and so many instructions beside them.
+inline Work resident_work(const Problem& p, const GemmParams& q, int blocks, double turns, const ResidentTurn& turn, double instructions,
+                          double copied_bytes) {
   constexpr double kStore = 4;
   const double warps = kResidentTile.threads / 32.0, size = size_of(p.dtype);
   const double results = double(q.batch) * q.h.out_extent * q.w.out_extent * q.columns * q.groups;
   Work work;
-  work.instructions = 32 * warps * turns * turn.instructions + copies * instructions + results * kStore;
+  work.instructions = 32 * warps * turns * turn.instructions + instructions + results * kStore;
   work.matrix_clocks = warps * turns * turn.products * turn.clocks;
   work.l1_bytes = 512 * warps * turns * turn.loads + copied_bytes + 2 * size * results;
   work.l2_bytes = copied_bytes + size * results;

@@ -45,8 +45,11 @@ struct StackOperands {
   }
 
   // The pixels of the image under a tile, zeros outside.
-  __device__ static __forceinline__ void load_halo(const Params& r, const GemmItem& item, unsigned char* halo) {
+  __device__ static __forceinline__ void copy_ahead(const Params&, const GemmItem&, unsigned char*) {}  // no room for a second halo
+
+  __device__ static __forceinline__ void load_halo(const Params& r, const GemmItem& item, unsigned char* shared) {
     const GemmParams& p = r.gemm;
+    unsigned char* const halo = shared + r.filter_bytes;
     const TileOrigin origin(p, r.halo, item);
     const T* const image = static_cast<const T*>(p.in) + origin.n * p.in_n + item.group * p.in_channels;
     CNN_NO_UNROLL

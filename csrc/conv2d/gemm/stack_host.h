@@ -109,7 +109,7 @@ inline StackPlan plan_stack(const Problem& p, int tile_w) {
   const ResidentTurn turn{loads, products, is_short ? kMatrixClocks / 2 : kMatrixClocks, products + loads + kWalk};
   const double halo_chunks = double(q.items) * (r.halo.height * r.halo.width << r.log_chunks);
   const double chunks = halo_chunks + double(plan.blocks) * r.filter_bytes / kGemmChunkBytes;
-  plan.work = resident_work(p, q, plan.blocks, double(q.items) * r.taps * r.turns, turn, chunks, kCopy, chunks * kGemmChunkBytes);
+  plan.work = resident_work(p, q, plan.blocks, double(q.items) * r.taps * r.turns, turn, chunks * kCopy, chunks * kGemmChunkBytes);
   plan.work.dram_bytes += 2 * double(plan.of_groups.packed_bytes);
   plan.work.launches = 1 + plan.of_groups.packs_filter;
   return plan;

@@ -10,8 +10,10 @@
 // under one of them is none of this result's.
 //
 // Shared memory, in chunks:
-//   filter   [row of the filter, turn][64 columns][2]: taps 0 and 1, 2 and 3
-//   halo     [place]
+//   filter   [row of the filter, turn][64 columns, and one for the banks' sake][2]: taps 0 and 1, 2 and 3
+//   rows     [row of the halo][channel if they are planes][chunk]: as they lie in memory, copied one item ahead
+//   halo     [place]: the strip, made of the rows
+// While the filter is loaded its columns pass through the room of rows and halo.
 //
 // Per item: 128 * 64 * taps_h * 16 * turns products, of which channels * taps_w to 16 * turns are the layer's: 147 of 224 for 7x7.
 #pragma once
@@ -20,59 +22,71 @@
 
 namespace cnn::conv2d {
 
-template <class T>
-struct StripImage {
-  const T* from;
-  int c, h, w;  // element strides
-  int channels, height, width;
+// The pixels of an image under a tile of results, from the first one on, and those of a row that the image has.
+struct StripWindow {
+  int n, h, w, begin, end;
 
-  // Zero outside of the image.
-  __device__ __forceinline__ T read(int row, int column, int channel) const {
-    const bool inside = unsigned(row) < unsigned(height) && unsigned(column) < unsigned(width) && channel < channels;
-    return inside ? __ldg(from + row * h + column * w + channel * c) : narrow<T>(0.0f);
-  }
+  __device__ __forceinline__ StripWindow(const StripRows& s, int n, int h, int w, int pixels)
+      : n(n), h(h), w(w), begin(max(w, 0)), end(min(w + pixels, s.width)) {}
+  // Of a row of the halo, the element where its run begins.
+  __device__ __forceinline__ int run(const StripRows& s, int row) const { return n * s.n + (h + row) * s.h + begin * s.w; }
 };
 
-// The halo of an image from row and column `first` on, `pixels` across: `to(row, chunk)` is where a chunk lies. Of planes a thread has the
-// channels of a pixel, or of a chunk's two where chunks overlap, so that neighbours read neighbouring pixels; else one channel, so that
-// they read the values that lie side by side.
-template <int kThreads, class T, class To>
-__device__ __forceinline__ void load_strip(const StripImage<T>& image, int first_h, int first_w, const Halo& halo,
-                                           const FastDiv<int32_t>& pixels, int chunk_pixels, const To& to) {
-  constexpr int kQuad = 4, kQuadBytes = kGemmChunkBytes / 2;
-  if (image.c == 1) {
+// Copies the rows under a window as they lie in memory, from which turn_strip makes the strip. By chunks the copies are on their way until
+// wait_async; a chunk of memory is one of shared memory, so a run begins in its first one where it begins in memory.
+template <int kThreads, class T>
+__device__ __forceinline__ void copy_strip(const StripRows& s, const void* image, const StripWindow& window, int height,
+                                           unsigned char* rows) {
+  const T* const x = static_cast<const T*>(image);
+  const int values = (window.end - window.begin) * s.of_pixel.divisor;
+  if (s.chunk_mask != 0) {
     CNN_NO_UNROLL
-    for (int e = int(threadIdx.x); e < kQuad * halo.height * pixels.divisor; e += kThreads) {
-      int pixel;
-      const int row = pixels.divmod(e / kQuad, pixel), channel = e % kQuad, offset = channel * int(sizeof(T));
-      const T value = image.read(first_h + row, first_w + pixel, channel);
-      if (chunk_pixels == 2) {
-        *reinterpret_cast<T*>(to(row, pixel / 2) + pixel % 2 * kQuadBytes + offset) = value;
-      } else {  // the first of its own chunk, and the second of the one before
-        if (pixel < halo.width) *reinterpret_cast<T*>(to(row, pixel) + offset) = value;
-        if (pixel > 0) *reinterpret_cast<T*>(to(row, pixel - 1) + kQuadBytes + offset) = value;
-      }
-    }
-  } else if (chunk_pixels == 2) {
-    CNN_NO_UNROLL
-    for (int e = int(threadIdx.x); e < halo.height * pixels.divisor; e += kThreads) {
-      int pixel;
-      const int row = pixels.divmod(e, pixel);
-      Vector<T, kQuad> quad;
-      CNN_UNROLL
-      for (int channel = 0; channel < kQuad; ++channel) quad.value[channel] = image.read(first_h + row, first_w + pixel, channel);
-      *reinterpret_cast<Vector<T, kQuad>*>(to(row, pixel / 2) + pixel % 2 * kQuadBytes) = quad;
+    for (int e = int(threadIdx.x); e < height * s.runs.divisor * s.chunks.divisor; e += kThreads) {
+      int chunk, of_row;
+      const int row = s.runs.divmod(s.chunks.divmod(e, chunk), of_row), first = window.run(s, row) + of_row * s.c;
+      const int from = (first & ~s.chunk_mask) + chunk * 8, left = first + values - from;
+      if (unsigned(window.h + row) < unsigned(s.height) && left > 0)
+        copy_async<16>(rows + (row * s.row_chunks + of_row * s.chunks.divisor + chunk) * kGemmChunkBytes, x + from,
+                       min(left * int(sizeof(T)), kGemmChunkBytes));
     }
   } else {
     CNN_NO_UNROLL
-    for (int e = int(threadIdx.x); e < halo.height * halo.width; e += kThreads) {
-      int pixel;
-      const int row = halo.width_div.divmod(e, pixel);
-      Vector<T, 2 * kQuad> chunk;
-      CNN_UNROLL
-      for (int i = 0; i < 2 * kQuad; ++i) chunk.value[i] = image.read(first_h + row, first_w + pixel + i / kQuad, i % kQuad);
-      *reinterpret_cast<Vector<T, 2 * kQuad>*>(to(row, pixel)) = chunk;
+    for (int e = int(threadIdx.x); e < height * s.runs.divisor * s.values.divisor; e += kThreads) {
+      int value, of_row, of_pixel;
+      const int row = s.runs.divmod(s.values.divmod(e, value), of_row);
+      const int pixel = s.of_pixel.divmod(value, of_pixel), channel = s.channels_inside ? of_pixel : of_row;
+      if (unsigned(window.h + row) < unsigned(s.height) && value < values)
+        reinterpret_cast<T*>(rows + (row * s.row_chunks + of_row * s.chunks.divisor) * kGemmChunkBytes)[value] =
+            __ldg(x + window.run(s, row) + pixel * s.w + channel * s.c);
     }
+  }
+}
+
+// Makes the strip of rows that are there: `to(row, chunk)` is where a chunk lies. Outside of the image it has zeros.
+template <int kThreads, class T, class To>
+__device__ __forceinline__ void turn_strip(const StripRows& s, const StripWindow& window, const unsigned char* rows, const Halo& halo,
+                                           int chunk_pixels, const To& to) {
+  constexpr int kQuad = 4;
+  constexpr int kOfChunk = kGemmChunkBytes / int(sizeof(T));
+  CNN_NO_UNROLL
+  for (int e = int(threadIdx.x); e < halo.height * halo.width; e += kThreads) {
+    int chunk;
+    const int row = halo.width_div.divmod(e, chunk), pixel = window.w + chunk * chunk_pixels;
+    const T* const from = reinterpret_cast<const T*>(rows) + row * s.row_chunks * kOfChunk + (pixel - window.begin) * s.of_pixel.divisor;
+    const int first = window.run(s, row);
+    const bool row_exists = unsigned(window.h + row) < unsigned(s.height);
+    Vector<T, 2 * kQuad> both;
+    CNN_UNROLL
+    for (int channel = 0; channel < kQuad; ++channel) {
+      const int of_channel = s.channels_inside ? channel + (first & s.chunk_mask)
+                                               : channel * s.chunks.divisor * kOfChunk + ((first + channel * s.c) & s.chunk_mask);
+      CNN_UNROLL
+      for (int i = 0; i < 2; ++i) {
+        const bool exists = row_exists && channel < s.channels && pixel + i >= window.begin && pixel + i < window.end;
+        both.value[i * kQuad + channel] = exists ? from[i * s.of_pixel.divisor + of_channel] : narrow<T>(0.0f);
+      }
+    }
+    *reinterpret_cast<Vector<T, 2 * kQuad>*>(to(row, chunk)) = both;
   }
 }
 
@@ -80,37 +94,82 @@ template <class T>
 struct StripOperands {
   using Element = T;
   using Params = StripParams;
-  static constexpr int kThreads = ResidentTile::kThreads, kQuad = 4, kColumns = 64, kTurnBytes = kColumns * 2 * kGemmChunkBytes;
+  static constexpr int kThreads = ResidentTile::kThreads, kQuad = 4, kColumns = 64;
   static constexpr int kTapsOfTurn = 4;
 
-  // All taps of a tile of filters, whichever way they lie.
+  // All taps of a tile of filters: some columns of them at once come as they lie in memory, and are turned from there.
   __device__ static __forceinline__ void load_filter(const Params& r, const GemmItem& item, unsigned char* filter) {
-    const GemmParams& p = r.gemm;
-    const int columns_left = p.columns - item.column_tile * kColumns;
-    const T* const from = static_cast<const T*>(p.filter) + item.column_tile * kColumns * p.filter_n;
+    const int columns = min(kColumns, r.gemm.columns - item.column_tile * kColumns);
+    unsigned char* const memory = filter + r.rows_at;
     CNN_NO_UNROLL
-    for (int e = int(threadIdx.x); e < r.taps_h * r.turns * kColumns * 2; e += kThreads) {
-      const int half = e % 2, column = e / 2 % kColumns, row = e / (2 * kColumns);
-      const int tap_h = row / r.turns, first_tap = row % r.turns * kTapsOfTurn + half * 2;
-      Vector<T, 8> chunk;
-      CNN_UNROLL
-      for (int i = 0; i < 8; ++i) {
-        const int tap = first_tap + i / kQuad, channel = i % kQuad;
-        const bool exists = column < columns_left && tap < r.taps_w && channel < p.in_channels;
-        chunk.value[i] =
-            exists ? __ldg(from + column * p.filter_n + tap_h * p.filter_r + tap * p.filter_s + channel * p.filter_k) : narrow<T>(0.0f);
-      }
-      *reinterpret_cast<Vector<T, 8>*>(filter + row * kTurnBytes + resident_chunk(column, half, 1) * kGemmChunkBytes) = chunk;
+    for (int first = 0; first < kColumns; first += r.filter_columns) {
+      const int count = min(r.filter_columns, columns - first);
+      copy_filter(r, item.column_tile * kColumns + first, count, reinterpret_cast<T*>(memory));
+      commit_async();
+      wait_async<0>();
+      __syncthreads();
+      turn_filter(r, first, count, reinterpret_cast<const T*>(memory), filter);
+      __syncthreads();
     }
   }
 
-  __device__ static __forceinline__ void load_halo(const Params& r, const GemmItem& item, unsigned char* halo) {
+  __device__ static __forceinline__ void copy_filter(const Params& r, int first, int count, T* to) {
     const GemmParams& p = r.gemm;
-    const TileOrigin origin(p, r.halo, item);
-    const StripImage<T> image{
-        static_cast<const T*>(p.in) + origin.n * p.in_n, p.in_c, p.in_h, p.in_w, p.in_channels, p.h.in_extent, p.w.in_extent};
-    load_strip<kThreads>(image, origin.h, origin.w, r.halo, r.pixels, r.chunk_pixels,
-                         [&](int row, int chunk) { return halo + r.halo.place(row, chunk) * kGemmChunkBytes; });
+    const T* const from = static_cast<const T*>(p.filter) + first * p.filter_n;
+    const int values = r.filter_taps.divisor * p.in_channels;
+    if (r.filter_by_chunks) {
+      CNN_NO_UNROLL
+      for (int chunk = int(threadIdx.x); chunk * 8 < count * values; chunk += kThreads)
+        copy_async<16>(to + chunk * 8, from + chunk * 8, min((count * values - chunk * 8) * int(sizeof(T)), kGemmChunkBytes));
+    } else {
+      CNN_NO_UNROLL
+      for (int e = int(threadIdx.x); e < count * values; e += kThreads) {
+        int tap, tap_w, channel;
+        const int column = r.channels.divmod(r.filter_taps.divmod(e, tap), channel), tap_h = r.filter_taps_w.divmod(tap, tap_w);
+        to[column * values + tap_h * r.filter_r + tap_w * r.filter_s + channel * r.filter_k] =
+            __ldg(from + column * p.filter_n + tap_h * p.filter_r + tap_w * p.filter_s + channel * p.filter_k);
+      }
+    }
+  }
+
+  // A thread has a chunk, two taps of a column; those of one column side by side read, and write, side by side.
+  __device__ static __forceinline__ void turn_filter(const Params& r, int first, int count, const T* from, unsigned char* filter) {
+    const int values = r.filter_taps.divisor * r.gemm.in_channels;
+    CNN_NO_UNROLL
+    for (int e = int(threadIdx.x); e < r.filter_columns * r.filter_chunks.divisor; e += kThreads) {
+      int chunk_of_column;
+      const int column = r.filter_chunks.divmod(e, chunk_of_column);
+      const int half = chunk_of_column % 2, row = chunk_of_column / 2, tap_h = row / r.turns;
+      if (tap_h >= r.taps_h) continue;
+      const int first_tap = row % r.turns * kTapsOfTurn + half * 2;
+      const T* const at = from + column * values + tap_h * r.filter_r + first_tap * r.filter_s;
+      Vector<T, 2 * kQuad> chunk;
+      CNN_UNROLL
+      for (int i = 0; i < 2 * kQuad; ++i) {
+        const bool exists = column < count && first_tap + i / kQuad < r.taps_w && i % kQuad < r.gemm.in_channels;
+        chunk.value[i] = exists ? at[i / kQuad * r.filter_s + i % kQuad * r.filter_k] : narrow<T>(0.0f);
+      }
+      *reinterpret_cast<Vector<T, 2 * kQuad>*>(filter + row * kStripTurnBytes + resident_chunk(first + column, half, 1) * kGemmChunkBytes) =
+          chunk;
+    }
+  }
+
+  __device__ static __forceinline__ StripWindow window(const Params& r, const GemmItem& item) {
+    const TileOrigin origin(r.gemm, r.halo, item);
+    return {r.rows, origin.n, origin.h, origin.w, r.pixels};
+  }
+
+  // The next item's rows come while this one is multiplied.
+  __device__ static __forceinline__ void copy_ahead(const Params& r, const GemmItem& item, unsigned char* shared) {
+    copy_strip<kThreads, T>(r.rows, r.gemm.in, window(r, item), r.halo.height, shared + r.rows_at);
+  }
+
+  __device__ static __forceinline__ void load_halo(const Params& r, const GemmItem& item, unsigned char* shared) {
+    wait_async<0>();
+    __syncthreads();
+    unsigned char* const halo = shared + r.filter_bytes;
+    turn_strip<kThreads, T>(r.rows, window(r, item), shared + r.rows_at, r.halo, r.chunk_pixels,
+                            [&](int row, int chunk) { return halo + r.halo.place(row, chunk) * kGemmChunkBytes; });
   }
 
   struct Results : ResidentResults<T, true> {
@@ -127,7 +186,7 @@ struct StripOperands {
         for (int turn = 0; turn < r.turns; ++turn) {
           const int chunk = (2 * turn + lane() / 16) * across;
           multiply_turn(r.halo.place(row, chunk), r.taps_w - turn * kTapsOfTurn, halo, filter);
-          filter += kTurnBytes;
+          filter += kStripTurnBytes;
         }
       }
     }

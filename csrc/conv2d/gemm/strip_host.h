@@ -1,14 +1,72 @@
 // The host side of strip.cuh: what it refuses, how the work is cut, its cost, and the row of the catalogue.
 #pragma once
 
+#include <bit>
+
 #include "conv2d/gemm/resident_host.h"
 
 namespace cnn::conv2d {
 
 using StripPlan = ResidentPlan<StripParams>;
 
+// The rows of images `strides` apart, of so many pixels each. By chunks if images are all that their memory has, so that a chunk which
+// begins before a run is theirs too: copied_by_chunks asks for their address.
+inline StripRows strip_rows(const Problem& p, int64_t pixels, int64_t chunks_across, int64_t chunk_pixels) {
+  StripRows s{};
+  s.channels = int(p.C), s.height = int(p.H), s.width = int(p.W);
+  s.n = int(p.x.d0), s.c = int(p.x.d1), s.h = int(p.x.d2), s.w = int(p.x.d3);
+  s.channels_inside = p.x.d1 == 1 && p.C > 1;
+  s.runs = FastDiv<int32_t>(s.channels_inside ? 1 : p.C);
+  s.of_pixel = FastDiv<int32_t>(s.channels_inside ? p.C : 1);
+  s.values = FastDiv<int32_t>(pixels * s.of_pixel.divisor);
+  const int of_chunk = int(kGemmChunkBytes / size_of(p.dtype));
+  s.chunks = FastDiv<int32_t>(ceil_div(s.values.divisor + of_chunk - 1, of_chunk));
+  // Threads side by side read what becomes chunks side by side, and go on in the next row: in the banks where this one ends.
+  const int64_t read = chunks_across * chunk_pixels * s.of_pixel.divisor;
+  s.row_chunks = s.runs.divisor * s.chunks.divisor;
+  while (s.row_chunks % 8 != ceil_div(read, of_chunk) % 8) ++s.row_chunks;
+  return s;
+}
+inline int strip_rows_bytes(const StripRows& s, int64_t height) { return int(height) * s.row_chunks * kGemmChunkBytes; }
+inline void copy_by_chunks(StripRows& s, const Problem& p, const void* x) {
+  const Strides dense = s.channels_inside ? Strides{p.H * p.W * p.C, 1, p.W * p.C, p.C} : Strides{p.C * p.H * p.W, p.H * p.W, p.W, 1};
+  const auto is = [](int64_t size, int64_t stride, int64_t expected) { return size == 1 || stride == expected; };
+  const bool is_dense = is(p.N, p.x.d0, dense.d0) && is(p.C, p.x.d1, dense.d1) && is(p.H, p.x.d2, dense.d2) && is(p.W, p.x.d3, dense.d3);
+  if (is_dense && reinterpret_cast<std::uintptr_t>(x) % kGemmChunkBytes == 0) s.chunk_mask = int(kGemmChunkBytes / size_of(p.dtype)) - 1;
+}
+
+// What a strip's rows ask of memory: runs begin and end within sectors, half a sector in on average.
+inline double strip_bytes(const StripRows& s, int64_t height) {
+  constexpr double kSector = 32;
+  return double(height) * s.runs.divisor * (s.values.divisor * 2.0 + kSector);
+}
+
+// Instructions of a strip's loads, estimated from the source: of a chunk's copy, of a run that is copied so; and of a chunk of the strip.
+inline double strip_instructions(const StripRows& s, const Halo& halo) {
+  constexpr double kCopy = 24, kTurned = 60;
+  return double(halo.height) * (double(s.runs.divisor) * s.chunks.divisor * kCopy + double(halo.width) * kTurned);
+}
+
+// Filters are dense in either order of their values; what is neither is put into the one of planes. Their columns pass through the room
+// behind the turned ones, of `room` bytes or more: eight at once at least, which are whole chunks.
+inline void set_filter(StripParams& r, const Problem& p, int room) {
+  const GemmParams& q = r.gemm;
+  const int values = int(p.C * p.R * p.S);
+  r.channels = FastDiv<int32_t>(p.C), r.filter_taps = FastDiv<int32_t>(p.R * p.S), r.filter_taps_w = FastDiv<int32_t>(p.S);
+  const bool inside = q.filter_k == 1 && q.filter_s == p.C && q.filter_r == p.S * p.C;
+  r.filter_k = inside ? 1 : int(p.R * p.S), r.filter_s = inside ? int(p.C) : 1, r.filter_r = int(p.S) * r.filter_s;
+  const auto is = [](int64_t size, int stride, int expected) { return size == 1 || stride == expected; };
+  r.filter_by_chunks =
+      is(p.C, q.filter_k, r.filter_k) && is(p.S, q.filter_s, r.filter_s) && is(p.R, q.filter_r, r.filter_r) && is(p.K, q.filter_n, values);
+  // A warp has columns from their first chunk on: neither reads nor writes of a column meet in a bank.
+  constexpr int kWarp = 32;
+  const int chunks = r.taps_h * r.turns * 2;
+  r.filter_chunks = FastDiv<int32_t>(chunks > kWarp / 2 ? round_up(chunks, kWarp) : int64_t(std::bit_ceil(unsigned(chunks))));
+  r.filter_columns = std::clamp(room / int(size_of(p.dtype)) / values / 8 * 8, 8, 64);
+}
+
 inline StripPlan plan_strip(const Problem& p, int tile_w) {
-  constexpr int kTapsOfTurn = 4, kTurnBytes = 64 * 2 * kGemmChunkBytes;
+  constexpr int kTapsOfTurn = 4;
   const int size = size_of(p.dtype);
   StripPlan plan;
   plan.plan = plan_gemm(p, kResidentName, kResidentOptions);
@@ -18,20 +76,27 @@ inline StripPlan plan_strip(const Problem& p, int tile_w) {
   cut_rows(q, tile_w);
   r.taps_h = int(p.R), r.taps_w = int(p.S);
   r.turns = int(ceil_div(p.S, kTapsOfTurn));
-  r.filter_bytes = r.taps_h * r.turns * kTurnBytes;
   r.chunk_pixels = p.stride_w % 2 == 0 ? 2 : 1;
-  const int pixels = (q.tile_w - 1) * q.w.in_per_out + kTapsOfTurn * r.turns;
-  r.pixels = FastDiv<int32_t>(pixels);
-  set_places(r.halo, (q.tile_h - 1) * q.h.in_per_out + r.taps_h, r.chunk_pixels == 2 ? pixels / 2 : pixels - 1,
+  r.pixels = (q.tile_w - 1) * q.w.in_per_out + kTapsOfTurn * r.turns;
+  set_places(r.halo, (q.tile_h - 1) * q.h.in_per_out + r.taps_h, r.chunk_pixels == 2 ? r.pixels / 2 : r.pixels - 1,
              q.w.in_per_out / r.chunk_pixels, 8);
   r.halo.origin_h = q.h.classes[0].first_in, r.halo.origin_w = q.w.classes[0].first_in;
-  set_blocks(plan, q, r.halo.height * r.halo.pitch * kGemmChunkBytes, size);
+  r.rows = strip_rows(p, r.pixels, r.halo.width, r.chunk_pixels);
+  r.rows_at = r.taps_h * r.turns * kStripTurnBytes;
+  r.filter_bytes = r.rows_at + strip_rows_bytes(r.rows, r.halo.height);
+  const int rows_bytes = strip_rows_bytes(r.rows, r.halo.height), halo_bytes = r.halo.height * r.halo.pitch * kGemmChunkBytes;
+  set_filter(r, p, rows_bytes + std::max(halo_bytes, staging_bytes(kResidentTile, q.out_planar, q.parts, size)));
+  set_blocks(plan, q, std::max(halo_bytes, r.filter_columns * int(p.C * p.R * p.S) * size - rows_bytes), size);
 
-  // Of a value of the halo, estimated from the source: its pixel, bounds, the address, its place.
-  constexpr double kValue = 20;
+  // A chunk of the filter is turned once by each block: estimated from the source.
+  constexpr double kFilterChunk = 70;
   const ResidentTurn turn{2 + 4, 2 * 8, kMatrixClocks, 57};
-  const double values = double(q.items) * r.halo.height * pixels * double(p.C) + double(plan.blocks) * r.filter_bytes / size;
-  plan.work = resident_work(p, q, plan.blocks, double(q.items) * r.taps_h * r.turns, turn, values, kValue, values * size);
+  const double filter_values = double(plan.blocks) * std::min<int64_t>(p.K, kResidentTile.bn) * double(p.C * p.R * p.S);
+  const double copied = double(q.items) * strip_bytes(r.rows, r.halo.height) + filter_values * size;
+  plan.work = resident_work(p, q, plan.blocks, double(q.items) * r.taps_h * r.turns, turn,
+                            double(q.items) * strip_instructions(r.rows, r.halo) +
+                                double(plan.blocks) * r.filter_chunks.divisor * kResidentTile.bn * kFilterChunk,
+                            copied);
   return plan;
 }
 
@@ -71,6 +136,8 @@ struct StripRow {
     GemmParams& q = plan.params.gemm;
     q.in = a.x, q.filter = a.w, q.epilogue = a.epilogue, q.out = a.out;
     set_stores(q, kResidentTile, a.out, int(sizeof(T)));
+    copy_by_chunks(plan.params.rows, p, a.x);
+    plan.params.filter_by_chunks = plan.params.filter_by_chunks && reinterpret_cast<std::uintptr_t>(a.w) % kGemmChunkBytes == 0;
     launch_strip<T>(kernel.name.c_str(), plan.params, plan.blocks, plan.shared_bytes, a.stream);
   }
 };

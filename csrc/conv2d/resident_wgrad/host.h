@@ -44,6 +44,16 @@ struct ResidentWgradPlan {
   Work work;
 };
 
+// How the partial sums of a slab lie: eight that a fragment has side by side, which are channels, but filters where a first layer has four
+// channels.
+inline Strides partial_strides(const Problem& p, const ResidentWgradParams& q, const ResidentWgradShape& shape) {
+  const int64_t channels = q.channels_of_filter;
+  const bool channels_inside = p.w.d1 == 1;
+  if (shape.is_strip() && channels_inside) return {1, p.K, p.S * channels * p.K, channels * p.K};
+  if (shape.is_strip()) return {1, p.R * p.S * p.K, p.S * p.K, p.K};
+  return {p.R * p.S * channels, 1, p.S * channels, channels};
+}
+
 inline ResidentWgradPlan plan_resident_wgrad(const Problem& p, const ResidentWgradShape& shape, int64_t tile_h, int64_t tile_w,
                                              int64_t slabs) {
   constexpr int kChunks = kResidentWgradChannels / 8, kTapsOfTurn = 4;
@@ -77,7 +87,7 @@ inline ResidentWgradPlan plan_resident_wgrad(const Problem& p, const ResidentWgr
   q.chunk_pixels = shape.is_strip() ? (p.stride_w % 2 == 0 ? 2 : 1) : 1;
   const int64_t height = (tile_h - 1) * p.stride_h + (p.R - 1) * p.dilation_h + 1;
   const int64_t pixels = (tile_w - 1) * p.stride_w + (shape.is_strip() ? kTapsOfTurn * turns : (p.S - 1) * p.dilation_w + 1);
-  q.pixels = FastDiv<int32_t>(pixels);
+  q.pixels = int(pixels);
   const int64_t width = !shape.is_strip() ? pixels : q.chunk_pixels == 2 ? ceil_div(pixels, 2) : pixels - 1;
   set_places(q.halo, int(height), int(width), int(p.stride_w) / q.chunk_pixels, shape.is_strip() ? 8 : 1);
   while (q.halo.pitch % 8 != tile_w % 8) ++q.halo.pitch;
@@ -85,33 +95,38 @@ inline ResidentWgradPlan plan_resident_wgrad(const Problem& p, const ResidentWgr
   q.row_phase_pitch = int(ceil_div(height, p.stride_h)) * q.halo.pitch;
   q.zero_place = int(round_up(q.row_phase_pitch * p.stride_h, 8));
   const int place_bytes = kGemmChunkBytes * (shape.is_strip() ? 1 : kChunks);
-  q.y_at = (q.zero_place + 8) * place_bytes;
+  const int x_bytes = (q.zero_place + 8) * place_bytes;
+  if (shape.is_strip()) q.rows = strip_rows(p, pixels, width, q.chunk_pixels);
+  q.stages_at = shape.is_strip() ? x_bytes : 0;
+  q.y_at = shape.is_strip() ? strip_rows_bytes(q.rows, height) : x_bytes;
   q.stage_bytes = q.y_at + int(round_up(tile_h * tile_w, 16)) * kChunks * kGemmChunkBytes;
-  plan.shared_bytes = 2 * q.stage_bytes;
+  plan.shared_bytes = q.stages_at + 2 * q.stage_bytes;
 
   const int64_t columns = int64_t(q.stacks) * q.band_groups;
   plan.blocks = int(columns * plan.slabs);
   q.partial = p.sums_in_workspace(plan.slabs);
   if (q.partial) plan.partial_bytes = plan.slabs * p.filter_numel() * 4;
-  q.out_k = int(q.partial ? p.filter_numel() / p.K : p.w.d0), q.out_c = int(q.partial ? 1 : p.w.d1);
-  q.out_r = int(q.partial ? p.S * q.channels_of_filter : p.w.d2), q.out_s = int(q.partial ? q.channels_of_filter : p.w.d3);
+  const Strides to = !q.partial ? p.w : partial_strides(p, q, shape);
+  q.out_k = int(to.d0), q.out_c = int(to.d1), q.out_r = int(to.d2), q.out_s = int(to.d3);
+  q.pairs = q.partial && q.out_k == 1 && p.K % 2 == 0;
   q.out_slab = int(q.partial ? p.filter_numel() : 0);
 
   // 16 pixels take a warp so many instructions beside the loads of matrices and the products, and each band so many: counted in the machine
-  // code, 62 to 78 in all. A chunk's copy, a value of a strip and a sum's store are estimated from the source.
-  constexpr double kPixels = 30, kBand = 4, kCopy = 24, kValue = 20, kStore = 6;
+  // code, 62 to 78 in all. A chunk's copy and a sum's store are estimated from the source.
+  constexpr double kPixels = 30, kBand = 4, kCopy = 24, kStore = 6;
   const double warps = kResidentWgradThreads / 32.0, size = size_of(p.dtype), bands = double(q.bands) / q.band_groups;
   const double turns_of_tiles = double(columns) * q.tiles * double(ceil_div(tile_h * tile_w, 16));
   const double fragments = shape.sets * shape.columns, loads = fragments / 2 + shape.sets * bands, products = bands * fragments;
   const double tiles = double(columns) * q.tiles, y_chunks = tiles * double(tile_h * tile_w) * kChunks;
   const double x_values = tiles * double(height) * double(pixels) * double(shape.is_strip() ? p.C : kResidentWgradChannels);
-  const double x_copies = shape.is_strip() ? x_values * kValue : x_values / 8 * kCopy;
+  const double x_copies = shape.is_strip() ? tiles * strip_instructions(q.rows, q.halo) : x_values / 8 * kCopy;
   const double sums = double(plan.slabs) * double(p.filter_numel());
   Work& work = plan.work;
   work.instructions =
       32 * warps * turns_of_tiles * (kPixels + loads + products + kBand * shape.sets * bands) + y_chunks * kCopy + x_copies + sums * kStore;
   work.matrix_clocks = warps * turns_of_tiles * products * kMatrixClocks;
-  const double copied = x_values * size + y_chunks * kGemmChunkBytes;
+  const double x_bytes_asked = shape.is_strip() ? tiles * strip_bytes(q.rows, height) : x_values * size;
+  const double copied = x_bytes_asked + y_chunks * kGemmChunkBytes;
   work.l1_bytes = 512 * warps * turns_of_tiles * loads + copied;
   work.l2_bytes = copied + 2 * double(plan.partial_bytes);
   work.dram_bytes = p.tensor_bytes() + 2 * double(plan.partial_bytes);
@@ -179,6 +194,10 @@ struct StackWgradRow {
     if (plan_resident_wgrad(p, shape(p)).shared_bytes > kResidentMostShared) return "no tile with its halo fits in shared memory";
     return {};
   }
+  static void set_copies(ResidentWgradParams&, const Problem&) {}
+  static Slabs partial_sums(const Problem& p, const ResidentWgradParams& q, int64_t slabs, const Arguments& a) {
+    return {a.workspace, slabs, {p.K, p.R, p.S, q.channels_of_filter}, a.out, {p.w.d0, p.w.d2, p.w.d3, p.w.d1}};
+  }
   template <class T>
   static void launch(const char* name, const Problem& p, const ResidentWgradPlan& plan, cudaStream_t stream) {
     launch_stack_wgrad<T>(name, shape(p).group, plan.params, plan.blocks, plan.shared_bytes, stream);
@@ -193,6 +212,12 @@ struct StripWgradRow {
     if (std::string why = why_not_strip(p); !why.empty()) return why;
     if (plan_resident_wgrad(p, shape(p)).shared_bytes > kResidentMostShared) return "no tile with its halo fits in shared memory";
     return {};
+  }
+  static void set_copies(ResidentWgradParams& q, const Problem& p) { copy_by_chunks(q.rows, p, q.x); }
+  static Slabs partial_sums(const Problem& p, const ResidentWgradParams&, int64_t slabs, const Arguments& a) {
+    const bool channels_inside = p.w.d1 == 1;
+    if (channels_inside) return {a.workspace, slabs, {p.R, p.S, p.C, p.K}, a.out, {p.w.d2, p.w.d3, p.w.d1, p.w.d0}};
+    return {a.workspace, slabs, {p.C, p.R, p.S, p.K}, a.out, {p.w.d1, p.w.d2, p.w.d3, p.w.d0}};
   }
   template <class T>
   static void launch(const char* name, const Problem&, const ResidentWgradPlan& plan, cudaStream_t stream) {
@@ -221,9 +246,9 @@ struct ResidentWgradFunctions : Row {
       return common_unit({address, kSize * s.d0, kSize * s.d2, kSize * s.d3, p.groups > 1 ? kSize * channels : 0}, int(kSize));
     };
     q.x_unit = unit(a.x, p.x, q.channels), q.y_unit = unit(a.y, p.y, q.filters);
+    Row::set_copies(q, p);
     Row::template launch<T>(kernel.name.c_str(), p, plan, a.stream);
-    if (q.partial)
-      add_slabs<T>({a.workspace, plan.slabs, {p.K, p.R, p.S, q.channels_of_filter}, a.out, {p.w.d0, p.w.d2, p.w.d3, p.w.d1}}, a);
+    if (q.partial) add_slabs<T>(Row::partial_sums(p, q, plan.slabs, a), a);
   }
 };
 

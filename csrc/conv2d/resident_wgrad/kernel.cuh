@@ -15,9 +15,11 @@
 //        | x, turned | sums  | a band         of 32, or 16 filters of a first layer. Nothing is multiplied with another group's channels
 //        +-----------+-------+                but in pairs of groups of 4, whose mixed sums are not written.
 //
-// Shared memory, two stages of each, in 16-byte chunks of 8 channels (resident_chunk):
-//   x   [place][8], of first layers a strip of quads of channels: [place]     and eight places of zeros
-//   y   [pixel][8], the pixels of the tile one after the other, so many that they are whole sixteens
+// Shared memory, in 16-byte chunks of 8 channels (resident_chunk):
+//   x      [place][8], of first layers a strip of quads of channels: [place]     and eight places of zeros
+//   y      [pixel][8], the pixels of the tile one after the other, so many that they are whole sixteens
+//   rows   of first layers, what x is made of (gemm/strip.cuh)
+// Two stages of what is copied: of first layers that is rows and y, of others x and y.
 //
 // Pixels that fill the last sixteen up are zeros in both operands: a NaN of x is none of theirs. Where rows of the halo follow each other
 // at a pitch of the tile's pixels modulo 8, eight neighbouring pixels are in eight banks across the ends of rows too.
@@ -88,6 +90,7 @@ struct StackWgrad {
   static constexpr int kSets = kTwoTaps ? 2 : 1;                       // groups of a warp
   static constexpr int kBands = kTwoTaps ? 5 : 9, kColumns = kChunks;  // fragments of filters, of a group
   static constexpr int kBlocks = kGroup == 32 ? 2 : 4;
+  static constexpr bool kMakesX = false;  // x of each stage is what was copied
 
   __device__ static __forceinline__ int lane() { return int(threadIdx.x) % 32; }
   __device__ static __forceinline__ int warp() { return int(threadIdx.x) / 32; }
@@ -138,6 +141,7 @@ template <class T>
 struct StripWgrad {
   using Element = T;
   static constexpr int kLog = 0, kSets = 1, kBands = 14, kColumns = 2, kBlocks = 3, kQuad = 4;
+  static constexpr bool kMakesX = true;
 
   __device__ static __forceinline__ int lane() { return int(threadIdx.x) % 32; }
   __device__ static __forceinline__ int warp() { return int(threadIdx.x) / 32; }
@@ -165,10 +169,17 @@ struct StripWgrad {
     return {0, p.filters, stack * kResidentWgradChannels + (2 * warp() + column) * 8};
   }
 
-  __device__ static __forceinline__ void load_x(const ResidentWgradParams& p, int, const ResidentWgradTile& tile, unsigned char* to) {
-    const StripImage<T> image{static_cast<const T*>(p.x) + tile.n * p.x_n, p.x_c, p.x_h, p.x_w, p.channels, p.H, p.W};
-    load_strip<kResidentWgradThreads>(image, tile.row * p.stride_h - p.pad_h, tile.column * p.stride_w - p.pad_w, p.halo, p.pixels,
-                                      p.chunk_pixels, [&](int row, int chunk) { return to + p.place(row, chunk) * kGemmChunkBytes; });
+  __device__ static __forceinline__ StripWindow window(const ResidentWgradParams& p, const ResidentWgradTile& tile) {
+    return {p.rows, tile.n, tile.row * p.stride_h - p.pad_h, tile.column * p.stride_w - p.pad_w, p.pixels};
+  }
+  __device__ static __forceinline__ void load_x(const ResidentWgradParams& p, int, const ResidentWgradTile& tile, unsigned char* stage) {
+    copy_strip<kResidentWgradThreads, T>(p.rows, p.x, window(p, tile), p.halo.height, stage);
+  }
+  __device__ static __forceinline__ void make_x(const ResidentWgradParams& p, const ResidentWgradTile& tile, const unsigned char* stage,
+                                                unsigned char* x) {
+    turn_strip<kResidentWgradThreads, T>(p.rows, window(p, tile), stage, p.halo, p.chunk_pixels,
+                                         [&](int row, int chunk) { return x + p.place(row, chunk) * kGemmChunkBytes; });
+    __syncthreads();
   }
 };
 
@@ -214,7 +225,7 @@ struct ResidentWgradSums {
     else multiply_bands<false>(p, bands, tile, x, y);
   }
 
-  // Eight lanes write eight neighbouring channels.
+  // Eight lanes write eight neighbouring channels; of first layers, which have no eight, four write pairs of eight neighbouring filters.
   __device__ __forceinline__ void store(const ResidentWgradParams& p, const ResidentWgradItem& item) const {
     CNN_UNROLL
     for (int band = 0; band < kBands; ++band) {
@@ -230,14 +241,17 @@ struct ResidentWgradSums {
           CNN_UNROLL
           for (int column = 0; column < kColumns; ++column) {
             const WgradFilters filters = Operands::filters(p, item.stack, set, column);
+            const int filter = filters.first + lane() % 4 * 2, to = offset + (filters.of_group + filter) * p.out_k;
+            const float* const pair = sum[set][band][column] + 2 * half;
+            if (p.pairs) {
+              if (filter < filters.count) *reinterpret_cast<float2*>(static_cast<float*>(p.out) + to) = {pair[0], pair[1]};
+              continue;
+            }
             CNN_UNROLL
             for (int i = 0; i < 2; ++i) {
-              const int filter = filters.first + lane() % 4 * 2 + i;
-              if (filter >= filters.count || (filter >= p.filters_of_group) != of_two) continue;
-              const float value = sum[set][band][column][2 * half + i];
-              const int to = offset + (filters.of_group + filter) * p.out_k;
-              if (p.partial) static_cast<float*>(p.out)[to] = value;
-              else static_cast<T*>(p.out)[to] = narrow<T>(value);
+              if (filter + i >= filters.count || (filter + i >= p.filters_of_group) != of_two) continue;
+              if (p.partial) static_cast<float*>(p.out)[to + i * p.out_k] = pair[i];
+              else static_cast<T*>(p.out)[to + i * p.out_k] = narrow<T>(pair[i]);
             }
           }
         }
@@ -289,13 +303,13 @@ __global__ void __launch_bounds__(kResidentWgradThreads, Operands::kBlocks)
   const ChannelChunk channels = Operands::y_channels(p, item.stack, int(threadIdx.x) % 8);
   const auto load = [&](int index, int stage) {
     const ResidentWgradTile tile(p, index);
-    unsigned char* const to = shared + stage * p.stage_bytes;
+    unsigned char* const to = shared + p.stages_at + stage * p.stage_bytes;
     Operands::load_x(p, item.stack, tile, to);
     load_wgrad_y<T>(p, channels, tile, to + p.y_at);
   };
 
-  constexpr int kZeros = 8 << Operands::kLog;  // chunks
-  for (int e = int(threadIdx.x); e < 2 * kZeros; e += kResidentWgradThreads)
+  constexpr int kZeros = 8 << Operands::kLog, kOfX = Operands::kMakesX ? 1 : 2;  // chunks
+  for (int e = int(threadIdx.x); e < kOfX * kZeros; e += kResidentWgradThreads)
     *reinterpret_cast<uint4*>(shared + e / kZeros * p.stage_bytes + (p.zero_place << Operands::kLog) * kGemmChunkBytes +
                               e % kZeros * kGemmChunkBytes) = uint4{};
   ResidentWgradSums<Operands> sums(p, item.first_band);
@@ -310,8 +324,9 @@ __global__ void __launch_bounds__(kResidentWgradThreads, Operands::kBlocks)
     commit_async();
     wait_async<1>();
     __syncthreads();
-    const unsigned char* const x = shared + stage * p.stage_bytes;
-    sums.multiply(p, bands, ResidentWgradTile(p, index), x, x + p.y_at);
+    const unsigned char* const from = shared + p.stages_at + stage * p.stage_bytes;
+    if constexpr (Operands::kMakesX) Operands::make_x(p, ResidentWgradTile(p, index), from, shared);
+    sums.multiply(p, bands, ResidentWgradTile(p, index), Operands::kMakesX ? shared : from, from + p.y_at);
     __syncthreads();  // this stage is the next one's
   }
   sums.store(p, item);

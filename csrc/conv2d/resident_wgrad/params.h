@@ -14,6 +14,7 @@ struct ResidentWgradParams {
   const void *x, *y;
   void* out;                              // where sums go: w, or one slab's sums after the other's, of float
   bool partial;                           // the latter
+  bool pairs;                             // partial sums of two neighbouring filters lie side by side
   int x_n, x_c, x_h, x_w, y_n, y_h, y_w;  // element strides; the channels of y are dense
   int out_slab, out_k, out_c, out_r, out_s;
   int H, W, P, Q;
@@ -31,16 +32,18 @@ struct ResidentWgradParams {
   int tile_h;
   FastDiv<int32_t> tile_w, last_tile_w;  // pixels across: of the last tile in a row, of the others
 
-  // Shared memory, of each stage.
+  // Shared memory: of groups x and y of each stage, of first layers x, and y and the rows that x is made of of each stage.
   Halo halo;                    // rows of one phase; origins are not used
   FastDiv<int32_t> row_phases;  // every so-many-th row lies beside the next
   int row_phase_pitch;
-  int zero_place;  // the first of eight
-  int y_at, stage_bytes;
+  int zero_place;         // the first of eight
+  int y_at, stage_bytes;  // from where a stage begins
+  int stages_at;
   int x_unit, y_unit;  // bytes that move together
 
   // Of a first layer's strip (strip.cuh).
-  FastDiv<int32_t> pixels;  // of a row of the halo
+  StripRows rows;
+  int pixels;  // of a row of the halo
   int chunk_pixels;
   FastDiv<int32_t> turns;  // of a row of the filter
 
