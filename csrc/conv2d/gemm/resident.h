@@ -55,7 +55,7 @@ struct StripRows {
   FastDiv<int32_t> of_pixel;  // values of a run
   FastDiv<int32_t> values;    // of a run, at most
   FastDiv<int32_t> chunks;    // 16 bytes of shared memory, that a run takes
-  int row_chunks;             // and from one row's first run to the next row's
+  int row_chunks;             // and from one row's first run to the next row's; behind the last row are zeros
   int chunk_mask;             // 7 where runs are copied by the 16-byte chunks of memory they lie in, 0 where they are read by values
 };
 
@@ -75,7 +75,8 @@ struct StripParams {
   int turns;  // of a row of the filter: four taps each
   // Filters as they lie in memory pass through the room behind those that are turned, so many columns at once.
   int filter_columns;
-  FastDiv<int32_t> filter_chunks;  // threads that turn a column: one for each of its chunks, or more
+  FastDiv<int32_t> filter_chunks;      // threads that turn a column: one for each of its chunks, or more
+  FastDiv<int32_t> filter_row_chunks;  // chunks of a row of taps
   FastDiv<int32_t> channels;
   int filter_r, filter_s, filter_k;  // and from a value of a filter to the next
   FastDiv<int32_t> filter_taps, filter_taps_w;

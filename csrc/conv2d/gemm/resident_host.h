@@ -70,7 +70,10 @@ inline Work resident_work(const Problem& p, const GemmParams& q, int blocks, dou
   work.instructions = 32 * warps * turns * turn.instructions + instructions + results * kStore;
   work.matrix_clocks = warps * turns * turn.products * turn.clocks;
   work.l1_bytes = 512 * warps * turns * turn.loads + copied_bytes + 2 * size * results;
-  work.l2_bytes = copied_bytes + size * results;
+  // Of planes a tile's row of results is written by itself, by whole sectors.
+  constexpr double kSector = 32;
+  const double row = size * q.tile_w, whole_row = q.out_planar ? std::ceil(row / kSector) * kSector : row;
+  work.l2_bytes = copied_bytes + size * results * whole_row / row;
   work.dram_bytes = p.tensor_bytes();
   work.blocks = blocks, work.threads = kResidentTile.threads;
   return work;

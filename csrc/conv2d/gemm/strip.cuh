@@ -39,6 +39,7 @@ __device__ __forceinline__ void copy_strip(const StripRows& s, const void* image
                                            unsigned char* rows) {
   const T* const x = static_cast<const T*>(image);
   const int values = (window.end - window.begin) * s.of_pixel.divisor;
+  if (threadIdx.x == 0) *reinterpret_cast<uint4*>(rows + height * s.row_chunks * kGemmChunkBytes) = uint4{};  // the zeros of turn_strip
   if (s.chunk_mask != 0) {
     CNN_NO_UNROLL
     for (int e = int(threadIdx.x); e < height * s.runs.divisor * s.chunks.divisor; e += kThreads) {
@@ -62,29 +63,30 @@ __device__ __forceinline__ void copy_strip(const StripRows& s, const void* image
   }
 }
 
-// Makes the strip of rows that are there: `to(row, chunk)` is where a chunk lies. Outside of the image it has zeros.
+// Makes the strip of rows that are there: `to(row, chunk)` is where a chunk lies. What the image does not have is read where zeros are, so
+// that nothing branches.
 template <int kThreads, class T, class To>
 __device__ __forceinline__ void turn_strip(const StripRows& s, const StripWindow& window, const unsigned char* rows, const Halo& halo,
                                            int chunk_pixels, const To& to) {
-  constexpr int kQuad = 4;
-  constexpr int kOfChunk = kGemmChunkBytes / int(sizeof(T));
+  constexpr int kQuad = 4, kOfChunk = kGemmChunkBytes / int(sizeof(T));
+  const T* const values = reinterpret_cast<const T*>(rows);
+  const int zero = halo.height * s.row_chunks * kOfChunk;
   CNN_NO_UNROLL
   for (int e = int(threadIdx.x); e < halo.height * halo.width; e += kThreads) {
     int chunk;
-    const int row = halo.width_div.divmod(e, chunk), pixel = window.w + chunk * chunk_pixels;
-    const T* const from = reinterpret_cast<const T*>(rows) + row * s.row_chunks * kOfChunk + (pixel - window.begin) * s.of_pixel.divisor;
-    const int first = window.run(s, row);
+    const int row = halo.width_div.divmod(e, chunk), pixel = window.w + chunk * chunk_pixels, first = window.run(s, row);
+    const int under = row * s.row_chunks * kOfChunk + (pixel - window.begin) * s.of_pixel.divisor;
     const bool row_exists = unsigned(window.h + row) < unsigned(s.height);
+    const bool exists[2] = {row_exists && pixel >= window.begin && pixel < window.end,
+                            row_exists && pixel + 1 >= window.begin && pixel + 1 < window.end};
     Vector<T, 2 * kQuad> both;
     CNN_UNROLL
     for (int channel = 0; channel < kQuad; ++channel) {
-      const int of_channel = s.channels_inside ? channel + (first & s.chunk_mask)
-                                               : channel * s.chunks.divisor * kOfChunk + ((first + channel * s.c) & s.chunk_mask);
+      const int run = s.channels_inside ? 0 : channel, at = channel - run + run * s.chunks.divisor * kOfChunk;
+      const int place = under + at + ((first + run * s.c) & s.chunk_mask);
       CNN_UNROLL
-      for (int i = 0; i < 2; ++i) {
-        const bool exists = row_exists && channel < s.channels && pixel + i >= window.begin && pixel + i < window.end;
-        both.value[i * kQuad + channel] = exists ? from[i * s.of_pixel.divisor + of_channel] : narrow<T>(0.0f);
-      }
+      for (int i = 0; i < 2; ++i)
+        both.value[i * kQuad + channel] = values[exists[i] && channel < s.channels ? place + i * s.of_pixel.divisor : zero];
     }
     *reinterpret_cast<Vector<T, 2 * kQuad>*>(to(row, chunk)) = both;
   }
@@ -139,9 +141,10 @@ struct StripOperands {
     for (int e = int(threadIdx.x); e < r.filter_columns * r.filter_chunks.divisor; e += kThreads) {
       int chunk_of_column;
       const int column = r.filter_chunks.divmod(e, chunk_of_column);
-      const int half = chunk_of_column % 2, row = chunk_of_column / 2, tap_h = row / r.turns;
+      int chunk_of_row;
+      const int tap_h = r.filter_row_chunks.divmod(chunk_of_column, chunk_of_row), first_tap = chunk_of_row * 2;
       if (tap_h >= r.taps_h) continue;
-      const int first_tap = row % r.turns * kTapsOfTurn + half * 2;
+      const int half = chunk_of_column % 2, row = chunk_of_column / 2;
       const T* const at = from + column * values + tap_h * r.filter_r + first_tap * r.filter_s;
       Vector<T, 2 * kQuad> chunk;
       CNN_UNROLL

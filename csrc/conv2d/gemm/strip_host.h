@@ -27,7 +27,7 @@ inline StripRows strip_rows(const Problem& p, int64_t pixels, int64_t chunks_acr
   while (s.row_chunks % 8 != ceil_div(read, of_chunk) % 8) ++s.row_chunks;
   return s;
 }
-inline int strip_rows_bytes(const StripRows& s, int64_t height) { return int(height) * s.row_chunks * kGemmChunkBytes; }
+inline int strip_rows_bytes(const StripRows& s, int64_t height) { return (int(height) * s.row_chunks + 1) * kGemmChunkBytes; }
 inline void copy_by_chunks(StripRows& s, const Problem& p, const void* x) {
   const Strides dense = s.channels_inside ? Strides{p.H * p.W * p.C, 1, p.W * p.C, p.C} : Strides{p.C * p.H * p.W, p.H * p.W, p.W, 1};
   const auto is = [](int64_t size, int64_t stride, int64_t expected) { return size == 1 || stride == expected; };
@@ -41,10 +41,11 @@ inline double strip_bytes(const StripRows& s, int64_t height) {
   return double(height) * s.runs.divisor * (s.values.divisor * 2.0 + kSector);
 }
 
-// Instructions of a strip's loads, estimated from the source: of a chunk's copy, of a run that is copied so; and of a chunk of the strip.
-inline double strip_instructions(const StripRows& s, const Halo& halo) {
-  constexpr double kCopy = 24, kTurned = 60;
-  return double(halo.height) * (double(s.runs.divisor) * s.chunks.divisor * kCopy + double(halo.width) * kTurned);
+// Instructions of a strip's loads: of a chunk's copy, and `turned` of a chunk of the strip, counted in the machine code.
+constexpr double kStripTurned = 96;
+inline double strip_instructions(const StripRows& s, const Halo& halo, double turned) {
+  constexpr double kCopy = 48;
+  return double(halo.height) * (double(s.runs.divisor) * s.chunks.divisor * kCopy + double(halo.width) * turned);
 }
 
 // Filters are dense in either order of their values; what is neither is put into the one of planes. Their columns pass through the room
@@ -61,6 +62,7 @@ inline void set_filter(StripParams& r, const Problem& p, int room) {
   // A warp has columns from their first chunk on: neither reads nor writes of a column meet in a bank.
   constexpr int kWarp = 32;
   const int chunks = r.taps_h * r.turns * 2;
+  r.filter_row_chunks = FastDiv<int32_t>(r.turns * 2);
   r.filter_chunks = FastDiv<int32_t>(chunks > kWarp / 2 ? round_up(chunks, kWarp) : int64_t(std::bit_ceil(unsigned(chunks))));
   r.filter_columns = std::clamp(room / int(size_of(p.dtype)) / values / 8 * 8, 8, 64);
 }
@@ -88,13 +90,13 @@ inline StripPlan plan_strip(const Problem& p, int tile_w) {
   set_filter(r, p, rows_bytes + std::max(halo_bytes, staging_bytes(kResidentTile, q.out_planar, q.parts, size)));
   set_blocks(plan, q, std::max(halo_bytes, r.filter_columns * int(p.C * p.R * p.S) * size - rows_bytes), size);
 
-  // A chunk of the filter is turned once by each block: estimated from the source.
-  constexpr double kFilterChunk = 70;
+  // A chunk of the filter is turned once by each block: counted in the machine code.
+  constexpr double kFilterChunk = 96;
   const ResidentTurn turn{2 + 4, 2 * 8, kMatrixClocks, 57};
   const double filter_values = double(plan.blocks) * std::min<int64_t>(p.K, kResidentTile.bn) * double(p.C * p.R * p.S);
   const double copied = double(q.items) * strip_bytes(r.rows, r.halo.height) + filter_values * size;
   plan.work = resident_work(p, q, plan.blocks, double(q.items) * r.taps_h * r.turns, turn,
-                            double(q.items) * strip_instructions(r.rows, r.halo) +
+                            double(q.items) * strip_instructions(r.rows, r.halo, kStripTurned) +
                                 double(plan.blocks) * r.filter_chunks.divisor * kResidentTile.bn * kFilterChunk,
                             copied);
   return plan;

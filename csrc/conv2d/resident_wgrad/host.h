@@ -112,14 +112,14 @@ inline ResidentWgradPlan plan_resident_wgrad(const Problem& p, const ResidentWgr
   q.out_slab = int(q.partial ? p.filter_numel() : 0);
 
   // 16 pixels take a warp so many instructions beside the loads of matrices and the products, and each band so many: counted in the machine
-  // code, 62 to 78 in all. A chunk's copy and a sum's store are estimated from the source.
-  constexpr double kPixels = 30, kBand = 4, kCopy = 24, kStore = 6;
+  // code, 62 to 78 in all. A chunk of a strip as well. A chunk's copy and a sum's store are estimated from the source.
+  constexpr double kPixels = 30, kBand = 4, kCopy = 24, kStore = 6, kTurned = 128;
   const double warps = kResidentWgradThreads / 32.0, size = size_of(p.dtype), bands = double(q.bands) / q.band_groups;
   const double turns_of_tiles = double(columns) * q.tiles * double(ceil_div(tile_h * tile_w, 16));
   const double fragments = shape.sets * shape.columns, loads = fragments / 2 + shape.sets * bands, products = bands * fragments;
   const double tiles = double(columns) * q.tiles, y_chunks = tiles * double(tile_h * tile_w) * kChunks;
   const double x_values = tiles * double(height) * double(pixels) * double(shape.is_strip() ? p.C : kResidentWgradChannels);
-  const double x_copies = shape.is_strip() ? tiles * strip_instructions(q.rows, q.halo) : x_values / 8 * kCopy;
+  const double x_copies = shape.is_strip() ? tiles * strip_instructions(q.rows, q.halo, kTurned) : x_values / 8 * kCopy;
   const double sums = double(plan.slabs) * double(p.filter_numel());
   Work& work = plan.work;
   work.instructions =
