@@ -12,7 +12,8 @@
 //
 // Operands says what lies in shared memory, and multiplies: Params, Results, load_filter, copy_ahead (of the next item), load_halo.
 //
-// Bytes per item: the halo from L2, 128 x columns written. In flight: a halo in each of the blocks beside each other.
+// Bytes per item: the halo from L2, 128 x columns written. In flight: a halo in each of the blocks beside each other, or
+// what the next one is made of.
 #pragma once
 
 #include "conv2d/gemm/resident.h"

@@ -78,7 +78,7 @@ struct StripParams {
   FastDiv<int32_t> filter_chunks;      // threads that turn a column: one for each of its chunks, or more
   FastDiv<int32_t> filter_row_chunks;  // chunks of a row of taps
   FastDiv<int32_t> channels;
-  int filter_r, filter_s, filter_k;  // and from a value of a filter to the next
+  int filter_r, filter_s, filter_k;  // elements there from a row of taps, a tap and a channel to the next
   FastDiv<int32_t> filter_taps, filter_taps_w;
   bool filter_by_chunks;  // copied by the 16-byte chunks of memory, else by values
 };

@@ -44,9 +44,9 @@ struct StackOperands {
     }
   }
 
-  // The pixels of the image under a tile, zeros outside.
   __device__ static __forceinline__ void copy_ahead(const Params&, const GemmItem&, unsigned char*) {}  // no room for a second halo
 
+  // The pixels of the image under a tile, zeros outside.
   __device__ static __forceinline__ void load_halo(const Params& r, const GemmItem& item, unsigned char* shared) {
     const GemmParams& p = r.gemm;
     unsigned char* const halo = shared + r.filter_bytes;

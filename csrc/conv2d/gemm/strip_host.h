@@ -9,8 +9,7 @@ namespace cnn::conv2d {
 
 using StripPlan = ResidentPlan<StripParams>;
 
-// The rows of images `strides` apart, of so many pixels each. By chunks if images are all that their memory has, so that a chunk which
-// begins before a run is theirs too: copied_by_chunks asks for their address.
+// The rows of x under tiles of so many pixels across, which become so many chunks, each `chunk_pixels` further on than the one before.
 inline StripRows strip_rows(const Problem& p, int64_t pixels, int64_t chunks_across, int64_t chunk_pixels) {
   StripRows s{};
   s.channels = int(p.C), s.height = int(p.H), s.width = int(p.W);
@@ -28,6 +27,8 @@ inline StripRows strip_rows(const Problem& p, int64_t pixels, int64_t chunks_acr
   return s;
 }
 inline int strip_rows_bytes(const StripRows& s, int64_t height) { return (int(height) * s.row_chunks + 1) * kGemmChunkBytes; }
+
+// By chunks where x begins with one and has all of its memory: a chunk that begins before a run is x's too.
 inline void copy_by_chunks(StripRows& s, const Problem& p, const void* x) {
   const Strides dense = s.channels_inside ? Strides{p.H * p.W * p.C, 1, p.W * p.C, p.C} : Strides{p.C * p.H * p.W, p.H * p.W, p.W, 1};
   const auto is = [](int64_t size, int64_t stride, int64_t expected) { return size == 1 || stride == expected; };

@@ -44,8 +44,8 @@ struct ResidentWgradPlan {
   Work work;
 };
 
-// How the partial sums of a slab lie: eight that a fragment has side by side, which are channels, but filters where a first layer has four
-// channels.
+// How the partial sums of a slab lie, innermost what a fragment has eight of: channels, but of a first layer, which has four, filters. The
+// rest as in w, so that partial_sums are turned round by whole rows of it.
 inline Strides partial_strides(const Problem& p, const ResidentWgradParams& q, const ResidentWgradShape& shape) {
   const int64_t channels = q.channels_of_filter;
   const bool channels_inside = p.w.d1 == 1;
@@ -111,8 +111,8 @@ inline ResidentWgradPlan plan_resident_wgrad(const Problem& p, const ResidentWgr
   q.pairs = q.partial && q.out_k == 1 && p.K % 2 == 0;
   q.out_slab = int(q.partial ? p.filter_numel() : 0);
 
-  // 16 pixels take a warp so many instructions beside the loads of matrices and the products, and each band so many: counted in the machine
-  // code, 62 to 78 in all. A chunk of a strip as well. A chunk's copy and a sum's store are estimated from the source.
+  // 16 pixels take a warp so many instructions beside the loads of matrices and the products, and each band so many, 62 to 78 in all; a
+  // chunk of a strip takes a thread so many: counted in the machine code. A chunk's copy and a sum's store are estimated from the source.
   constexpr double kPixels = 30, kBand = 4, kCopy = 24, kStore = 6, kTurned = 128;
   const double warps = kResidentWgradThreads / 32.0, size = size_of(p.dtype), bands = double(q.bands) / q.band_groups;
   const double turns_of_tiles = double(columns) * q.tiles * double(ceil_div(tile_h * tile_w, 16));
