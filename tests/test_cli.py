@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -124,6 +125,31 @@ def test_verify_fails_on_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None
     assert result.exit_code == 1
     assert "failed" in result.stdout
     assert "expected exactly" in result.stdout
+
+
+def test_verify_interrupted_reports_what_was_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cnnkernels.testing import verify
+
+    begun: list[str] = []
+
+    def second_is_interrupted(item: Any, selection: Any) -> Any:
+        begun.append(str(item))
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return verify_item(item, selection)
+
+    verify_item = verify.verify_item
+    monkeypatch.setattr(verify, "verify_item", second_is_interrupted)
+    command = ("verify", "--quick", "--op", "avg", "--op", "max", "--dtype", "f32", "--backend", "emulator")
+    result = run(*command)
+    assert result.exit_code == 130
+    assert re.search(r"interrupted after 1 of \d+ cases: \d+ runs of \d+ kernel passes", result.stdout)
+    assert "no problem reaches it" not in result.stdout
+    begun.clear()
+    report = json.loads(run(*command, "--json").stdout)
+    assert report["interrupted"]
+    assert not report["passed"]
+    assert all(row["passed"] for row in report["kernels"])
 
 
 def test_verify_wants_a_kernel_to_verify() -> None:

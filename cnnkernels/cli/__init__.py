@@ -10,6 +10,7 @@ from cnnkernels import __version__
 from cnnkernels.cli.bench import bench
 from cnnkernels.cli.check import check
 from cnnkernels.cli.info import info
+from cnnkernels.cli.output import INTERRUPTED
 from cnnkernels.cli.profile import profile
 from cnnkernels.cli.report import report
 from cnnkernels.cli.summary import summary
@@ -19,8 +20,6 @@ from cnnkernels.cli.verify import verify
 
 __all__ = ["main"]
 
-_INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
-
 
 class _Commands(click.Group):
     def invoke(self, context: click.Context) -> Any:
@@ -28,7 +27,7 @@ class _Commands(click.Group):
             return super().invoke(context)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
-            context.exit(_INTERRUPTED)
+            context.exit(INTERRUPTED)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

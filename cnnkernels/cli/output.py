@@ -15,6 +15,9 @@ from cnnkernels import backends
 # Wide enough for every table here, for output that goes to a file or a log.
 _WIDTH_OF_LOGS = 120
 
+#: The exit code that a shell reports for a program which Ctrl-C ended.
+INTERRUPTED = 130
+
 
 def make_console(json_output: bool = False) -> Console:
     """Where to write for people: stdout, or stderr where stdout is for a machine."""

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from cnnkernels import backends
-from cnnkernels.cli.output import make_console, print_json
+from cnnkernels.cli.output import INTERRUPTED, make_console, print_json
 from cnnkernels.cli.training_job import CHECKPOINT, Job, prepare
 from cnnkernels.models import MODELS, RESNETS
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from cnnkernels.training import Evaluation, History, Step
 
 _RESNET_WIDTH = 64
-_INTERRUPTED = 130
 # Images in the step that is checked layer by layer; as many as a step usually has would do.
 _CHECKED_IMAGES = 64
 _SHOWN_IMAGES = 5
@@ -106,7 +105,7 @@ def train(context: click.Context, model_name: str, width: int | None, json_outpu
         result = _train_and_check(job)
     if json_output and processes.first:
         print_json(result)
-    context.exit(_INTERRUPTED if result["interrupted"] else int(not result.get("passed", True)))
+    context.exit(INTERRUPTED if result["interrupted"] else int(not result.get("passed", True)))
 
 
 @contextmanager

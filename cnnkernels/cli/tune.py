@@ -12,7 +12,7 @@ from rich.table import Table as Grid
 
 from cnnkernels import tuning
 from cnnkernels.cli.chosen_layers import choose, layer_options
-from cnnkernels.cli.output import catalogue, kernels_backend, make_console, print_json, require_backend
+from cnnkernels.cli.output import INTERRUPTED, catalogue, kernels_backend, make_console, print_json, require_backend
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from cnnkernels.bench.tune import Task, Timing
     from cnnkernels.tuning import Entry, Problem
 
-_INTERRUPTED = 130
 _NOT_GPU = "These are not GPU times: they tune the emulator, which runs our kernels on the CPU to check them."
 
 
@@ -114,7 +113,7 @@ def tune(
         why = "[yellow]interrupted[/]" if interrupted else "--budget is over"
         console.print(f"{why}: {len(left) - len(done)} are left; the same command goes on from there")
     if interrupted:
-        context.exit(_INTERRUPTED)
+        context.exit(INTERRUPTED)
     context.exit(0 if kept == len(done) else 1)
 
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from cnnkernels.cli.findings import of_records, print_findings
 from cnnkernels.cli.kernel_passes import kernel_options, pass_table, passes_of, print_failures, progress_bar
-from cnnkernels.cli.output import catalogue, kernels_backend, make_console, print_json, require_backend
+from cnnkernels.cli.output import INTERRUPTED, catalogue, kernels_backend, make_console, print_json, require_backend
 
 if TYPE_CHECKING:
     from cnnkernels.testing.verify import Record
@@ -47,7 +47,7 @@ def verify(
     Each kernel is forced on each problem it does not refuse, but those that are other families' own; with --planned the plan
     chooses for every problem. Small integers have to come out exactly; other values as
     near to fp64 as twice torch's own error, or as a bound from the length of the sum allows. Exit code 1 if a kernel
-    fails or is reached by no problem.
+    fails or is reached by no problem. Ctrl-C ends with a report of what was run until then, and exit code 130.
     """
     if backend is None:
         backend = kernels_backend()
@@ -64,22 +64,38 @@ def verify(
         raise click.ClickException("no compiled kernel is left by --op, --dtype and --kernel")
     console = make_console(json_output)
     start = time.perf_counter()
+    recorded, done = engine.new_records(selection), 0
+
+    def advance(case: str) -> None:
+        nonlocal done
+        progress.update(task, advance=1, description=escape(case))
+        done += 1
+
+    interrupted = False
     with progress_bar(console) as progress:
         task = progress.add_task("", total=cases)
-        records = engine.verify(selection, lambda case: progress.update(task, advance=1, description=escape(case)))
+        try:
+            engine.verify(selection, advance, recorded)
+        except KeyboardInterrupt:
+            interrupted = True
     seconds = time.perf_counter() - start
-    passed = all(record.passed for record in records)
+    records = [record for record in recorded.values() if not interrupted or record.problems]
+    passed = not interrupted and all(record.passed for record in records)
     if json_output:
         rows = [asdict(record) | {"passed": record.passed} for record in records]
-        print_json({"backend": backend, "passed": passed, "seconds": seconds, "kernels": rows})
+        print_json(
+            {"backend": backend, "passed": passed, "interrupted": interrupted, "seconds": seconds, "kernels": rows}
+        )
     else:
         console.print(pass_table(records, ("runs", "exact", "refused", "max error", "÷ torch's"), _cells, _CAPTION))
         print_findings(console, of_records(records))
         print_failures(console, records)
         runs = sum(record.runs for record in records)
         verdict = "[bold green]all pass[/]" if passed else "[bold red]failed[/]"
+        if interrupted:  # in the last case that was begun
+            verdict = f"[yellow]interrupted[/] after {max(0, done - 1):,} of {cases:,} cases"
         console.print(f"{verdict}: {runs:,} runs of {len(records)} kernel passes, {seconds:.0f} s, backend {backend}")
-    context.exit(0 if passed else 1)
+    context.exit(INTERRUPTED if interrupted else 0 if passed else 1)
 
 
 _CAPTION = (

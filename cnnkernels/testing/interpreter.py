@@ -71,6 +71,7 @@ def _remembering(interpreter: Any) -> list[tuple[Any, str, Callable[..., Any]]]:
     return [
         (interpreter, "_patch_lang", _patch_once(interpreter, core)),
         (interpreter, "_get_np_dtype", _dtype_once(interpreter._get_np_dtype, core)),
+        (interpreter, "_convert_float", _by_bits(interpreter._convert_float)),
         (core.block_type, "__init__", _type_once(core.block_type.__init__)),
         (core.tensor, "__init__", _shape_once(core.tensor.__init__)),
         (semantic, "broadcast_impl_value", _unless_alike(semantic.broadcast_impl_value)),
@@ -112,6 +113,20 @@ def _dtype_once(dtype_of: Callable[[Any], Any], core: Any) -> Callable[[Any], An
         return found
 
     return dtype_once
+
+
+def _by_bits(convert: Callable[..., Any]) -> Callable[..., Any]:
+    """A bfloat16 is the upper half of a float. Triton takes every number apart, and goes through a mantissa's bits one by one if there is a zero."""
+
+    def by_bits(input: Any, input_dtype: Any, output_dtype: Any, rounding_mode: Any) -> Any:
+        names = input_dtype.name, output_dtype.name
+        if rounding_mode is None and names == ("bf16", "fp32"):
+            return input.astype(np.uint32) << 16
+        if rounding_mode is None and names == ("fp32", "bf16"):
+            return (np.ascontiguousarray(input).view(np.uint32) >> 16).astype(np.uint16)
+        return convert(input, input_dtype, output_dtype, rounding_mode)
+
+    return by_bits
 
 
 def _type_once(init: Callable[..., None]) -> Callable[..., None]:

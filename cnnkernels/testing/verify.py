@@ -194,12 +194,16 @@ def items(selection: Selection) -> list[Item]:
     return found
 
 
-def verify(selection: Selection, advance: Callable[[str], None] = lambda _: None) -> list[Record]:
+def verify(
+    selection: Selection,
+    advance: Callable[[str], None] = lambda _: None,
+    records: dict[KernelPass, Record] | None = None,
+) -> list[Record]:
     """Run every selected kernel on every problem and return a record for each; `advance` hears of each item.
 
-    There are :func:`count_cases` of them.
+    There are :func:`count_cases` of them. `records`, of :func:`new_records`, has what was run so far at any time.
     """
-    records = new_records(selection)
+    records = new_records(selection) if records is None else records
     every = items(selection)
     with poisoned_memory(), interpreter.quick(), full_precision() if selection.device == "cuda" else nullcontext():
         for item in _firsts_of_groups(every) if selection.quick else every:
