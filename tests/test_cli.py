@@ -143,7 +143,7 @@ def test_verify_interrupted_reports_what_was_run(monkeypatch: pytest.MonkeyPatch
     command = ("verify", "--quick", "--op", "avg", "--op", "max", "--dtype", "f32", "--backend", "emulator")
     result = run(*command)
     assert result.exit_code == 130
-    assert re.search(r"interrupted after 1 of \d+ cases: \d+ runs of \d+ kernel passes", result.stdout)
+    assert re.search(r"interrupted at case 2 of \d+: \d+ runs of \d+ kernel passes", result.stdout)
     assert "no problem reaches it" not in result.stdout
     begun.clear()
     report = json.loads(run(*command, "--json").stdout)

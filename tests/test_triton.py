@@ -19,7 +19,7 @@ from cnnkernels import backends, functional
 from cnnkernels.backends import BackendError
 from cnnkernels.explain import trace
 from cnnkernels.testing.far_problems import FAR_CONV2D_PROBLEMS, FAR_POOL2D_PROBLEMS
-from cnnkernels.testing.verify import Selection, verify
+from cnnkernels.testing.verify import Selection, count_cases, verify
 
 pytestmark = pytest.mark.triton
 
@@ -128,6 +128,16 @@ def test_offsets_of_more_than_31_bits() -> None:
     records = verify(Selection("triton", dtypes=("bf16",), planned=True, problems=problems))
     failed = {record.subject.name: record.failures[:1] for record in records if record.failures}
     assert not failed and sum(record.runs for record in records) >= 2 * 4 + 3
+
+
+@pytest.mark.skipif(not backends.triton.INTERPRETED, reason="several processes are for the interpreter")
+def test_processes_that_share_the_work_find_the_same() -> None:
+    selection = Selection("triton", ("wgrad", "max"), ("bf16",), planned=True)
+    small = tuple(p for p in selection.problems if p.N * p.C * p.H * p.W <= 100)[:40]
+    selection = replace(selection, problems=small)
+    heard: list[str] = []
+    assert verify(selection, heard.append, jobs=2) == verify(selection)
+    assert len(heard) == count_cases(selection) > 4
 
 
 def test_depthwise_images_of_one_column_or_row() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
+from cnnkernels import backends
 from cnnkernels.cli.findings import of_records, print_findings
 from cnnkernels.cli.kernel_passes import kernel_options, pass_table, passes_of, print_failures, progress_bar
 from cnnkernels.cli.output import INTERRUPTED, catalogue, kernels_backend, make_console, print_json, require_backend
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 )
 @click.option("--planned", is_flag=True, help="The kernel that the plan takes, on every problem of every family.")
 @click.option("--schedules", is_flag=True, help="Also ask for the same bits under every schedule of the emulator.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    help="Processes that share the work of Triton's interpreter.  [default: as many as cores, at most 8]",
+)
 @click.option("--json", "json_output", is_flag=True, help="Print JSON.")
 @click.pass_context
 def verify(
@@ -40,6 +46,7 @@ def verify(
     quick: bool,
     planned: bool,
     schedules: bool,
+    jobs: int | None,
     json_output: bool,
 ) -> None:
     """Run every kernel on every problem and compare with torch.
@@ -56,6 +63,11 @@ def verify(
         raise click.ClickException("--schedules is for --backend emulator: a GPU's schedule is its own")
     if backend != "triton":
         catalogue()
+    interpreted = backend == "triton" and backends.triton.INTERPRETED
+    if jobs is not None and not interpreted:
+        raise click.ClickException(
+            "--jobs is for Triton's interpreter: the emulator has threads of its own, and a GPU runs one kernel at once"
+        )
     from cnnkernels.testing import verify as engine
 
     selection = engine.Selection(backend, passes_of(operations), dtypes, kernel, quick, planned, schedules)
@@ -75,7 +87,7 @@ def verify(
     with progress_bar(console) as progress:
         task = progress.add_task("", total=cases)
         try:
-            engine.verify(selection, advance, recorded)
+            engine.verify(selection, advance, recorded, (jobs or engine.usual_workers()) if interpreted else 1)
         except KeyboardInterrupt:
             interrupted = True
     seconds = time.perf_counter() - start
@@ -92,8 +104,8 @@ def verify(
         print_failures(console, records)
         runs = sum(record.runs for record in records)
         verdict = "[bold green]all pass[/]" if passed else "[bold red]failed[/]"
-        if interrupted:  # in the last case that was begun
-            verdict = f"[yellow]interrupted[/] after {max(0, done - 1):,} of {cases:,} cases"
+        if interrupted:
+            verdict = f"[yellow]interrupted[/] at case {done:,} of {cases:,}"
         console.print(f"{verdict}: {runs:,} runs of {len(records)} kernel passes, {seconds:.0f} s, backend {backend}")
     context.exit(INTERRUPTED if interrupted else 0 if passed else 1)
 

@@ -13,7 +13,6 @@ process down is named, and the rest of the work goes on in another.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -37,14 +36,13 @@ from cnnkernels.testing.verify import (
     items,
     new_records,
     poisoned_memory,
+    usual_workers,
     verify_item,
 )
 
 # Beside the order they are first run in, which is forward.
 ORDERS = (Order("reverse"), Order("random", 1))
 
-# More processes than this want more memory than they save time: each has its own torch.
-_MOST_WORKERS = 8
 # Far more than any run takes: one that takes longer never ends.
 _SECONDS_PER_RUN = 120
 
@@ -65,11 +63,6 @@ def compact_selection(passes: tuple[str, ...] = (), dtypes: tuple[str, ...] = ()
         values=("normal",),  # not the integers: they are after values, not after memory
         problems=CHECK_PROBLEMS,
     )
-
-
-def usual_workers() -> int:
-    """As many processes as there are cores for us, and not too many."""
-    return min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
 
 
 def check(

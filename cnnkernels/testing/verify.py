@@ -8,9 +8,13 @@ in its result or its workspace, is seen.
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
+from multiprocessing import get_context
 from typing import Any, NamedTuple, get_args
 
 import torch
@@ -198,26 +202,65 @@ def verify(
     selection: Selection,
     advance: Callable[[str], None] = lambda _: None,
     records: dict[KernelPass, Record] | None = None,
+    jobs: int = 1,
 ) -> list[Record]:
     """Run every selected kernel on every problem and return a record for each; `advance` hears of each item.
 
-    There are :func:`count_cases` of them. `records`, of :func:`new_records`, has what was run so far at any time.
+    There are :func:`count_cases` of them. `records`, of :func:`new_records`, has what was run so far at any time. With more than one of
+    `jobs` as many processes run the items, and `advance` hears of one that is done: for Triton's interpreter, which is Python.
     """
     records = new_records(selection) if records is None else records
     every = items(selection)
-    with poisoned_memory(), interpreter.quick(), full_precision() if selection.device == "cuda" else nullcontext():
-        for item in _firsts_of_groups(every) if selection.quick else every:
-            advance(str(item))
-            for record in verify_item(item, selection):
-                records[record.subject].add(record)
+
+    def add(of_item: list[Record]) -> None:
+        for record in of_item:
+            records[record.subject].add(record)
+
+    with _ready(selection):
+        for of_item in _run(_firsts_of_groups(every) if selection.quick else every, selection, jobs, advance):
+            add(of_item)
         # The families' own problems are the last ones: a kernel that has run none yet finds one from the end soonest.
         for item in reversed(every) if selection.quick else ():
             left = tuple(subject for subject in item.subjects if not records[subject].problems)
             if left:
                 advance(str(item))
-                for record in verify_item(replace(item, subjects=left), selection):
-                    records[record.subject].add(record)
+                add(verify_item(replace(item, subjects=left), selection))
     return list(records.values())
+
+
+def usual_workers() -> int:
+    """As many processes as there are cores for us, and not too many: each has its own torch."""
+    most = 8
+    return min(most, len(os.sched_getaffinity(0)))
+
+
+def _run(todo: list[Item], selection: Selection, jobs: int, advance: Callable[[str], None]) -> Iterator[list[Record]]:
+    jobs = min(jobs, len(todo))
+    if jobs <= 1:
+        for item in todo:
+            advance(str(item))
+            yield verify_item(item, selection)
+        return
+    with get_context("spawn").Pool(jobs, _begin_worker, (selection,)) as pool:
+        for item, records in zip(todo, pool.imap(partial(verify_item, selection=selection), todo), strict=True):
+            advance(str(item))
+            yield records
+
+
+@contextmanager
+def _ready(selection: Selection) -> Iterator[None]:
+    with poisoned_memory(), interpreter.quick(), full_precision() if selection.device == "cuda" else nullcontext():
+        yield
+
+
+_of_worker = ExitStack()  # what a process of `jobs` is in until its end
+
+
+def _begin_worker(selection: Selection) -> None:
+    """Ctrl-C is the parent's affair, who ends the process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    _of_worker.enter_context(_ready(selection))
 
 
 def _firsts_of_groups(every: list[Item]) -> list[Item]:
