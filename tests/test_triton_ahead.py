@@ -22,7 +22,10 @@ from cnnkernels.backends.triton import INTERPRETED
 from cnnkernels.triton import ahead, catalogue, configs
 from cnnkernels.triton.ahead import ARCHITECTURES, Facts, Multiprocessor
 
-pytestmark = pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="triton is not installed")
+pytestmark = [
+    pytest.mark.triton,
+    pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="triton is not installed"),
+]
 
 # Every tile of the matrix products on one architecture (but those of fp16, which are bf16's) with some layers; those of bf16 in channels_last on
 # each, with some streams. All there is, which takes minutes: python -m cnnkernels.triton.ahead
