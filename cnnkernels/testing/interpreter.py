@@ -3,7 +3,8 @@
 A program of the interpreter has few numbers in its blocks, and most of its time goes into the Python objects around them: a type and a shape
 for every intermediate result, and at every call of a @triton.jit function all of triton.language replaced once more. :func:`quick` has these
 made once and remembered. Every operation is done as before, on the same numbers and in the same order, so results keep their bits
-(tests/test_triton_interpreter.py).
+(tests/test_triton_interpreter.py), but for subnormal numbers on their way to or from bfloat16: Triton 3.9 converts these wrongly, and here a
+bfloat16 is what it is, the upper half of a float.
 
 One thing is left out: each integer operation is done twice, the second time in 64 bits, to look for an overflow, of which the interpreter tells
 in debug mode alone. And NumPy says nothing of exponentials that overflow, as a GPU does.
