@@ -36,7 +36,9 @@ def gpu() -> Any:
 
 
 def invoke(gpu: Any, out: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
+    """Run the parts of a test, for which nothing has to be built."""
     monkeypatch.setenv("OUT", str(out))
+    monkeypatch.setattr(gpu, "build", lambda log, environment, rehearse: None)
     return CliRunner().invoke(gpu.main, ["--rehearse", *arguments])
 
 
