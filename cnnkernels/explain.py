@@ -71,7 +71,8 @@ def explain(fn: Callable[..., Any] | str, *args: Any, backend: str | None = None
 
     Args:
         fn: conv2d, conv_transpose2d, max_pool2d, avg_pool2d, adaptive_max_pool2d or adaptive_avg_pool2d of
-            cnnkernels.functional or torch.nn.functional, or its name, or a module of one of those kinds.
+            cnnkernels.functional or torch.nn.functional (its max_pool2d_with_indices and adaptive_max_pool2d_with_indices, too), or its
+            name, or a module of one of those kinds.
         backend: as in cnnkernels.functional.
 
     Raises:
@@ -79,11 +80,8 @@ def explain(fn: Callable[..., Any] | str, *args: Any, backend: str | None = None
         RuntimeError, TypeError, ValueError: torch's, for arguments that torch refuses.
     """
     if isinstance(fn, torch.nn.Module):
-        name, args, kwargs, backend = module_call(fn, args, kwargs, backend)
-    else:
-        name = fn if isinstance(fn, str) else getattr(fn, "__name__", str(fn))
-    if name not in _PREPARE:
-        raise ValueError(f"explain knows {', '.join(_PREPARE)} and their modules, not {name}")
+        fn, args, kwargs, backend = module_call(fn, args, kwargs, backend)
+    name, args, kwargs, indices = _without_indices(fn, args, kwargs)
     asked = backend or ambient_backend()
     tensor = args[0] if args else kwargs.get("input")
     try:
@@ -92,7 +90,6 @@ def explain(fn: Callable[..., Any] | str, *args: Any, backend: str | None = None
         return Explanation(name, asked, None, str(error), ())
     if chosen == "torch":
         return Explanation(name, asked, chosen, why, ())
-    indices = "flat" if kwargs.pop("return_indices", False) else ""
     epilogue = None
     if name == "conv2d" and any(kwargs.get(part) is not None for part in ("activation", "residual", "norm")):
         parts = {part: kwargs.pop(part) for part in Epilogue._fields if part in kwargs}
@@ -146,13 +143,10 @@ def forward_problem(
         ValueError: `fn` is none of those that explain() knows.
         Refused, TypeError: our kernels do not run it.
     """
-    name = fn if isinstance(fn, str) else getattr(fn, "__name__", str(fn))
     if isinstance(fn, torch.nn.Module):
-        name, args, kwargs, _ = module_call(fn, args, kwargs, None)
-    if name not in _PREPARE:
-        raise ValueError(f"explain knows {', '.join(_PREPARE)} and their modules, not {name}")
+        fn, args, kwargs, _ = module_call(fn, args, kwargs, None)
+    name, args, kwargs, _ = _without_indices(fn, args, kwargs)
     args, kwargs = tree_map_only(Tensor, alike, (args, kwargs))
-    kwargs.pop("return_indices", None)
     return next(iter(_problems(name, _PREPARE[name](*args, **kwargs))))
 
 
@@ -192,6 +186,27 @@ _PREPARE: dict[str, Callable[..., tuple[Any, ...]]] = {
 }
 
 
+#: Where a call may have `return_indices` without its name.
+_RETURN_INDICES = {"max_pool2d": 6, "adaptive_max_pool2d": 2}
+
+
+def _without_indices(
+    fn: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[str, tuple[Any, ...], dict[str, Any], str]:
+    """(name, args, kwargs, "flat" where the call asks for indices) of a call, which is then one for the values alone."""
+    name = fn if isinstance(fn, str) else getattr(fn, "__name__", str(fn))
+    plain = name.removesuffix("_with_indices")
+    if plain not in _PREPARE or (plain != name and plain not in _RETURN_INDICES):
+        raise ValueError(f"explain knows {', '.join(_PREPARE)} and their modules, not {name}")
+    asked, kwargs = kwargs.get("return_indices", False), kwargs.copy()
+    place = _RETURN_INDICES.get(plain)
+    if place is not None:
+        kwargs.pop("return_indices", None)
+        if len(args) == place + 1:
+            asked, args = args[place], args[:place]
+    return plain, args, kwargs, "flat" if asked or plain != name else ""
+
+
 def module_call(
     module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], backend: str | None
 ) -> tuple[str, tuple[Any, ...], dict[str, Any], str | None]:
@@ -208,12 +223,13 @@ def module_call(
         transposed = (input, m.weight, m.bias, m.stride, m.padding, extra, m.groups, m.dilation)
         return "conv_transpose2d", transposed, {}, backend
     if isinstance(module, torch.nn.MaxPool2d):
-        return "max_pool2d", (input, m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode), {}, backend
+        pooled = (input, m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode, m.return_indices)
+        return "max_pool2d", pooled, {}, backend
     if isinstance(module, torch.nn.AvgPool2d):
         pooled = (input, m.kernel_size, m.stride, m.padding, m.ceil_mode, m.count_include_pad, m.divisor_override)
         return "avg_pool2d", pooled, {}, backend
     if isinstance(module, torch.nn.AdaptiveMaxPool2d):
-        return "adaptive_max_pool2d", (input, m.output_size), {}, backend
+        return "adaptive_max_pool2d", (input, m.output_size, m.return_indices), {}, backend
     if isinstance(module, torch.nn.AdaptiveAvgPool2d):
         return "adaptive_avg_pool2d", (input, m.output_size), {}, backend
     return type(module).__name__, args, kwargs, backend

@@ -160,6 +160,25 @@ def test_explain_takes_torchs_functions_and_names(name: str) -> None:
     assert explain(name, *arguments, **options, backend="emulator") == explanation
 
 
+def test_explain_finds_a_request_for_indices_in_any_form() -> None:
+    """max_pool2d's kernel with indices is another one, and reads as torch's documentation has it called."""
+    arguments = (X, 3, 2, 1, 1, False)
+    plain, asked = (explain("max_pool2d", *arguments, return_indices=on, backend="emulator") for on in (False, True))
+    assert plain != asked
+    layer = torch.nn.MaxPool2d(3, 2, 1, return_indices=True)
+    for function, call in ((F.max_pool2d, (*arguments, True)), (F.max_pool2d_with_indices, arguments), (layer, (X,))):
+        assert explain(function, *call, backend="emulator") == asked
+    assert explain(F.max_pool2d, *arguments, False, backend="emulator") == plain
+    assert explain(torch.nn.MaxPool2d(3, 2, 1), X, backend="emulator") == plain
+    adaptive = explain(F.adaptive_max_pool2d, X, 3, return_indices=True, backend="emulator")
+    assert explain(F.adaptive_max_pool2d_with_indices, X, 3, backend="emulator") == adaptive
+    assert explain(torch.nn.AdaptiveMaxPool2d(3, return_indices=True), X, backend="emulator") == adaptive
+    with pytest.raises(ValueError, match="not avg_pool2d_with_indices"):
+        explain("avg_pool2d_with_indices", X, 3)
+    with pytest.raises(TypeError):
+        explain(F.avg_pool2d, X, 3, return_indices=True, backend="emulator")
+
+
 def test_explain_says_why_a_backend_was_chosen() -> None:
     auto = explain(functional.conv2d, X, W)
     assert auto.backend == "torch" and "the emulator is for checking kernels" in auto.why and auto.passes == ()
