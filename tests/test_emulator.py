@@ -125,6 +125,7 @@ FAULTS = {
     "shared_write_past_end": r"out-of-range shared memory (write next to 'tile'|access, \d+ bytes past the end of 'tile')",
     "dynamic_shared_past_end": r"out-of-range shared memory (access, \d+ bytes past the end of|write next to) 'dynamic shared memory'",
     "too_much_static_shared": r"static shared memory over 48 KiB: 49156 bytes",
+    "too_much_shared_together": r"shared memory over 227 KiB: 256 bytes beside 232448 dynamic ones",
     "null_pointer": r"thread \(5,0,0\): invalid memory access at 0x8",
     "stack_overflow": r"stack overflow",
     "shuffle_without_itself": r"__shfl_sync: the calling lane \d+ is not in its own mask",

@@ -72,6 +72,12 @@ void* SharedMemory::array(const void* key, const char* name, std::size_t bytes) 
   return arrays_.back().data;
 }
 
+bool SharedMemory::holds(const void* key) const {
+  for (const Array& array : arrays_)
+    if (array.key == key) return true;
+  return false;
+}
+
 const char* SharedMemory::overwritten() const {
   for (const Array& array : arrays_) {
     const unsigned char* pages = array.region->pages();

@@ -24,6 +24,8 @@ class SharedMemory {
   // Memory for the array identified by `key`; the first call in a block fills it with poison.
   void* array(const void* key, const char* name, std::size_t bytes);
   std::size_t bytes_in_use() const { return in_use_; }
+  // Whether this block has asked for the array.
+  bool holds(const void* key) const;
   // Name of an array whose canary was overwritten in this block, or null.
   const char* overwritten() const;
   // If `address` lies in a guard of this block's arrays: a sentence about where. Otherwise empty. Async-signal-safe but for

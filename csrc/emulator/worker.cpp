@@ -471,8 +471,12 @@ void Worker::release_exchange(unsigned warp, Exchange& exchange, Compute compute
 
 void* Worker::shared(const SharedSite* site) {
   auto* const data = static_cast<unsigned char*>(shared_.array(site, site->name, site->bytes));
-  if (shared_.bytes_in_use() > kMaxStaticShared + launch_->dynamic_shared_bytes)
-    abandon("launch", "static shared memory over 48 KiB: " + std::to_string(shared_.bytes_in_use()) + " bytes", nullptr);
+  const std::size_t dynamic = launch_->dynamic_shared_bytes;
+  const std::size_t fixed = shared_.bytes_in_use() - (shared_.holds(this) ? dynamic : 0);
+  if (fixed > kMaxStaticShared) abandon("launch", "static shared memory over 48 KiB: " + std::to_string(fixed) + " bytes", nullptr);
+  if (fixed + dynamic > kMaxShared)
+    abandon("launch", "shared memory over 227 KiB: " + std::to_string(fixed) + " bytes beside " + std::to_string(dynamic) + " dynamic ones",
+            nullptr);
   if (observer) observer->shared_array(site, site->name, data, site->bytes);
   return data;
 }

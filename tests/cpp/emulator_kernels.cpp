@@ -319,6 +319,7 @@ const std::map<std::string, Case> cases = {
     {"shared_write_past_end", {3, 64, 0, shared_write_past_end}},
     {"dynamic_shared_past_end", {1, 64, 100 * sizeof(int), dynamic_shared_past_end}},
     {"too_much_static_shared", {1, 32, 0, too_much_static_shared}},
+    {"too_much_shared_together", {1, 64, 227 * 1024, reverse_through_shared}},
     {"null_pointer", {1, 32, 0, null_pointer}},
     {"stack_overflow", {1, 32, 0, stack_overflow}},
     {"shuffle_without_itself", {1, 32, 0, shuffle_without_itself}},
