@@ -278,11 +278,11 @@ def _tuned(input: Tensor, problem: Problem) -> Entry | None:
 def _pass_plan(problem: Problem, role: str, backend: str, input: Tensor, indices: str) -> PassPlan:
     entry = None if indices else _tuned(input, problem)
     kernel = "" if entry is None else entry.kernels.get(backend, "")
-    plan, why = problem.plan(indices=indices, backend=backend), ""
+    plan, why = problem.plan(indices=indices, backend=backend, device=input.device), ""
     measured: dict[str, str] = {}
     if entry is not None and kernel:
         try:
-            plan = problem.plan(kernel, indices, backend)
+            plan = problem.plan(kernel, indices, backend, input.device)
             why = entry.why(tuning.device_name(input.device))
             best = entry.candidates[f"{backend}/{kernel}"]
             times = {

@@ -8,7 +8,7 @@ gives the empty result and its zero gradients on every backend.
 
 Where `cnnkernels tune` has measured a problem on this device, the fastest of our kernels runs it, and "auto" leaves it to
 torch if that was faster. A tuned kernel may sum in another order than the planned one: results are reproducible under
-the same tuning table. CNNKERNELS_TUNING=0 leaves every choice to the plan, which is the same on every machine.
+the same tuning table. CNNKERNELS_TUNING=0 leaves every choice to the plan, which is the same on every GPU with as much shared memory.
 
 float32, float64, float16 and bfloat16 tensors of any strides are read where they lie, and nothing is cast except by
 autocast; images of planes that a convolution reads once per tap may first be turned round in its workspace, by the

@@ -250,6 +250,14 @@ if EMULATOR_MISSING is None:
 # The launch log: each library notes the names of the kernels it launches while its log is on, and so does the Triton backend.
 
 
+def cuda_architectures() -> tuple[str, ...]:
+    """What the CUDA library's kernels were compiled for: "80", "90a", ... It has to be loaded (:data:`CUDA_MISSING`)."""
+    library = ctypes.CDLL(str(CUDA_LIBRARY))
+    library.cnnkernels_cuda_architectures.restype = ctypes.c_char_p
+    text: bytes = library.cnnkernels_cuda_architectures()
+    return tuple(text.decode().split(", "))
+
+
 def start_launch_log() -> None:
     """Turn the launch logs on and empty them."""
     triton_log.start()

@@ -4,7 +4,7 @@ One JSON file per device. Those that come with the package lie in cnnkernels/tab
 $CNNKERNELS_TUNING_DIR, else $XDG_CACHE_HOME/cnnkernels/tuning, else ~/.cache/cnnkernels/tuning, which wins per problem.
 A problem that no table has runs on the kernel that the plan chooses. CNNKERNELS_TUNING=0 turns the tables off.
 
-The plan looks at nothing but the problem, so its results have the same bits on every machine. A tuned kernel may sum in
+The plan looks at nothing but the problem and a block's shared memory, so its results have the same bits on every GPU that has an H200's. A tuned kernel may sum in
 another order than the planned one: its results are reproducible under the same table, and as accurate.
 
 A table is read when its device is first used. A table tuned meanwhile by another process counts from the next start on.

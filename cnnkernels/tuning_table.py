@@ -79,8 +79,12 @@ class Problem(NamedTuple):
         sizes = (self.N, self.C, *self.image, self.K, *self.filter, *self.output)
         return dict(zip("NCHWKRSPQ", sizes, strict=True))
 
-    def plan(self, kernel: str = "", indices: str = "", backend: str = "cuda") -> dict[str, Any]:
-        """The plan for dense tensors, with `kernel` if that is given. `indices` of max pooling: "none", "window" or "flat".
+    def plan(
+        self, kernel: str = "", indices: str = "", backend: str = "cuda", device: torch.device | None = None
+    ) -> dict[str, Any]:
+        """The plan for dense tensors, with `kernel` if that is given, on `device`, which may be a GPU with less shared memory than an H200.
+
+        `indices` of max pooling: "none", "window" or "flat".
 
         Raises ImportError where cnnkernels._C is not built ("triton": where triton is not installed), and RuntimeError where no kernel,
         or not `kernel`, can.
@@ -93,13 +97,17 @@ class Problem(NamedTuple):
             return explained(self, kernel, indices)
         import cnnkernels._C as native
 
+        limits = {}
+        if device is not None and device.type == "cuda":
+            properties: Any = torch.cuda.get_device_properties(device)
+            limits["block_shared"] = properties.shared_memory_per_block_optin
         common = (self.pass_name, _name(self.dtype), self.sizes, self.stride, self.padding, self.dilation)
         if self.op.startswith("conv2d_"):
             plan: dict[str, Any] = native.plan_conv2d(
-                *common, self.groups, self.channels_last, kernel, self.padding_mode, self.allow_tf32
+                *common, self.groups, self.channels_last, kernel, self.padding_mode, self.allow_tf32, **limits
             )
         else:
-            plan = native.plan_pool2d(*common, self.channels_last, kernel, indices)
+            plan = native.plan_pool2d(*common, self.channels_last, kernel, indices, **limits)
         return plan
 
 

@@ -122,6 +122,7 @@ def problem_of(layer: Layer, name: str, dtype: torch.dtype, layout: str) -> Prob
 def candidates_for(problem: Problem, backend: str) -> tuple[tuple[Candidate, ...], dict[str, str]]:
     """Every kernel of the backend for `problem`, on a GPU those of Triton, too, and torch; and of the kernels that refuse it, why."""
     backends = [backend]
+    device = torch.device("cuda") if backend == "cuda" and torch.cuda.is_available() else None
     if backend == "cuda" and unavailable("triton") is None:
         backends.append("triton")
     candidates, refused = [], {}
@@ -133,7 +134,7 @@ def candidates_for(problem: Problem, backend: str) -> tuple[tuple[Candidate, ...
                 continue
             candidate = Candidate(name, row["name"])
             try:
-                problem.plan(candidate.kernel, backend=name)
+                problem.plan(candidate.kernel, backend=name, device=device)
                 candidates.append(candidate)
             except RuntimeError as error:
                 refused[candidate.name] = str(error).rpartition(": ")[2]

@@ -37,7 +37,7 @@ def run(jobs: Sequence[Job]) -> Generator[list[Launch], None, None]:
     Raises:
         EmulationFailed: a kernel refuses its problem, or the process ended.
     """
-    # Without tuning it is the plan's choice that runs, the same on every machine.
+    # Without tuning it is the plan's choice that runs, the same wherever a block has an H200's shared memory.
     environment = checked_emulator.environment() | {"CNNKERNELS_TUNING": "0"}
     with tempfile.TemporaryFile() as said:
         # Beyond the reach of Ctrl-C, which is for us: we end it, wherever in a kernel it is.

@@ -58,6 +58,7 @@ class Call {
 
   void run(const std::string& kernel) {
     const Device device(like_);
+    problem_.block_shared = device.block_shared();
     const pool2d::Plan plan = pool2d::plan(problem_, kernel);
     std::optional<Tensor> scratch = workspace(plan.workspace_bytes, problem_.dtype, like_);
     if (scratch) arguments_.workspace = buffers_.workspace(*scratch);

@@ -96,8 +96,9 @@ void set_activation(conv2d::Epilogue& epilogue, const std::string& name, double 
 }
 
 // Plans the problem, gives it its workspace and launches.
-void run(const Problem& problem, conv2d::Arguments arguments, Buffers& buffers, const std::string& kernel, const Tensor& like) {
+void run(Problem problem, conv2d::Arguments arguments, Buffers& buffers, const std::string& kernel, const Tensor& like) {
   const Device device(like);
+  problem.block_shared = device.block_shared();
   const conv2d::Plan plan = conv2d::plan(problem, kernel);
   std::optional<Tensor> scratch = workspace(plan.workspace_bytes, problem.dtype, like);
   arguments.workspace = scratch ? buffers.workspace(*scratch) : nullptr;

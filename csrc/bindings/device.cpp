@@ -25,9 +25,16 @@ Device::Device(const Tensor& tensor) : guard_(tensor.get_device_index()) {
   void* stream = nullptr;
   require(get_current_stream(tensor.get_device_index(), &stream) == 0, "torch did not tell the current CUDA stream");
   stream_ = static_cast<cudaStream_t>(stream);
+  int bytes = 0;
+  require(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, tensor.get_device_index()) == cudaSuccess,
+          "CUDA did not tell how much shared memory a block may have");
+  block_shared_ = bytes;
 }
 
 }  // namespace cnn::bindings
+
+// What the kernels were compiled for: "80, 90a, 100".
+extern "C" __attribute__((visibility("default"))) const char* cnnkernels_cuda_architectures() { return CNN_CUDA_ARCHITECTURES; }
 
 #else
 

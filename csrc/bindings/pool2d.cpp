@@ -67,8 +67,9 @@ Tensor empty_y(Problem& problem, const Tensor& like, bool channels_last) {
 }
 
 // Plans the problem and launches.
-void run(const Problem& problem, pool2d::Arguments arguments, const Buffers& buffers, const std::string& kernel, const Tensor& like) {
+void run(Problem problem, pool2d::Arguments arguments, const Buffers& buffers, const std::string& kernel, const Tensor& like) {
   const Device device(like);
+  problem.block_shared = device.block_shared();
   const pool2d::Plan plan = pool2d::plan(problem, kernel);
   arguments.stream = device.stream();
   pool2d::run(plan, problem, arguments);
@@ -127,6 +128,7 @@ std::tuple<Tensor, Tensor, Tensor> max_pool2d_pyramid(const Tensor& input, int64
   Tensor outputs[] = {empty_y(problem, input, channels_last), empty_y(problem, input, channels_last),
                       empty_y(problem, input, channels_last)};
   problem.levels = 3;
+  problem.block_shared = Device(input).block_shared();
   if (!kernel.empty() || pool2d::has_plan(problem)) {
     pool2d::Arguments arguments;
     Buffers buffers;

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "common/block_shared.h"
 #include "common/integers.h"
 #include "common/platform.h"
 #include "common/types.h"
@@ -151,12 +152,15 @@ class Device {
  public:
   explicit Device(const Tensor& tensor);
   cudaStream_t stream() const { return stream_; }
+  // Bytes of shared memory that a block may have there.
+  int64_t block_shared() const { return block_shared_; }
 
  private:
 #if defined(CNN_TARGET_CUDA)
   torch::stable::accelerator::DeviceGuard guard_;
 #endif
   cudaStream_t stream_ = nullptr;
+  int64_t block_shared_ = kBlockShared;
 };
 
 }  // namespace cnn::bindings

@@ -11,6 +11,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "common/block_shared.h"
+
 namespace cnn {
 
 // `images` in `count` batches: the first `larger` of them have one image more than the rest.
@@ -23,14 +25,15 @@ struct Batches {
   bool differ() const { return larger() > 0; }
 };
 
-// In how many batches a kernel runs a problem, doubled until they fit; or 0, and why not.
+// In how many batches a kernel runs a problem; or 0, and why not.
 struct Verdict {
   std::string why_not;
   int64_t batches = 0;
 };
 
+// Doubled until the kernel takes them.
 template <class Kernel, class Problem>
-Verdict judge(const Kernel& kernel, const Problem& problem) {
+Verdict judge_size(const Kernel& kernel, const Problem& problem) {
   std::string why = kernel.why_not(kernel, problem);
   if (why.empty()) return {{}, 1};
   if (problem.N < 2 || !may_need_batches(problem) || !kernel.why_not(kernel, batch_of(problem, 1)).empty()) return {std::move(why), 0};
@@ -38,6 +41,18 @@ Verdict judge(const Kernel& kernel, const Problem& problem) {
   int64_t count = 2;
   while (count < problem.N && !can(Batches{problem.N, count}.most())) count *= 2;
   return {{}, std::min(count, problem.N)};
+}
+
+template <class Kernel, class Problem>
+Verdict judge(const Kernel& kernel, const Problem& problem) {
+  const Verdict verdict = judge_size(kernel, problem);
+  if (verdict.batches == 0 || problem.block_shared >= kBlockShared) return verdict;
+  const Problem part = verdict.batches == 1 ? problem : batch_of(problem, Batches{problem.N, verdict.batches}.most());
+  const int64_t bytes = kernel.configure(kernel, part).shared_bytes;
+  if (bytes == 0 || bytes + kStaticShared <= problem.block_shared) return verdict;
+  return {"it takes " + std::to_string(bytes) + " bytes of dynamic shared memory, of which a block of this GPU has " +
+              std::to_string(problem.block_shared - kStaticShared),
+          0};
 }
 
 // In microseconds.

@@ -77,7 +77,7 @@ static void require_legal(const Problem& problem) {
 
 // All that a plan looks at.
 struct Question {
-  std::array<int64_t, 32> problem;
+  std::array<int64_t, 33> problem;
   std::string forced;
 
   Question(const Problem& p, const std::string& name)
@@ -101,6 +101,7 @@ struct Question {
                 p.groups,
                 int64_t(p.padding_mode),
                 p.allow_tf32,
+                p.block_shared,
                 p.x.d0,
                 p.x.d1,
                 p.x.d2,

@@ -1,5 +1,5 @@
 // Which kernel runs a problem, and how: a pure function over the catalogue of compiled kernels. It looks at nothing but the problem,
-// so the same problem gets the same kernel, the same split and the same bits on every machine.
+// so the same problem gets the same kernel, the same split and the same bits on every machine whose blocks may have as much shared memory.
 #pragma once
 
 #include <string>

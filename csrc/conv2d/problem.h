@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <string>
 
+#include "common/block_shared.h"
 #include "common/integers.h"
 #include "common/types.h"
 
@@ -42,8 +43,9 @@ struct Problem {
   int64_t N = 0, C = 0, H = 0, W = 0, K = 0, R = 0, S = 0, P = 0, Q = 0;
   int64_t stride_h = 1, stride_w = 1, pad_h = 0, pad_w = 0, dilation_h = 1, dilation_w = 1, groups = 1;
   PaddingMode padding_mode = PaddingMode::kZeros;
-  bool allow_tf32 = false;  // fp32 may be multiplied with ten bits after the point, on tensor cores
-  bool in_batches = false;  // wgrad, bias_grad: of one of several batches, whose sums are added in the workspace (sum_slabs.h)
+  bool allow_tf32 = false;              // fp32 may be multiplied with ten bits after the point, on tensor cores
+  bool in_batches = false;              // wgrad, bias_grad: of one of several batches, whose sums are added in the workspace (sum_slabs.h)
+  int64_t block_shared = kBlockShared;  // bytes of shared memory that a block may have on the GPU
   Strides x, w, y;
 
   int64_t channels_per_group() const { return C / groups; }

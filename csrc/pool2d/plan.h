@@ -1,6 +1,6 @@
 // Which kernel runs a problem, and how: a pure function over the catalogue of compiled kernels. It looks at nothing but the
-// problem, so the same problem gets the same kernel and tile on every machine. (The bits do not depend on either: every kernel
-// walks a window in the same order; the adaptive ones, in an order that follows from the problem.)
+// problem, so the same problem gets the same kernel and tile on every machine whose blocks may have as much shared memory. (The bits do not
+// depend on either: every kernel walks a window in the same order; the adaptive ones, in an order that follows from the problem.)
 #pragma once
 
 #include <string>

@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <string>
 
+#include "common/block_shared.h"
 #include "common/integers.h"
 #include "common/types.h"
 
@@ -71,6 +72,7 @@ struct Problem {
   int64_t divisor_override = 0;             // avg, avg_backward: the divisor; 0: none given
   IndexForm index_form = IndexForm::kNone;  // the max ops alone
   int levels = 1;                           // max without indices
+  int64_t block_shared = kBlockShared;      // bytes of shared memory that a block may have on the GPU
   Strides x, y, index;
 
   int64_t planes() const { return N * C; }

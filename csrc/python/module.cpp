@@ -85,7 +85,8 @@ py::object tile_of(const conv2d::Kernel& kernel) {
 }
 
 py::dict plan_conv2d(const std::string& pass, const std::string& dtype, const SizeMap& sizes, Pair stride, Pair padding, Pair dilation,
-                     int64_t groups, bool channels_last, const std::string& kernel, const std::string& padding_mode, bool allow_tf32) {
+                     int64_t groups, bool channels_last, const std::string& kernel, const std::string& padding_mode, bool allow_tf32,
+                     int64_t block_shared) {
   using namespace conv2d;
   Problem p;
   p.pass = parse_name(pass, {Pass::kFprop, Pass::kDgrad, Pass::kWgrad, Pass::kBiasGrad, Pass::kActivationGrad}, "pass");
@@ -100,6 +101,7 @@ py::dict plan_conv2d(const std::string& pass, const std::string& dtype, const Si
   p.padding_mode = parse_name(padding_mode, {PaddingMode::kZeros, PaddingMode::kReflect, PaddingMode::kReplicate, PaddingMode::kCircular},
                               "padding_mode");
   p.allow_tf32 = allow_tf32;
+  p.block_shared = block_shared;
   p.x = dense_strides(p.C, p.H, p.W, channels_last);
   p.w = dense_strides(groups > 0 ? p.C / groups : p.C, p.R, p.S, channels_last);
   p.y = dense_strides(p.K, p.P, p.Q, channels_last);
@@ -116,7 +118,7 @@ py::dict plan_conv2d(const std::string& pass, const std::string& dtype, const Si
 }
 
 py::dict plan_pool2d(const std::string& op, const std::string& dtype, const SizeMap& sizes, Pair stride, Pair padding, Pair dilation,
-                     bool channels_last, const std::string& kernel, const std::string& indices) {
+                     bool channels_last, const std::string& kernel, const std::string& indices, int64_t block_shared) {
   using namespace pool2d;
   Problem p;
   p.op = parse_name(op,
@@ -129,6 +131,7 @@ py::dict plan_pool2d(const std::string& op, const std::string& dtype, const Size
   p.stride_h = stride.first, p.stride_w = stride.second;
   p.pad_h = padding.first, p.pad_w = padding.second;
   p.dilation_h = dilation.first, p.dilation_w = dilation.second;
+  p.block_shared = block_shared;
   p.x = dense_strides(p.C, p.H, p.W, channels_last);
   p.y = p.index = dense_strides(p.C, p.P, p.Q, channels_last);
   if (p.op == Op::kMax || p.op == Op::kMaxBackward || p.op == Op::kMaxGather)
@@ -325,10 +328,12 @@ PYBIND11_MODULE(_C, m) {
   m.def("catalogue", &catalogue, "Every compiled kernel, one dict each.");
   m.def("plan_conv2d", &plan_conv2d, py::arg("pass_"), py::arg("dtype"), py::arg("sizes"), py::arg("stride"), py::arg("padding"),
         py::arg("dilation"), py::arg("groups") = 1, py::arg("channels_last") = false, py::arg("kernel") = "",
-        py::arg("padding_mode") = "zeros", py::arg("allow_tf32") = false,
-        "The kernel for a convolution pass of dense tensors, its configuration, and why every other candidate was not taken.");
+        py::arg("padding_mode") = "zeros", py::arg("allow_tf32") = false, py::arg("block_shared") = kBlockShared,
+        "The kernel for a convolution pass of dense tensors, its configuration, and why every other candidate was not taken. "
+        "`block_shared`: bytes of shared memory that a block may have on the GPU.");
   m.def("plan_pool2d", &plan_pool2d, py::arg("op"), py::arg("dtype"), py::arg("sizes"), py::arg("stride"), py::arg("padding"),
         py::arg("dilation") = Pair{1, 1}, py::arg("channels_last") = false, py::arg("kernel") = "", py::arg("indices") = "window",
+        py::arg("block_shared") = kBlockShared,
         "The same for a pooling of dense tensors. `indices` of the max ops: 'none', 'window' or 'flat'.");
   m.def("build_info", &build_info, "Compilers, flags and targets of this build.");
   m.def(

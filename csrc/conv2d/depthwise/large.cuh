@@ -176,7 +176,8 @@ std::string why_not_large(const Kernel&, const Problem& p) {
   if (!kNhwc && !(p.x_is_planar() && p.y_is_planar())) return "the columns of a plane are not dense";
   const LargeView v(p);
   if (ceil_div(v.out_w, kLargeTile) > kLargeThreads) return "a row of " + std::to_string(v.out_w) + " results is too long for a block";
-  if (large_tiling(p, kNhwc).shared(size_of(p.dtype)) > 227 * 1024) return "a row of the image and a filter do not fit in shared memory";
+  if (large_tiling(p, kNhwc).shared(size_of(p.dtype)) > p.block_shared)
+    return "a row of the image and a filter do not fit in shared memory";
   return {};
 }
 

@@ -61,8 +61,6 @@ struct PlanarView {
 
 inline bool is_stride2_dgrad(const Problem& p) { return p.pass == Pass::kDgrad && p.stride_h == 2; }
 
-constexpr int64_t kMostSharedBytes = 227 * 1024;
-
 // Stride-2 dgrad: how far the first block of 2 x 2 begins before the image, so that block i's first row is 2i + kPad % 2 rows behind the
 // padding's start, up to a multiple of 2.
 inline int64_t block_origin(int64_t pad, int64_t taps) { return (pad + (taps - 1) / 2) % 2; }
@@ -216,7 +214,7 @@ std::string why_not_planar(const Kernel&, const Problem& p) {
   const PlanarTiling t = planar_tiling(p);
   if (t.strips * t.groups > planar_max_threads(kTaps))
     return "a row of " + std::to_string(t.positions_w) + " results is too long for a block";
-  if (planar_shared(p, t) > kMostSharedBytes) return "a band of rows does not fit in shared memory";
+  if (planar_shared(p, t) > p.block_shared) return "a band of rows does not fit in shared memory";
   return {};
 }
 

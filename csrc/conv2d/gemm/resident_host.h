@@ -11,6 +11,8 @@ constexpr GemmTileShape kResidentTile = shape_of(kResidentName);
 constexpr GemmOptions kResidentOptions{.slabs = false};
 // What a block of sm_80 may have, 163 KB, less its tables. The model has the price of a block that is alone on its multiprocessor.
 constexpr int64_t kResidentMostShared = 156 * 1024;
+// The same where a block may have less.
+inline int64_t resident_shared(const Problem& p) { return std::min(kResidentMostShared, p.block_shared - kStaticShared); }
 
 // Params: StackParams or StripParams.
 template <class Params>
@@ -81,11 +83,12 @@ inline Work resident_work(const Problem& p, const GemmParams& q, int blocks, dou
 
 // The narrowest tiles that fit and are the fastest: `by` plans with tiles of so many columns.
 template <class By>
-auto plan_resident(By by) {
+auto plan_resident(const Problem& p, By by) {
+  const int64_t most = resident_shared(p);
   auto best = by(8);
   for (int tile_w = 16; tile_w <= kResidentTile.bm; tile_w *= 2) {
     auto plan = by(tile_w);
-    const bool fits = plan.shared_bytes <= kResidentMostShared, best_fits = best.shared_bytes <= kResidentMostShared;
+    const bool fits = plan.shared_bytes <= most, best_fits = best.shared_bytes <= most;
     if (fits && (!best_fits || microseconds(plan.work) < microseconds(best.work))) best = plan;
   }
   return best;

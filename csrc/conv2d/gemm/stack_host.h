@@ -116,7 +116,7 @@ inline StackPlan plan_stack(const Problem& p, int tile_w) {
 }
 
 inline StackPlan plan_stack(const Problem& p) {
-  return plan_resident([&](int tile_w) { return plan_stack(p, tile_w); });
+  return plan_resident(p, [&](int tile_w) { return plan_stack(p, tile_w); });
 }
 
 inline std::string why_not_stack(const Problem& p) {
@@ -128,9 +128,9 @@ inline std::string why_not_stack(const Problem& p) {
   if (channels > kWidestStack) return std::to_string(channels) + " channels: built for up to " + std::to_string(kWidestStack);
   if (taps_are_apart(p)) return "taps that do not meet: one product, which the tiles of the transposed kernels are";
   if (p.R * p.S > kMostStackTaps) return std::to_string(p.R * p.S) + " taps: built for up to " + std::to_string(kMostStackTaps);
-  if (p.R * p.S * kWidestStack * stack_group(p) * size_of(p.dtype) > kResidentMostShared)
+  if (p.R * p.S * kWidestStack * stack_group(p) * size_of(p.dtype) > resident_shared(p))
     return "the filter does not fit into shared memory";
-  if (plan_stack(p).shared_bytes > kResidentMostShared) return "filter and halo do not fit into shared memory";
+  if (plan_stack(p).shared_bytes > resident_shared(p)) return "filter and halo do not fit into shared memory";
   return {};
 }
 

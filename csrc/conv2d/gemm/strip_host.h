@@ -104,7 +104,7 @@ inline StripPlan plan_strip(const Problem& p, int tile_w) {
 }
 
 inline StripPlan plan_strip(const Problem& p) {
-  return plan_resident([&](int tile_w) { return plan_strip(p, tile_w); });
+  return plan_resident(p, [&](int tile_w) { return plan_strip(p, tile_w); });
 }
 
 // What has no strip.
@@ -121,7 +121,7 @@ struct StripRow {
   static std::string why_not(const Kernel&, const Problem& p) {
     if (std::string why = why_not_resident(p); !why.empty()) return why;
     if (std::string why = why_not_strip(p); !why.empty()) return why;
-    if (plan_strip(p).shared_bytes > kResidentMostShared) return "filter and halo do not fit into shared memory";
+    if (plan_strip(p).shared_bytes > resident_shared(p)) return "filter and halo do not fit into shared memory";
     return {};
   }
   static double cost(const Kernel&, const Problem& p) { return microseconds(plan_strip(p).work); }

@@ -139,8 +139,9 @@ inline ResidentWgradPlan plan_resident_wgrad(const Problem& p, const ResidentWgr
 // as the others, modulo eight, so that the pitch of the halo's rows is right for it too.
 inline ResidentWgradPlan plan_resident_wgrad(const Problem& p, const ResidentWgradShape& shape, bool in_phase) {
   constexpr int64_t kPerMultiprocessor = 228 * 1024, kMostAcross = 8, kMostPixels = 256, kLeastPixels = 32;
+  const int64_t most_shared = resident_shared(p);
   ResidentWgradPlan best;
-  best.shared_bytes = kResidentMostShared + 1;
+  best.shared_bytes = int(most_shared) + 1;
   for (int64_t parts = 1; parts <= kMostAcross; ++parts) {
     const int64_t tile_w = ceil_div(p.Q, parts);
     if (ceil_div(p.Q, tile_w) != parts || tile_w > kMostPixels) continue;
@@ -151,12 +152,12 @@ inline ResidentWgradPlan plan_resident_wgrad(const Problem& p, const ResidentWgr
       if (tile_h == last) continue;
       last = tile_h;
       const ResidentWgradPlan one = plan_resident_wgrad(p, shape, tile_h, tile_w, 1);
-      if (one.shared_bytes > kResidentMostShared) continue;
+      if (one.shared_bytes > most_shared) continue;
       const int64_t beside = std::clamp<int64_t>(kPerMultiprocessor / (one.shared_bytes + 1024), 1, shape.blocks);
       for (int64_t blocks = 1; blocks <= beside; ++blocks) {
         const int64_t slabs = std::clamp<int64_t>(int64_t(kMultiprocessors) * blocks / one.blocks, 1, one.params.tiles);
         const ResidentWgradPlan plan = plan_resident_wgrad(p, shape, tile_h, tile_w, slabs);
-        if (best.shared_bytes <= kResidentMostShared && microseconds(plan.work) >= microseconds(best.work)) continue;
+        if (best.shared_bytes <= most_shared && microseconds(plan.work) >= microseconds(best.work)) continue;
         best = plan;
       }
     }
@@ -166,7 +167,7 @@ inline ResidentWgradPlan plan_resident_wgrad(const Problem& p, const ResidentWgr
 
 inline ResidentWgradPlan plan_resident_wgrad(const Problem& p, const ResidentWgradShape& shape) {
   const ResidentWgradPlan plan = plan_resident_wgrad(p, shape, true);
-  return plan.shared_bytes <= kResidentMostShared ? plan : plan_resident_wgrad(p, shape, false);
+  return plan.shared_bytes <= resident_shared(p) ? plan : plan_resident_wgrad(p, shape, false);
 }
 
 inline std::string why_not_resident_wgrad(const Problem& p) {
@@ -191,7 +192,7 @@ struct StackWgradRow {
       return "groups of " + std::to_string(p.channels_per_group()) + " channels and " + std::to_string(p.filters_per_group()) +
              " filters: built for " + std::to_string(kLeast) + " to " + std::to_string(kMost) + ", and pairs of groups of 4";
     if (p.x.d1 != 1) return "the channels of x are not dense";
-    if (plan_resident_wgrad(p, shape(p)).shared_bytes > kResidentMostShared) return "no tile with its halo fits in shared memory";
+    if (plan_resident_wgrad(p, shape(p)).shared_bytes > resident_shared(p)) return "no tile with its halo fits in shared memory";
     return {};
   }
   static void set_copies(ResidentWgradParams&, const Problem&) {}
@@ -210,7 +211,7 @@ struct StripWgradRow {
   static std::string why_not(const Kernel&, const Problem& p) {
     if (std::string why = why_not_resident_wgrad(p); !why.empty()) return why;
     if (std::string why = why_not_strip(p); !why.empty()) return why;
-    if (plan_resident_wgrad(p, shape(p)).shared_bytes > kResidentMostShared) return "no tile with its halo fits in shared memory";
+    if (plan_resident_wgrad(p, shape(p)).shared_bytes > resident_shared(p)) return "no tile with its halo fits in shared memory";
     return {};
   }
   static void set_copies(ResidentWgradParams& q, const Problem& p) { copy_by_chunks(q.rows, p, q.x); }
