@@ -45,7 +45,7 @@ def _load_cuda() -> str | None:
     if EMULATOR_MISSING is not None:
         return EMULATOR_MISSING  # it defines the schemas
     # device_count() asks NVML where it can, so that importing us leaves CUDA uninitialised and fork() safe.
-    if not torch.backends.cuda.is_built():
+    if torch.version.cuda is None:  # torch.backends.cuda.is_built() is true of one for ROCm, too
         return "this torch is built without CUDA"
     if torch.cuda.device_count() == 0:
         return "torch sees no CUDA device"
