@@ -17,6 +17,9 @@ from cnnkernels import __version__, backends
 from cnnkernels.cli.output import catalogue, make_console, print_json
 from cnnkernels.cli.triton_kernels import triton_kernels, triton_table
 
+# Of output that goes to a file: the lists of kernels have long names and no number to lose.
+_WIDTH_OF_LISTS = 180
+
 
 @click.command()
 @click.option("--kernels", "list_kernels", is_flag=True, help="List every compiled kernel.")
@@ -36,7 +39,7 @@ def info(list_kernels: bool, triton_arch: str | None, json_output: bool) -> None
     if json_output:
         print_json(facts)
         return
-    console = make_console()
+    console = make_console(log_width=_WIDTH_OF_LISTS) if list_kernels else make_console()
     console.print(_facts_table(facts))
     console.print(_backends_table(facts["backends"]))
     kernels = facts["kernels"]

@@ -12,19 +12,19 @@ from rich.console import Console
 
 from cnnkernels import backends
 
-# Wide enough for every table here, for output that goes to a file or a log.
+# Wide enough for tables, where output goes to a file or a log.
 _WIDTH_OF_LOGS = 120
 
 #: The exit code that a shell reports for a program which Ctrl-C ended.
 INTERRUPTED = 130
 
 
-def make_console(json_output: bool = False) -> Console:
-    """Where to write for people: stdout, or stderr where stdout is for a machine."""
+def make_console(json_output: bool = False, log_width: int = _WIDTH_OF_LOGS) -> Console:
+    """Where to write for people: stdout, or stderr where stdout is for a machine. `log_width`: in columns, where it is no terminal."""
     console = Console(stderr=json_output, highlight=False)
     if console.is_terminal or "COLUMNS" in os.environ:
         return console
-    return Console(stderr=json_output, highlight=False, width=_WIDTH_OF_LOGS)
+    return Console(stderr=json_output, highlight=False, width=log_width)
 
 
 def print_json(report: Any) -> None:
