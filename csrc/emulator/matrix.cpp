@@ -137,7 +137,8 @@ void exchange_matrices(MatrixRow& lane, int matrices, bool transposed) {
   using Exchange = void (*)(void* const*);
   constexpr Exchange kPlain[] = {exchange_rows<1, false>, exchange_rows<2, false>, exchange_rows<4, false>};
   constexpr Exchange kTransposed[] = {exchange_rows<1, true>, exchange_rows<2, true>, exchange_rows<4, true>};
-  active_worker->compute("ldmatrix", &lane, (transposed ? kTransposed : kPlain)[matrices / 2], CNN_SITE);
+  const int count = matrices / 2;
+  active_worker->compute("ldmatrix", &lane, transposed ? kTransposed[count] : kPlain[count], CNN_SITE);
 }
 void multiply_float16(Operands16816& lane) { active_worker->compute(kHalves.name, &lane, multiply_16816<half_to_float>, CNN_SITE); }
 void multiply_bfloat16(Operands16816& lane) { active_worker->compute(kHalves.name, &lane, multiply_16816<bfloat16_to_float>, CNN_SITE); }
