@@ -26,7 +26,6 @@ def refusal(input: torch.Tensor) -> str | None:
 _answers: dict[int, str | None] = {}
 
 
-@torch.compiler.assume_constant_result
 def _why_not_on(index: int) -> str | None:
     """Why the kernels do not run on this GPU. Found at its first tensor: to ask a GPU for its architecture starts CUDA."""
     if index not in _answers:
@@ -39,6 +38,10 @@ def _why_not_on(index: int) -> str | None:
             "build them for it (CMake's CNNKERNELS_CUDA_ARCH)"
         )  # fmt: skip
     return _answers[index]
+
+
+# What torch.compiler.assume_constant_result does, without importing torch._dynamo, and Triton with it, for it.
+_why_not_on._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def runs_on(architecture: str, capability: Sequence[int]) -> bool:
