@@ -47,8 +47,15 @@ template <class Kernel, class Problem>
 Verdict judge(const Kernel& kernel, const Problem& problem) {
   const Verdict verdict = judge_size(kernel, problem);
   if (verdict.batches == 0 || problem.block_shared >= kBlockShared) return verdict;
-  const Problem part = verdict.batches == 1 ? problem : batch_of(problem, Batches{problem.N, verdict.batches}.most());
-  const int64_t bytes = kernel.configure(kernel, part).shared_bytes;
+  const auto bytes_of = [&](const Problem& part) { return int64_t(kernel.configure(kernel, part).shared_bytes); };
+  int64_t bytes;
+  if (verdict.batches == 1) {
+    bytes = bytes_of(problem);
+  } else {
+    const Batches cut{problem.N, verdict.batches};
+    bytes = bytes_of(batch_of(problem, cut.most()));
+    if (cut.differ()) bytes = std::max(bytes, bytes_of(batch_of(problem, cut.most() - 1)));  // its tiles may be others
+  }
   if (bytes == 0 || bytes + kStaticShared <= problem.block_shared) return verdict;
   return {"it takes " + std::to_string(bytes) + " bytes of dynamic shared memory, of which a block of this GPU has " +
               std::to_string(problem.block_shared - kStaticShared),
