@@ -201,8 +201,10 @@ def _without_indices(
     asked, kwargs = kwargs.get("return_indices", False), kwargs.copy()
     place = _RETURN_INDICES.get(plain)
     if place is not None:
-        kwargs.pop("return_indices", None)
+        named = kwargs.pop("return_indices", None) is not None
         if len(args) == place + 1:
+            if named:
+                raise TypeError(f"{plain}() got multiple values for argument 'return_indices'")
             asked, args = args[place], args[:place]
     return plain, args, kwargs, "flat" if asked or plain != name else ""
 

@@ -177,6 +177,8 @@ def test_explain_finds_a_request_for_indices_in_any_form() -> None:
         explain("avg_pool2d_with_indices", X, 3)
     with pytest.raises(TypeError):
         explain(F.avg_pool2d, X, 3, return_indices=True, backend="emulator")
+    with pytest.raises(TypeError, match="multiple values for argument 'return_indices'"):
+        explain(F.max_pool2d, *arguments, True, return_indices=True, backend="emulator")
 
 
 def test_explain_says_why_a_backend_was_chosen() -> None:
