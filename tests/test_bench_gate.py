@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -20,9 +22,11 @@ from cnnkernels.bench.providers import Provider, providers
 CPU = torch.device("cpu")
 LAYER = Layer("conv2d", 3, 16, 14, 14, 12, 3, 3, padding=(1, 1))
 POOL = Layer("max_pool2d", 3, 5, 12, 12, R=3, S=3, stride=(2, 2))
+POINTWISE = Layer("conv2d", 512, 16, 14, 14, 12)
 FEW = measuring.Settings(samples=4, seconds=0.01)
 
 Forward = Callable[[Operands], Tensor]
+Narrowing = Callable[[Tensor], Tensor]
 
 
 def run_on(device: dict[str, object] | None = None, **fields: object) -> store.Run:
@@ -183,6 +187,74 @@ def test_fp32_with_one_operand_in_tf32() -> None:
     refused(measure(forward), "lower precision")
 
 
+def cut_off(tensor: Tensor, bits: int) -> Tensor:
+    """fp32 values whose mantissa ends after `bits` explicit bits."""
+    return (tensor.view(torch.int32) & ~((1 << (23 - bits)) - 1)).view(torch.float32)
+
+
+class Narrowed(torch.autograd.Function):
+    """A layer all of whose passes read their operands by `narrow`, when they run."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor, layer: Layer, narrow: Narrowing) -> Tensor:
+        ctx.save_for_backward(x, w)
+        ctx.layer, ctx.narrow = layer, narrow
+        return layer.forward(narrow(x), narrow(w))
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
+        (x, w), layer, dy = map(ctx.narrow, ctx.saved_tensors), ctx.layer, ctx.narrow(dy)
+        dx = torch.nn.grad.conv2d_input(layer.input_shape, w, dy, padding=layer.padding)
+        return dx, torch.nn.grad.conv2d_weight(x, layer.weight_shape, dy, padding=layer.padding), None, None
+
+
+def in_tf32(narrow: Narrowing, layer: Layer, name: str) -> store.Row:
+    """Pass `name` of `layer` before the gate for tf32, by someone who narrows the operands."""
+    case = Case.named(layer, name, "tf32")
+    entrant = provider(lambda o: Narrowed.apply(o.x, o.w, layer, narrow))
+    (row,) = measuring.measure(case, measuring.blank_row(case, FEW), CPU, FEW, run_on(), [(entrant, "nchw")])
+    assert row.dtype == "tf32"
+    return row
+
+
+@pytest.mark.parametrize("name", LAYER.passes)
+def test_tf32_may_be_rounded_or_cut_off_or_fp32(name: str) -> None:
+    for narrow in (partial(rounded, bits=10), partial(cut_off, bits=10), torch.clone):
+        row = in_tf32(narrow, LAYER, name)
+        assert row.status == "ok", row.reason
+
+
+@pytest.mark.parametrize("shorten", [rounded, cut_off])
+@pytest.mark.parametrize(("layer", "name"), [*((LAYER, name) for name in LAYER.passes), (POINTWISE, "fprop")])
+def test_tf32_is_not_bf16(layer: Layer, name: str, shorten: Callable[[Tensor, int], Tensor]) -> None:
+    refused(in_tf32(partial(shorten, bits=7), layer, name))
+
+
+def test_tf32_has_every_tap() -> None:
+    def forward(o: Operands) -> Tensor:
+        result = honest(o)
+        result[2, 5, 0, 0] += 0.1
+        return result
+
+    case = Case.named(LAYER, "fprop", "tf32")
+    (row,) = measuring.measure(case, measuring.blank_row(case, FEW), CPU, FEW, run_on(), [(provider(forward), "nchw")])
+    refused(row, "[2, 5, 0, 0]", "1 of")
+
+
+def test_a_pooling_has_nothing_to_multiply_as_tf32() -> None:
+    case = Case.named(POOL, "forward", "tf32")
+    planted = [(provider(lambda o: rounded(POOL.forward(o.x), 10)), "nchw")]
+    (row,) = measuring.measure(case, measuring.blank_row(case, FEW), CPU, FEW, run_on(), planted)
+    refused(row)
+
+
+def test_the_emulator_is_not_timed_for_a_gpus_tf32() -> None:
+    case = Case.named(LAYER, "fprop", "tf32")
+    (emulator,) = (one for one in providers() if one.name == "emulator")
+    (row,) = measuring.measure(case, measuring.blank_row(case, FEW), CPU, FEW, run_on(), [(emulator, "nchw")])
+    assert row.status == "unsupported" and "on a GPU alone" in row.reason
+
+
 def test_fp64_computed_in_fp32() -> None:
     refused(
         measure(lambda o: honest(Operands(o.x.float(), o.w.float(), None, None, None)).double(), dtype=torch.float64)
@@ -205,19 +277,8 @@ def test_bf16_computed_in_eight_bits() -> None:
 
 def test_lower_precision_in_a_gradient() -> None:
     """wgrad sums over images and pixels: its bound is the widest of all."""
-
-    class Cheat(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: object, x: Tensor, w: Tensor) -> Tensor:
-            ctx.save_for_backward(x)  # type: ignore[attr-defined]
-            return LAYER.forward(x, w)
-
-        @staticmethod
-        def backward(ctx: object, dy: Tensor) -> tuple[None, Tensor]:
-            (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
-            return None, torch.nn.grad.conv2d_weight(rounded(x, 10), LAYER.weight_shape, rounded(dy, 10), padding=1)
-
-    refused(measure(lambda o: Cheat.apply(o.x, o.w), name="wgrad"))
+    in_ten_bits = partial(rounded, bits=10)
+    refused(measure(lambda o: Narrowed.apply(o.x, o.w, LAYER, in_ten_bits), name="wgrad"), "lower precision")
 
 
 def test_operands_written_to() -> None:
@@ -342,7 +403,6 @@ def test_latency_has_the_same_gate() -> None:
 
 
 GPU = {"type": "cuda", "name": "some GPU", "slug": "some-gpu"}
-POINTWISE = Layer("conv2d", 512, 16, 14, 14, 12)
 
 
 def at(layer: Layer, median: float, run: store.Run, *notices: str, cache: str = "cold") -> store.Row:

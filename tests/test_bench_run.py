@@ -128,6 +128,16 @@ def small_work() -> list[runner.Item]:
     return runner.items(order, CPU, measuring.Settings(samples=3, seconds=0.1))
 
 
+def test_tf32_is_a_dtype_of_its_own(tmp_path: Path) -> None:
+    suite = suites.load("lenet5").with_batch(2)
+    order = runner.Order(suites=(replace(suite, entries=(suite.find("conv2"),)),), dtypes=("tf32", "f32"))
+    work = runner.items(order, torch.device("cuda"), measuring.Settings())
+    assert [item.blank.dtype for item in work] == ["tf32"] * 3 + ["f32"] * 3
+    assert len({identity for item in work for identity in item.identities}) == sum(len(item.entrants) for item in work)
+    outcome = bench(tmp_path, *SMALL, "--dtype", "tf32")
+    assert outcome.exit_code == 2 and "fp32 is multiplied as tf32 on a GPU alone" in outcome.output
+
+
 def left(results: Path, run: store.Run) -> list[str]:
     return [item.blank.name for item in runner.left_over(small_work(), results, run)]
 
@@ -335,10 +345,8 @@ def test_the_gate_for_models_refuses_too(monkeypatch: pytest.MonkeyPatch) -> Non
     entrants = [
         entrant("off", Off), entrant("stale", Stale), entrant("torch-eager", lambda m: m), entrant("nothing", lambda m: m, "ours"),
     ]  # fmt: skip
-    blank = whole_models.blank_model_row("net", (2, 2, 8, 8), "inference", torch.float32)
-    rows = whole_models.measure_model(
-        model, (2, 2, 8, 8), "inference", torch.float32, blank, CPU, FEW, run_on(), entrants
-    )
+    blank = whole_models.blank_model_row("net", (2, 2, 8, 8), "inference", "f32")
+    rows = whole_models.measure_model(model, (2, 2, 8, 8), "inference", "f32", blank, CPU, FEW, run_on(), entrants)
     assert [row.provider for row in rows] == ["off", "stale", "torch-eager", "nothing"], "in their order"
     assert [row.status for row in rows] == ["refused", "refused", "ok", "refused"]
     assert "relative error" in rows[0].reason and "no kernel of ours" in rows[3].reason
@@ -396,4 +404,7 @@ def test_settings_of_torch_are_put_back(tmp_path: Path, monkeypatch: pytest.Monk
     assert switches() == before
     with full_precision():
         assert switches() == [True, False, "ieee", "ieee", False, False]
+    assert switches() == before
+    with full_precision(tf32=True):
+        assert switches() == [True, False, "tf32", "tf32", False, False]
     assert switches() == before

@@ -203,6 +203,15 @@ def test_bytes_are_each_tensors_once() -> None:
     assert rows(nn.MaxPool2d(2, return_indices=True), 1, 2, 4, 4)["MaxPool2d"].other_bytes == 8 * 8
 
 
+def test_fp32_that_may_be_multiplied_as_tf32() -> None:
+    model = nn.Sequential(nn.Conv2d(64, 64, 3), nn.ConvTranspose2d(64, 64, 2, 2), nn.MaxPool2d(2))
+    found = summarize(model, (8, 64, 20, 20), "net")
+    in_tf32, in_f32 = ([row.plan(dtype, "channels_last") for row in found.rows] for dtype in ("tf32", "f32"))
+    assert [plan.kernel.rpartition("_")[2] for plan in in_tf32 if plan] == ["tf32", "tf32", "f32"]
+    assert [plan.kernel.rpartition("_")[2] for plan in in_f32 if plan] == ["f32"] * 3
+    assert found.bytes("tf32") == found.bytes("f32") and found.roofline_us("tf32") < found.roofline_us("f32")
+
+
 def test_roofline_is_the_larger_of_traffic_and_arithmetic() -> None:
     few = rows(nn.Conv2d(64, 64, 1), 1, 64, 8, 8)["Conv2d"]
     assert few.roofline_us("bf16") == pytest.approx(few.bytes("bf16") / 4.3e12 * 1e6)

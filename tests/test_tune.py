@@ -12,10 +12,12 @@ import torch
 from click.testing import CliRunner, Result
 from tuned import CONV, FPROP, POOL
 
-from cnnkernels import _C, functional, trace, tuning
+from cnnkernels import _C, catalogue, functional, geometry, trace, tuning
 from cnnkernels.bench import suites
 from cnnkernels.bench import tune as engine
 from cnnkernels.bench.layer import Layer
+from cnnkernels.bench.operands import Case, make_operands
+from cnnkernels.bench.providers import forced
 from cnnkernels.bench.tune import Candidate, Timing
 from cnnkernels.tuning import EMULATED_DEVICE, Entry
 
@@ -46,7 +48,7 @@ class Stopwatch:
         self.fail: Callable[[Candidate], bool] = lambda candidate: False
 
     def __call__(
-        self, layer: Layer, name: str, dtype: torch.dtype, layout: str, candidates: Sequence[Candidate]
+        self, layer: Layer, name: str, dtype: str, layout: str, candidates: Sequence[Candidate]
     ) -> list[Timing]:
         if len(self.measured) == self.stop_after:
             raise KeyboardInterrupt
@@ -75,7 +77,7 @@ SUITE = ("--suite", "net", "--layout", "nchw")
 
 
 def test_every_kernel_that_can_is_a_candidate() -> None:
-    work, left_out = engine.tasks(LINES, "emulator", [torch.float32, torch.float64], ["nchw", "channels_last"])
+    work, left_out = engine.tasks(LINES, "emulator", ["f32", "f64"], ["nchw", "channels_last"])
     assert left_out == {"net gap": "adaptive_avg_pool2d has no kernels of ours"}
     assert len(work) == 2 * 2 * (3 + 2) == len({task.problem for task in work})
     for task in work:
@@ -86,6 +88,18 @@ def test_every_kernel_that_can_is_a_candidate() -> None:
         ours = [candidate.name for candidate in task.candidates[:-1]]
         assert sorted([*ours, *task.refused]) == sorted(f"emulator/{name}" for name in names)
         assert ours and task.candidates[-1].name == "torch"
+
+
+def test_fp32_as_a_gpu_multiplies_it() -> None:
+    """A call on a GPU asks the table for a problem in tf32, unless torch's switch is off: that is what has to be tuned."""
+    work, _ = engine.tasks(LINES, "cuda", ["tf32", "f32"], ["nchw"])
+    assert [task.dtype for task in work] == ["tf32"] * 3 + ["f32"] * 3 + ["tf32"] * 2, "a pooling multiplies nothing"
+    for task in work:
+        known = {candidate.name for candidate in task.candidates} | set(task.refused)
+        in_tf32 = task.dtype == "tf32" and not task.layer.is_pooling
+        assert task.problem.allow_tf32 == any(name.endswith("_tf32") for name in known) == in_tf32, task.title
+        assert any(name.endswith("_f32") for name in known), "which are as right"
+    assert "fp32 is multiplied as tf32 on a GPU alone" in run(*SUITE, "--dtype", "tf32").output
 
 
 def test_kernels_that_the_plan_refuses_are_no_candidates() -> None:
@@ -114,9 +128,9 @@ def test_tune_fills_the_table_and_goes_on(stopwatch: Stopwatch, directory: Path)
     assert "5 of them in the table already" in run(*SUITE).output
     assert len(stopwatch.measured) == 5
     assert run(*SUITE, "--retune", "--layer", "pool").exit_code == 0
-    assert stopwatch.measured[5:] == ["max_pool2d forward torch.float32 nchw", "max_pool2d backward torch.float32 nchw"]
+    assert stopwatch.measured[5:] == ["max_pool2d forward f32 nchw", "max_pool2d backward f32 nchw"]
     run(*SUITE, "--dtype", "f64", "--layer", "conv", "--batch", "1")
-    assert stopwatch.measured[7:] == [f"conv2d {name} torch.float64 nchw" for name in ("fprop", "dgrad", "wgrad")]
+    assert stopwatch.measured[7:] == [f"conv2d {name} f64 nchw" for name in ("fprop", "dgrad", "wgrad")]
     assert len(tuning.load(EMULATED_DEVICE)) == 8
 
 
@@ -126,7 +140,7 @@ def test_kernels_compiled_since_are_measured_too(stopwatch: Stopwatch) -> None:
     older = dict(list(found.candidates.items())[1:])
     tuning.record(EMULATED_DEVICE, FPROP, Entry("torch", "", older, found.measured))
     run(*SUITE)
-    assert stopwatch.measured[5:] == ["conv2d fprop torch.float32 nchw"]
+    assert stopwatch.measured[5:] == ["conv2d fprop f32 nchw"]
     assert tuning.load(EMULATED_DEVICE)[FPROP].candidates == found.candidates
 
 
@@ -209,3 +223,17 @@ def test_it_measures() -> None:
     with trace() as launched:
         functional.max_pool2d(x, 2, backend="emulator").sum().backward()
     assert launched == [found.kernel for found in entries.values()]
+
+
+@pytest.mark.triton
+def test_a_triton_kernel_asks_torch_itself_about_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its operators have no argument for it, under whatever name they are called."""
+    monkeypatch.setattr(geometry, "allows_tf32", lambda input: True)
+    layer = Layer("conv2d", 1, 4, 5, 5, 4, 3, 3)
+    problem = engine.problem_of(layer, "fprop", torch.float32, "nchw", tf32=True)
+    rows = catalogue.kernels("triton")
+    kernel = next(row["name"] for row in rows if row["dtype"] == "f32" and problem.pass_name in row["passes"])
+    case = Case.named(layer, "fprop", "tf32")
+    operands = make_operands(case, "nchw", torch.device("cpu"), torch.Generator().manual_seed(0))
+    result = forced("triton", kernel).make_call(case, operands)()
+    torch.testing.assert_close(result, layer.forward(operands.x, operands.w))

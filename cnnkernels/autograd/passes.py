@@ -76,7 +76,7 @@ def launch(op: str, backend: str, geometry: Conv2dGeometry | Pool2dGeometry, arg
     if isinstance(geometry, Conv2dGeometry):
         if geometry.padding_mode != "zeros":
             options["padding_mode"] = geometry.padding_mode
-        if geometry.allow_tf32 and backend != "triton":  # which asks torch itself
+        if geometry.allow_tf32 and not backend.startswith("triton"):  # which asks torch itself
             options["allow_tf32"] = True
     if tuning.active:
         return tuning.run(op, backend, geometry, arguments, options)

@@ -19,13 +19,14 @@ from cnnkernels.bench.tune import Candidate, Timing
 def measure_candidates(
     layer: Layer,
     name: str,
-    dtype: torch.dtype,
+    dtype: str,
     layout: str,
     candidates: Sequence[Candidate],
     device: torch.device | None = None,
     settings: Settings | None = None,
 ) -> list[Timing]:
-    """Time `candidates` (kernels of ours by name, and torch's operator) of pass `name` of `layer`; for the tuner.
+    """Time `candidates` (kernels of ours by name, and torch's operator) of pass `name` of `layer` in a dtype of
+    `machine.DTYPES`; for the tuner.
 
     The data are others than the benchmark's, so that nothing is tuned to what it is later timed on.
     """
@@ -37,7 +38,7 @@ def measure_candidates(
         )
         for candidate in candidates
     ]
-    case = Case(layer, name, dtype)
+    case = Case.named(layer, name, dtype)
     if device is None:
         device = torch.device("cuda" if any(candidate.backend == "cuda" for candidate in candidates) else "cpu")
     settings = settings or Settings(samples=20, seconds=0.3 if device.type == "cuda" else 0.1)

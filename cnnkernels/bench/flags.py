@@ -10,15 +10,18 @@ import torch
 
 
 @contextmanager
-def full_precision() -> Iterator[None]:
-    """fp32 is IEEE fp32 and sums are fp32, for everyone; cuDNN searches all its algorithms, once per problem."""
+def full_precision(*, tf32: bool = False) -> Iterator[None]:
+    """Sums are fp32 and fp32 is IEEE fp32, or with `tf32` may be multiplied as tf32, for everyone; cuDNN searches all its
+    algorithms, once per problem.
+    """
     cudnn: Any = torch.backends.cudnn
     matmul: Any = torch.backends.cuda.matmul
+    fp32 = "tf32" if tf32 else "ieee"
     wanted = [
         # The old switch first: reading it fails where it and the new one contradict each other.
-        (cudnn, "allow_tf32", False),
-        (cudnn.conv, "fp32_precision", "ieee"),
-        (matmul, "fp32_precision", "ieee"),
+        (cudnn, "allow_tf32", tf32),
+        (cudnn.conv, "fp32_precision", fp32),
+        (matmul, "fp32_precision", fp32),
         (matmul, "allow_fp16_reduced_precision_reduction", False),
         (matmul, "allow_bf16_reduced_precision_reduction", False),
         (cudnn, "benchmark", True),

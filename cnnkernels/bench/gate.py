@@ -20,6 +20,11 @@ a dtype's unit roundoff, two things are demanded:
   2^-11, fp32's 2^-24). Rounding two operands to that format costs about 0.6 u_low M, so a provider that does so stands
   five times above the bar. In the half formats the products are exact in fp32, and the first rule alone tells an
   accumulator of half precision from one of single.
+
+fp32 that may be multiplied as tf32 loses bits of both operands, which a GPU rounds (0.6 u_tf32 M, as above) or cuts off: each
+then lacks 0 to 2 u_tf32 of itself, u_tf32 on average with a deviation of 0.58 u_tf32, and a product two such shares. So its sum
+lacks 2 u_tf32 of itself, and 0.82 u_tf32 M of random sign: the first and 6 times the second are allowed to an element. The first
+rule alone tells bf16 from it, whose two roundings cost 4.8 u_tf32 M, and more at the worst of many elements.
 """
 
 from __future__ import annotations
@@ -36,8 +41,9 @@ from cnnkernels.bench.layer import Layer
 from cnnkernels.bench.operands import MEMORY_FORMATS, Case, Operands, make_operands, renew
 from cnnkernels.testing.oracles import compare_to_fp64
 
+_UNIT_TF32 = 2.0**-11
 # Unit roundoff of the format that a cheat would compute in instead.
-_LOWER = {torch.float32: 2.0**-11, torch.float64: 2.0**-24}
+_LOWER = {torch.float32: _UNIT_TF32, torch.float64: 2.0**-24}
 
 
 @dataclass(frozen=True)
@@ -149,14 +155,19 @@ def judge(case: Case, layout: str, result: object, expected: Expected) -> Verdic
     assert isinstance(result, Tensor)
     unit = torch.finfo(case.dtype).eps / 2
     lower = _LOWER.get(case.dtype)
-    transformable = case.dtype == torch.float32 and not case.layer.is_pooling
-    at_least = expected.wander * (_LOWER[torch.float32] / 2 if transformable else 0.0)
+    in_tf32 = case.tf32 and not case.layer.is_pooling
+    at_least = torch.zeros_like(expected.wander)
+    if in_tf32:
+        sums = expected.value.abs() if expected.intermediate is None else expected.intermediate
+        at_least = _UNIT_TF32 * (2 * sums + 5 * expected.wander)
+    elif case.dtype == torch.float32 and not case.layer.is_pooling:
+        at_least = _UNIT_TF32 / 2 * expected.wander
     if expected.intermediate is not None:
         at_least = at_least + unit * expected.intermediate
     length = case.layer.reduction_lengths[case.name]
     comparison = compare_to_fp64(result, expected.value, length, magnitude=expected.wander, at_least=at_least)
     message = "" if comparison.passed else f"wrong result {comparison.message}"
-    if lower is not None and length > 1:
+    if lower is not None and length > 1 and not in_tf32:
         message = _lower_precision(result, expected, lower, case.dtype, comparison.passed) or message
     return Verdict(comparison.error, comparison.allowed, message)
 

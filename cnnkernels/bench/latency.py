@@ -33,7 +33,7 @@ def measure_latency(
         for provider, layout in entrants
     ]
     evidence = Evidence(case, device, settings.seed)
-    with full_precision(), ExitStack() as stack:
+    with full_precision(tf32=case.tf32), ExitStack() as stack:
         if device.type == "cuda":
             stack.enter_context(torch.cuda.stream(bind_stream()))
         calls: list[tuple[Entrant, Call]] = []

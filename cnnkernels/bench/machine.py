@@ -29,11 +29,11 @@ TF32 = "tf32"
 DTYPES = {"f64": torch.float64, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16, TF32: torch.float32}
 
 #: Dense floating-point operations per clock and multiprocessor, by compute capability: NVIDIA's architecture white
-#: papers (A100, H100, Blackwell), tensor cores for bf16, f16 and f64, the CUDA cores' FMA for f32 (IEEE; tf32 is not f32).
+#: papers (A100, H100, Blackwell), tensor cores for bf16, f16, tf32 and f64, the CUDA cores' FMA for f32.
 FLOPS_PER_CLOCK = {
-    (8, 0): {"bf16": 2048, "f16": 2048, "f32": 128, "f64": 128},
-    (9, 0): {"bf16": 4096, "f16": 4096, "f32": 256, "f64": 256},
-    (10, 0): {"bf16": 8192, "f16": 8192, "f32": 256, "f64": 128},
+    (8, 0): {"bf16": 2048, "f16": 2048, TF32: 1024, "f32": 128, "f64": 128},
+    (9, 0): {"bf16": 4096, "f16": 4096, TF32: 2048, "f32": 256, "f64": 256},
+    (10, 0): {"bf16": 8192, "f16": 8192, TF32: 4096, "f32": 256, "f64": 128},
 }
 
 
@@ -103,17 +103,14 @@ def measure_ceilings(device: torch.device) -> dict[str, float]:
     """
     if device.type != "cuda":
         return {}
-    with full_precision():
-        return _measure_ceilings(device)
-
-
-def _measure_ceilings(device: torch.device) -> dict[str, float]:
     elements = 2**29
     source, target = (torch.randn(elements, device=device) for _ in range(2))
     ceilings = {"bytes": 2 * elements * 4 / _best(functools.partial(target.copy_, source), device)}
-    for name, size in (("bf16", 8192), ("f16", 8192), ("f32", 4096), ("f64", 4096)):
-        a, b = (torch.randn(size, size, device=device, dtype=DTYPES[name]) for _ in range(2))
-        ceilings[name] = 2 * size**3 / _best(functools.partial(torch.mm, a, b), device)
+    del source, target
+    for name, size in (("bf16", 8192), ("f16", 8192), (TF32, 8192), ("f32", 4096), ("f64", 4096)):
+        with full_precision(tf32=name == TF32):
+            a, b = (torch.randn(size, size, device=device, dtype=DTYPES[name]) for _ in range(2))
+            ceilings[name] = 2 * size**3 / _best(functools.partial(torch.mm, a, b), device)
     return ceilings
 
 

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from cnnkernels.bench import gate
 from cnnkernels.bench.flags import full_precision
-from cnnkernels.bench.machine import DTYPES
 from cnnkernels.bench.operands import Case, Operands, make_operands, number_of_sets
 from cnnkernels.bench.providers import Forward, Provider, forget_compilations
 from cnnkernels.bench.store import Row, Run, now
@@ -103,7 +102,7 @@ def measure(
         for provider, layout in entrants
     ]
     evidence = gate.Evidence(case, device, settings.seed)
-    with full_precision(), ExitStack() as stack:
+    with full_precision(tf32=case.tf32), ExitStack() as stack:
         if device.type == "cuda":
             stack.enter_context(torch.cuda.stream(bind_stream()))
         for entrant in all_entrants:
@@ -151,13 +150,9 @@ def blank_row(
     problem = case.layer
     return Row(
         metric=metric, suite=suite, net=net, layer=layer, count=count, family=problem.family, problem=problem.to_dict(),
-        what=str(problem), name=case.name, dtype=short_name(case.dtype), layout="", data=case.data, provider="", role="",
+        what=str(problem), name=case.name, dtype=case.dtype_name, layout="", data=case.data, provider="", role="",
         status="ok", cache=settings.cache, useful_flops=problem.useful_flops(case.name), useful_bytes=case.useful_bytes,
     )  # fmt: skip
-
-
-def short_name(dtype: torch.dtype) -> str:
-    return next(name for name, value in DTYPES.items() if value == dtype)
 
 
 def through_gate(entrant: Entrant, evidence: gate.Evidence, settings: Settings) -> None:

@@ -68,7 +68,7 @@ class Row:
 
     def roofline_us(self, dtype: str) -> float:
         """Microseconds of an H200, modelled: the compulsory bytes at the rate of its DRAM, or the MACs at the highest
-        rate of its data sheet (tensor cores for bf16 and f16, fp32 units for f32), whichever takes longer.
+        rate of its data sheet (tensor cores for bf16, f16 and tf32, fp32 units for f32), whichever takes longer.
 
         No launch is in it, and it is no measurement. cnnkernels.profile.hardware has the sources.
         """
@@ -91,7 +91,10 @@ class Row:
             return torch.empty(tensor.shape, dtype=machine.DTYPES[dtype], device="meta", memory_format=memory_format)
 
         try:
-            found = forward_problem(self.call.function, *self.call.args, alike=alike, **self.call.kwargs).plan()
+            problem = forward_problem(self.call.function, *self.call.args, alike=alike, **self.call.kwargs)
+            if dtype == machine.TF32 and problem.op.startswith("conv2d"):
+                problem = problem._replace(allow_tf32=True)
+            found = problem.plan()
         except (Refused, TypeError):
             return None
         return Plan(found["kernel"], found["family"], found["modelled_us"])

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from cnnkernels.bench import machine
 from cnnkernels.bench.layer import Layer
 
 Data = Literal["normal", "relu"]
@@ -24,6 +25,18 @@ class Case:
     name: str  # the pass
     dtype: torch.dtype
     data: Data = "normal"
+    tf32: bool = False  # fp32 may be multiplied as tf32
+
+    @classmethod
+    def named(cls, layer: Layer, name: str, dtype: str, data: Data = "normal") -> Case:
+        """By a name of `machine.DTYPES`: "bf16", "tf32", ..."""
+        return cls(layer, name, machine.DTYPES[dtype], data, dtype == machine.TF32)
+
+    @property
+    def dtype_name(self) -> str:
+        if self.tf32:
+            return machine.TF32
+        return next(name for name, dtype in machine.DTYPES.items() if dtype == self.dtype)
 
     @property
     def is_backward(self) -> bool:

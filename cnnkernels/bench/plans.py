@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from cnnkernels.bench import machine
 from cnnkernels.bench.suites import Entry
 from cnnkernels.bench.tune import problem_of
@@ -58,9 +56,8 @@ def planned(
 
 def plan_pass(entry: Entry, name: str, dtype: str, layout: str) -> PlannedPass:
     """The plan of one pass of a layer whose tensors are dense in `layout`."""
-    of_dtype: torch.dtype = machine.DTYPES[dtype]
-    problem = problem_of(entry.problem, name, of_dtype, layout)
-    plan: dict[str, Any] = problem._replace(allow_tf32=dtype == machine.TF32).plan()
+    tf32 = dtype == machine.TF32
+    plan: dict[str, Any] = problem_of(entry.problem, name, machine.DTYPES[dtype], layout, tf32=tf32).plan()
     return PlannedPass(
         entry.net, entry.layer, entry.problem.family, name, dtype, layout, str(entry.problem),
         plan["kernel"], plan["family"], plan["tile"], plan["batches"], plan["grid"], plan["threads"], plan["shared_bytes"],

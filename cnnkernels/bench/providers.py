@@ -105,6 +105,8 @@ def _refuse_ours(backend: str, case: Case, device: torch.device, layout: str) ->
         return missing
     if not hasattr(functional, case.layer.op):
         return f"cnnkernels.functional has no {case.layer.op} yet"
+    if case.tf32 and device.type != "cuda":
+        return "fp32 is multiplied as tf32 on a GPU alone, by torch too"
     return None
 
 

@@ -35,7 +35,7 @@ class Order:
     models: tuple[tuple[str, nn.Module, tuple[int, ...]], ...] = ()  # name, model, input shape
     metrics: tuple[str, ...] = ("time",)
     passes: tuple[str, ...] = ()
-    dtypes: tuple[torch.dtype, ...] = (torch.float32,)
+    dtypes: tuple[str, ...] = ("f32",)  # names of machine.DTYPES
     layouts: tuple[str, ...] = LAYOUTS
     providers: tuple[str, ...] = ()
     data: Data = "normal"
@@ -179,7 +179,7 @@ def _layer_items(
         entry = entry.with_batch(1)
     for dtype in order.dtypes:
         for name in passes_of(entry.problem, order.passes):
-            case = Case(entry.problem, name, dtype, order.data)
+            case = Case.named(entry.problem, name, dtype, order.data)
             blank = measuring.blank_row(
                 case, settings, suite=suite.name, net=entry.net, layer=entry.layer, count=entry.count
             )

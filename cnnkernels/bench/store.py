@@ -62,7 +62,7 @@ class Row:
     problem: dict[str, Any]  # Layer.to_dict(); for a model {"input": [N, C, H, W]}
     what: str  # the same for people
     name: str  # the pass: fprop, dgrad, wgrad, fprop_relu, fprop_add_relu, forward, backward; inference, training
-    dtype: str  # f32, f16, bf16, f64
+    dtype: str  # f32, tf32, f16, bf16, f64
     layout: str  # nchw or channels_last: of the provider's operands and results
     data: str  # "normal": activations N(0, 1); "relu": their negative half set to zero
     provider: str

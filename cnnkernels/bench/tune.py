@@ -56,7 +56,7 @@ class Timing:
 
 
 #: Times candidates of one pass of a layer in a dtype and a layout, each behind the correctness gate.
-Measure = Callable[[Layer, str, torch.dtype, str, Sequence[Candidate]], list[Timing]]
+Measure = Callable[[Layer, str, str, str, Sequence[Candidate]], list[Timing]]
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class Task:
     problem: Problem
     layer: Layer
     name: str  # the pass
+    dtype: str  # a name of machine.DTYPES
     layout: str
     candidates: tuple[Candidate, ...]
     refused: dict[str, str]  # candidates that the plan refuses, and why
@@ -79,7 +80,7 @@ class Task:
 
 
 def tasks(
-    lines: Iterable[Line], backend: str, dtypes: Sequence[torch.dtype], layouts: Sequence[str]
+    lines: Iterable[Line], backend: str, dtypes: Sequence[str], layouts: Sequence[str]
 ) -> tuple[list[Task], dict[str, str]]:
     """Every problem of the layers, once, in their order; and of layers that cannot be tuned, why.
 
@@ -95,16 +96,16 @@ def tasks(
         for dtype in dtypes:
             for layout in layouts:
                 for name in layer.passes:
-                    problem = problem_of(layer, name, dtype, layout)
+                    problem = problem_of(layer, name, machine.DTYPES[dtype], layout, tf32=dtype == machine.TF32)
                     if problem not in found:
                         candidates, refused = candidates_for(problem, backend)
-                        about = f"{title} {name} {str(dtype).removeprefix('torch.')} {layout}"
-                        found[problem] = Task(about, problem, layer, name, layout, candidates, refused)
+                        about = f"{title} {name} {dtype} {layout}"
+                        found[problem] = Task(about, problem, layer, name, dtype, layout, candidates, refused)
     return list(found.values()), left_out
 
 
-def problem_of(layer: Layer, name: str, dtype: torch.dtype, layout: str) -> Problem:
-    """The problem that pass `name` of `layer` is, on tensors dense in `layout`."""
+def problem_of(layer: Layer, name: str, dtype: torch.dtype, layout: str, *, tf32: bool = False) -> Problem:
+    """The problem that pass `name` of `layer` is, on tensors dense in `layout`; `tf32`: fp32 may be multiplied as that."""
     memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
 
     def tensor(shape: Sequence[int]) -> torch.Tensor:
@@ -116,7 +117,8 @@ def problem_of(layer: Layer, name: str, dtype: torch.dtype, layout: str) -> Prob
     channels, filters = layer.C, layer.K
     if layer.op == "conv_transpose2d":
         channels, filters = filters, channels
-    return tuning.make_problem(op, dtype, layer.N, channels, filters, geometry)
+    problem = tuning.make_problem(op, dtype, layer.N, channels, filters, geometry)
+    return problem if layer.is_pooling else problem._replace(allow_tf32=tf32)
 
 
 def candidates_for(problem: Problem, backend: str) -> tuple[tuple[Candidate, ...], dict[str, str]]:
@@ -159,7 +161,7 @@ def tune(
         if budget is not None and time.perf_counter() - start > budget:
             return
         before(task)
-        timings = measure(task.layer, task.name, task.problem.dtype, task.layout, task.candidates)
+        timings = measure(task.layer, task.name, task.dtype, task.layout, task.candidates)
         entry = make_entry(timings, task.refused, circumstances)
         if entry is not None:
             tuning.record(tuning.device_name(device), task.problem, entry)

@@ -26,7 +26,8 @@ from torch.utils._pytree import tree_leaves
 
 from cnnkernels import backends
 from cnnkernels.bench.flags import full_precision
-from cnnkernels.bench.measuring import Settings, first_line, memory, short_name
+from cnnkernels.bench.machine import DTYPES, TF32
+from cnnkernels.bench.measuring import Settings, first_line, memory
 from cnnkernels.bench.operands import MEMORY_FORMATS
 from cnnkernels.bench.store import Row, Run, now
 from cnnkernels.bench.timing import Call, percentile, synchronize, take_turns
@@ -35,9 +36,9 @@ from cnnkernels.explain import trace
 
 STEPS = ("inference", "training")
 
-# Relative error of a whole network that is still its dtype's: for fp32 half of tf32's unit roundoff, for the half
+# Relative error of a whole network that is still its dtype's: for fp32 half of tf32's unit roundoff, for tf32 and the half
 # formats 32 of their own, since roundings of dozens of layers add up.
-_MOST = {torch.float64: 2.0**-26, torch.float32: 2.0**-12, torch.float16: 2.0**-6, torch.bfloat16: 2.0**-3}
+_MOST = {"f64": 2.0**-26, "f32": 2.0**-12, "tf32": 2.0**-6, "f16": 2.0**-6, "bf16": 2.0**-3}
 
 
 @dataclass(frozen=True)
@@ -65,21 +66,24 @@ def measure_model(
     model: nn.Module,
     shape: tuple[int, ...],
     step: str,
-    dtype: torch.dtype,
+    dtype: str,
     blank: Row,
     device: torch.device,
     settings: Settings,
     run: Run,
     entrants: Sequence[tuple[ModelProvider, str]],
 ) -> list[Row]:
-    """Time `step` of `model` on N(0, 1) input of `shape` by each (provider, layout); one row each, in their order."""
+    """Time `step` of `model` on N(0, 1) input of `shape` by each (provider, layout); one row each, in their order.
+
+    `dtype` is a name of `machine.DTYPES`.
+    """
     generator = torch.Generator(device).manual_seed(settings.seed)
-    inputs = [torch.randn(shape, device=device, generator=generator).to(dtype) for _ in range(2)]
-    original = copy.deepcopy(model).to(device=device, dtype=dtype)
+    inputs = [torch.randn(shape, device=device, generator=generator).to(DTYPES[dtype]) for _ in range(2)]
+    original = copy.deepcopy(model).to(device=device, dtype=DTYPES[dtype])
     references = [_result(copy.deepcopy(original).double(), x.double(), step) for x in inputs]
     own_error: float | None = None
     rows, ready = [], []
-    with full_precision():
+    with full_precision(tf32=dtype == TF32):
         # torch eager goes first: its error is what the others are held to.
         for index in sorted(range(len(entrants)), key=lambda i: entrants[i][0].name != "torch-eager"):
             provider, layout = entrants[index]
@@ -89,7 +93,7 @@ def measure_model(
                 rows.append((index, replace(row, status="unsupported", reason=reason)))
                 continue
             try:
-                most = _MOST[dtype] if own_error is None else 2 * own_error + torch.finfo(dtype).eps
+                most = _MOST[dtype] if own_error is None else 2 * own_error + _eps(dtype)
                 row, call = _prepare(provider, original, inputs, references, layout, step, most, row, device)
             except Exception as error:
                 row, call = replace(row, status="failed", reason=f"{type(error).__name__}: {first_line(error)}"), None
@@ -116,12 +120,16 @@ def measure_model(
     return [replace(row, time=now()) for _, row in sorted(rows, key=lambda pair: pair[0])]
 
 
-def blank_model_row(name: str, shape: tuple[int, ...], step: str, dtype: torch.dtype) -> Row:
+def _eps(dtype: str) -> float:
+    return 2.0**-10 if dtype == TF32 else torch.finfo(DTYPES[dtype]).eps
+
+
+def blank_model_row(name: str, shape: tuple[int, ...], step: str, dtype: str) -> Row:
     """The row of a model's step before anyone has run it."""
     size = "x".join(map(str, shape))
     return Row(
         metric="model", suite="", net=name, layer="", count=1, family="model", problem={"input": list(shape)},
-        what=f"{name} {size}", name=step, dtype=short_name(dtype), layout="", data="normal", provider="", role="",
+        what=f"{name} {size}", name=step, dtype=dtype, layout="", data="normal", provider="", role="",
         status="ok",
     )  # fmt: skip
 

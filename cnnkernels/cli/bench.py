@@ -29,7 +29,7 @@ _NOT_GPU = (
 
 
 @click.command()
-@layer_options()
+@layer_options("tf32")
 @click.option("--layer", "layers", multiple=True, help="Only layers with this in their name; repeatable.")
 @click.option("--input", "input_shape", help="C,H,W of a model's input, instead of its usual one.")
 @click.option("--sweep", is_flag=True, help="Every batch size that the suite lists.")
@@ -91,7 +91,8 @@ def bench(
 ) -> None:
     """Time our kernels, torch's and cuDNN's on the layers of real networks.
 
-    In both layouts, in bf16 on a GPU and in f32 on a CPU, unless --layout and --dtype say otherwise. Every provider passes the same correctness gate before and after it is timed; one that fails it gets no number. Each
+    In both layouts, in bf16 on a GPU and in f32 on a CPU, unless --layout and --dtype say otherwise; tf32 is fp32 that
+    everyone may multiply as tf32, as torch does by default, f32 is fp32 that nobody may. Every provider passes the same correctness gate before and after it is timed; one that fails it gets no number. Each
     result is on disk before the next is begun: Ctrl-C loses nothing, and --resume goes on. `cnnkernels report` makes a
     page of what is stored.
     """
@@ -170,7 +171,7 @@ def _settings(on_gpu: bool, **options: Any) -> Settings:
 
 def _order(console: Console, on_gpu: bool, **options: Any) -> Order:
     from cnnkernels.bench.layer import CONVOLUTION_PASSES, FUSED_PASSES, POOLING_PASSES
-    from cnnkernels.bench.machine import DTYPES
+    from cnnkernels.bench.machine import TF32
     from cnnkernels.bench.operands import LAYOUTS
     from cnnkernels.bench.runner import Order
 
@@ -183,13 +184,15 @@ def _order(console: Console, on_gpu: bool, **options: Any) -> Order:
     metrics = options["metrics"] or ("time", "latency", *(["model"] if models else []))
     if "model" in metrics and not models:
         raise click.UsageError("--metric model needs a --model")
-    default = ("bf16",) if on_gpu else ("f32",)
+    dtypes = options["dtypes"] or (("bf16",) if on_gpu else ("f32",))
+    if TF32 in dtypes and not on_gpu:
+        raise click.BadParameter("fp32 is multiplied as tf32 on a GPU alone", param_hint="--dtype")
     return Order(
         suites=tuple(_narrowed(suite, options["sweep"], options["layers"]) for suite in suites),
         models=tuple(models),
         metrics=tuple(metrics),
         passes=tuple(options["passes"]),
-        dtypes=tuple(DTYPES[name] for name in options["dtypes"] or default),
+        dtypes=dtypes,
         layouts=tuple(options["layouts"]) or LAYOUTS,
         providers=tuple(options["providers"]),
         data=options["data"],

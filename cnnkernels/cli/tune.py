@@ -24,7 +24,7 @@ _NOT_GPU = "These are not GPU times: they tune the emulator, which runs our kern
 
 
 @click.command()
-@layer_options()
+@layer_options("tf32")
 @click.option("--layer", default="", help="Only layers (with --show: problems) with this in their name.")
 @click.option("--backend", type=click.Choice(["cuda", "emulator"]), help="[default: cuda with a GPU, else emulator]")
 @click.option("--budget", type=click.FloatRange(0), help="Begin no new problem after so many seconds.")
@@ -46,7 +46,8 @@ def tune(
 ) -> None:
     """Measure the kernels of a network's layers and keep the fastest of each.
 
-    In both layouts, in bf16 and f32 on a GPU and in f32 on a CPU, unless --layout and --dtype say otherwise.
+    In both layouts, unless --layout says otherwise; on a GPU in bf16 and in fp32 as torch is set to multiply it (tf32, its
+    default, or f32), on a CPU in f32, unless --dtype does.
 
     Every kernel that can run a problem, and torch's operator, passes the correctness gate and is timed. Backend auto then takes
     the fastest; cuda and emulator take the fastest of our kernels. Each winner is in the table before the next problem is
@@ -63,15 +64,19 @@ def tune(
     import torch
 
     from cnnkernels.bench import tune as engine
-    from cnnkernels.bench.machine import DTYPES
+    from cnnkernels.bench.machine import TF32
     from cnnkernels.bench.operands import LAYOUTS
+    from cnnkernels.geometry import fp32_precision
 
     device = torch.device("cuda" if backend == "cuda" else "cpu")
     name = tuning.device_name(device)
-    names = dtypes or (("bf16", "f32") if backend == "cuda" else ("f32",))
+    if TF32 in dtypes and backend != "cuda":
+        raise click.BadParameter("fp32 is multiplied as tf32 on a GPU alone", param_hint="--dtype")
+    fp32 = TF32 if fp32_precision() == "tf32" else "f32"
+    names = dtypes or (("bf16", fp32) if backend == "cuda" else ("f32",))
     suites, _ = choose(console, **options)
     lines = [line for suite in suites for line in suite.entries if layer in line.layer]
-    work, left_out = engine.tasks(lines, backend, [DTYPES[dtype] for dtype in names], layouts or LAYOUTS)
+    work, left_out = engine.tasks(lines, backend, names, layouts or LAYOUTS)
     for title, reason in left_out.items():
         console.print(f"[yellow]left out[/] {escape(title)}: {escape(reason)}")
     if not work:

@@ -18,7 +18,7 @@ from cnnkernels.bench.report.profiles import Profile
 from cnnkernels.bench.store import Results, Row, Run, latest, read_all
 
 PASSES = (*CONVOLUTION_PASSES, *FUSED_PASSES, *POOLING_PASSES, "inference", "training")
-DTYPES = ("bf16", "f16", "f32", "f64")
+DTYPES = ("bf16", "f16", "tf32", "f32", "f64")
 CACHES = ("cold", "hot", "")
 
 #: A layer at one batch size has no curve.
