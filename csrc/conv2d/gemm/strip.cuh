@@ -37,6 +37,7 @@ struct StripWindow {
 template <int kThreads, class T>
 __device__ __forceinline__ void copy_strip(const StripRows& s, const void* image, const StripWindow& window, int height,
                                            unsigned char* rows) {
+  constexpr int kOfChunk = kGemmChunkBytes / int(sizeof(T));
   const T* const x = static_cast<const T*>(image);
   const int values = (window.end - window.begin) * s.of_pixel.divisor;
   if (threadIdx.x == 0) *reinterpret_cast<uint4*>(rows + height * s.row_chunks * kGemmChunkBytes) = uint4{};  // the zeros of turn_strip
@@ -45,7 +46,7 @@ __device__ __forceinline__ void copy_strip(const StripRows& s, const void* image
     for (int e = int(threadIdx.x); e < height * s.runs.divisor * s.chunks.divisor; e += kThreads) {
       int chunk, of_row;
       const int row = s.runs.divmod(s.chunks.divmod(e, chunk), of_row), first = window.run(s, row) + of_row * s.c;
-      const int from = (first & ~s.chunk_mask) + chunk * 8, left = first + values - from;
+      const int from = (first & ~s.chunk_mask) + chunk * kOfChunk, left = first + values - from;
       if (unsigned(window.h + row) < unsigned(s.height) && left > 0)
         copy_async<16>(rows + (row * s.row_chunks + of_row * s.chunks.divisor + chunk) * kGemmChunkBytes, x + from,
                        min(left * int(sizeof(T)), kGemmChunkBytes));
@@ -97,7 +98,7 @@ struct StripOperands {
   using Element = T;
   using Params = StripParams;
   static constexpr int kThreads = ResidentTile::kThreads, kQuad = 4, kColumns = 64;
-  static constexpr int kTapsOfTurn = 4;
+  static constexpr int kTapsOfTurn = 4, kOfChunk = kGemmChunkBytes / int(sizeof(T));
 
   // All taps of a tile of filters: some columns of them at once come as they lie in memory, and are turned from there.
   __device__ static __forceinline__ void load_filter(const Params& r, const GemmItem& item, unsigned char* filter) {
@@ -121,8 +122,8 @@ struct StripOperands {
     const int values = r.filter_taps.divisor * p.in_channels;
     if (r.filter_by_chunks) {
       CNN_NO_UNROLL
-      for (int chunk = int(threadIdx.x); chunk * 8 < count * values; chunk += kThreads)
-        copy_async<16>(to + chunk * 8, from + chunk * 8, min((count * values - chunk * 8) * int(sizeof(T)), kGemmChunkBytes));
+      for (int e = int(threadIdx.x) * kOfChunk; e < count * values; e += kThreads * kOfChunk)
+        copy_async<16>(to + e, from + e, min((count * values - e) * int(sizeof(T)), kGemmChunkBytes));
     } else {
       CNN_NO_UNROLL
       for (int e = int(threadIdx.x); e < count * values; e += kThreads) {

@@ -28,11 +28,14 @@ inline StripRows strip_rows(const Problem& p, int64_t pixels, int64_t chunks_acr
 }
 inline int strip_rows_bytes(const StripRows& s, int64_t height) { return (int(height) * s.row_chunks + 1) * kGemmChunkBytes; }
 
+// Whether a dimension lies as it would in a tensor that is dense in some order; one of a single element does.
+inline bool lies_densely(int64_t size, int64_t stride, int64_t dense) { return size == 1 || stride == dense; }
+
 // By chunks where x begins with one and has all of its memory: a chunk that begins before a run is x's too.
 inline void copy_by_chunks(StripRows& s, const Problem& p, const void* x) {
   const Strides dense = s.channels_inside ? Strides{p.H * p.W * p.C, 1, p.W * p.C, p.C} : Strides{p.C * p.H * p.W, p.H * p.W, p.W, 1};
-  const auto is = [](int64_t size, int64_t stride, int64_t expected) { return size == 1 || stride == expected; };
-  const bool is_dense = is(p.N, p.x.d0, dense.d0) && is(p.C, p.x.d1, dense.d1) && is(p.H, p.x.d2, dense.d2) && is(p.W, p.x.d3, dense.d3);
+  const bool is_dense = lies_densely(p.N, p.x.d0, dense.d0) && lies_densely(p.C, p.x.d1, dense.d1) && lies_densely(p.H, p.x.d2, dense.d2) &&
+                        lies_densely(p.W, p.x.d3, dense.d3);
   if (is_dense && reinterpret_cast<std::uintptr_t>(x) % kGemmChunkBytes == 0) s.chunk_mask = int(kGemmChunkBytes / size_of(p.dtype)) - 1;
 }
 
@@ -57,9 +60,8 @@ inline void set_filter(StripParams& r, const Problem& p, int room) {
   r.channels = FastDiv<int32_t>(p.C), r.filter_taps = FastDiv<int32_t>(p.R * p.S), r.filter_taps_w = FastDiv<int32_t>(p.S);
   const bool inside = q.filter_k == 1 && q.filter_s == p.C && q.filter_r == p.S * p.C;
   r.filter_k = inside ? 1 : int(p.R * p.S), r.filter_s = inside ? int(p.C) : 1, r.filter_r = int(p.S) * r.filter_s;
-  const auto is = [](int64_t size, int stride, int expected) { return size == 1 || stride == expected; };
-  r.filter_by_chunks =
-      is(p.C, q.filter_k, r.filter_k) && is(p.S, q.filter_s, r.filter_s) && is(p.R, q.filter_r, r.filter_r) && is(p.K, q.filter_n, values);
+  r.filter_by_chunks = lies_densely(p.C, q.filter_k, r.filter_k) && lies_densely(p.S, q.filter_s, r.filter_s) &&
+                       lies_densely(p.R, q.filter_r, r.filter_r) && lies_densely(p.K, q.filter_n, values);
   // A warp has columns from their first chunk on: neither reads nor writes of a column meet in a bank.
   constexpr int kWarp = 32;
   const int chunks = r.taps_h * r.turns * 2;
