@@ -146,7 +146,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_fault_is_reported_with_its_place(kernels, fault):
     with pytest.raises(RuntimeError, match=FAULTS[fault]) as error:
-        kernels.run(fault, 64)
+        kernels.run(fault, 512)
     text = str(error.value)
     assert text.startswith(f"kernel '{fault}'")
     if "cannot be launched" not in text:
